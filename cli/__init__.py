@@ -1,0 +1,1 @@
+"""The facekd command line: parse, call one engine function, print."""

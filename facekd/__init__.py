@@ -1,0 +1,3 @@
+"""facekd: distil large face-recognition models into small ones that ship."""
+
+__version__ = "0.1.0"
