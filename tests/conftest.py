@@ -1,0 +1,28 @@
+"""Fixtures every test may ask for."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real faces and models beside the checkout; tests that ask for it skip where there is none.
+
+    In CI a folder that is there but broken fails, so a figure cannot pass by being absent.
+    """
+    if not SHARED_DATA.exists():
+        pytest.skip("no shared data beside this checkout")
+    expected = ["README.md", "lfw_pairs.txt", "lfw_test.csv", "lfw_train.csv", "models/edgeface_xs_raw_rgb.onnx"]
+    missing = [name for name in expected if not (SHARED_DATA / name).is_file()]
+    if missing:
+        problem = f"shared data is incomplete: {', '.join(missing)} missing"
+        if os.environ.get("CI"):
+            pytest.fail(problem)
+        pytest.skip(problem)
+    return SHARED_DATA
