@@ -1,0 +1,122 @@
+"""One options model per loss.
+
+Fields mirror the keyword-only parameters of the function of the same name in ``facekd.losses``,
+except those listed in ``engine_options``, which tell the trainer how to feed it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from facekd.recipe.base import Positive, Problem, Section, Weight
+
+Scale = Annotated[float, Field(gt=0, le=1e4, description="factor of the cosine logits")]
+
+
+class MarginSoftmax(Section):
+    """Softmax over identities with a margin on the true class; frozen teacher weights make it ProxylessKD."""
+
+    engine_options: ClassVar[frozenset[str]] = frozenset({"weight", "class_weights"})
+
+    name: Literal["margin_softmax"]
+    weight: Weight = 1.0
+    class_weights: Literal["own", "teacher"] = Field(
+        default="own", description="own: a trained classifier; teacher: the teacher's classifier, frozen (ProxylessKD)"
+    )
+    margin: float = Field(
+        default=0.5, ge=0, lt=math.pi / 2, description="radians (arcface, combined) or cosine (cosface)"
+    )
+    scale: Scale = 64.0
+    kind: Literal["arcface", "cosface", "combined"] = "arcface"
+    past_pi: Literal["linear", "easy", "none"] = Field(
+        default="linear", description="what happens where angle + margin passes pi"
+    )
+    margin_gradient: Literal["exact", "passthrough"] = "exact"
+    margin_cosine: float = Field(default=0.0, ge=0, lt=2, description="margin on the cosine (combined only)")
+    margin_multiplier: float = Field(default=1.0, ge=1, le=4, description="factor of the angle (combined only)")
+
+    def contradictions(self) -> Iterable[Problem]:
+        if self.kind == "combined":
+            return
+        if self.margin == 0:
+            yield Problem(("margin",), f"must be greater than 0 for {self.kind}", "kind: combined allows 0")
+        for key, neutral in (("margin_cosine", 0.0), ("margin_multiplier", 1.0)):
+            if getattr(self, key) != neutral:
+                yield Problem((key,), f"has no effect with kind: {self.kind}", "remove it, or write kind: combined")
+
+
+class L2(Section):
+    """Squared distance of the normalised embeddings."""
+
+    engine_options: ClassVar[frozenset[str]] = frozenset({"weight"})
+
+    name: Literal["l2"]
+    weight: Weight = 1.0
+
+
+class Cosine(Section):
+    """One minus the cosine of student and teacher embedding."""
+
+    engine_options: ClassVar[frozenset[str]] = frozenset({"weight"})
+
+    name: Literal["cosine"]
+    weight: Weight = 1.0
+
+
+class LogitKD(Section):
+    """Softened class probabilities of the teacher (Hinton et al., 2015) over cosine logits."""
+
+    engine_options: ClassVar[frozenset[str]] = frozenset({"weight"})
+
+    name: Literal["logit_kd"]
+    weight: Weight = 1.0
+    scale: Scale = 64.0
+    temperature: Positive = Field(default=4.0, le=1e4)
+
+
+class Pad(Section):
+    """Prime-aware adaptive distillation: squared error weighted by a learned variance."""
+
+    engine_options: ClassVar[frozenset[str]] = frozenset({"weight", "warmup_epochs", "variance", "detach_variance"})
+
+    name: Literal["pad"]
+    weight: Weight = 1.0
+    floor: float = Field(
+        default=1e-6, gt=0, le=1, description="least variance, as a fraction of the mean squared residual"
+    )
+    warmup_epochs: float = Field(
+        default=1.0, ge=0, le=100_000, description="epochs of plain l2 before the variance counts"
+    )
+    variance: Literal["per_dimension", "scalar"] = "per_dimension"
+    detach_variance: bool = Field(
+        default=False, description="stop the gradient from the variance head into the backbone"
+    )
+
+
+LOSS_OPTIONS: tuple[type[MarginSoftmax | L2 | Cosine | LogitKD | Pad], ...] = (MarginSoftmax, L2, Cosine, LogitKD, Pad)
+
+LossOptions = Annotated[MarginSoftmax | L2 | Cosine | LogitKD | Pad, Field(discriminator="name")]
+
+
+def uses_teacher(loss: MarginSoftmax | L2 | Cosine | LogitKD | Pad) -> bool:
+    """Whether a loss needs a teacher at all.
+
+    Example:
+        >>> uses_teacher(L2(name="l2")), uses_teacher(MarginSoftmax(name="margin_softmax"))
+        (True, False)
+    """
+    return not isinstance(loss, MarginSoftmax) or loss.class_weights == "teacher"
+
+
+def uses_teacher_classifier(loss: MarginSoftmax | L2 | Cosine | LogitKD | Pad) -> bool:
+    """Whether a loss needs the teacher's class weights.
+
+    Example:
+        >>> uses_teacher_classifier(LogitKD(name="logit_kd")), uses_teacher_classifier(L2(name="l2"))
+        (True, False)
+    """
+    return isinstance(loss, LogitKD) or (isinstance(loss, MarginSoftmax) and loss.class_weights == "teacher")
