@@ -17,7 +17,23 @@ from facekd.recipe.base import Positive, Problem, Section, Weight
 Scale = Annotated[float, Field(gt=0, le=1e4, description="factor of the cosine logits")]
 
 
-class MarginSoftmax(Section):
+class LossSection(Section):
+    """What every loss of a recipe has in common."""
+
+    engine_options: ClassVar[frozenset[str]] = frozenset({"weight"})
+
+    def loss_options(self) -> dict[str, float | str]:
+        """The keyword arguments for the function in ``facekd.losses``.
+
+        Example:
+            >>> Pad(name="pad", weight=0.5, variance="scalar").loss_options()
+            {'floor': 1e-06}
+        """
+        held_back = self.engine_options | {"name"}
+        return {key: getattr(self, key) for key in type(self).model_fields if key not in held_back}
+
+
+class MarginSoftmax(LossSection):
     """Softmax over identities with a margin on the true class; frozen teacher weights make it ProxylessKD."""
 
     engine_options: ClassVar[frozenset[str]] = frozenset({"weight", "class_weights"})
@@ -49,28 +65,22 @@ class MarginSoftmax(Section):
                 yield Problem((key,), f"has no effect with kind: {self.kind}", "remove it, or write kind: combined")
 
 
-class L2(Section):
+class L2(LossSection):
     """Squared distance of the normalised embeddings."""
-
-    engine_options: ClassVar[frozenset[str]] = frozenset({"weight"})
 
     name: Literal["l2"]
     weight: Weight = 1.0
 
 
-class Cosine(Section):
+class Cosine(LossSection):
     """One minus the cosine of student and teacher embedding."""
-
-    engine_options: ClassVar[frozenset[str]] = frozenset({"weight"})
 
     name: Literal["cosine"]
     weight: Weight = 1.0
 
 
-class LogitKD(Section):
+class LogitKD(LossSection):
     """Softened class probabilities of the teacher (Hinton et al., 2015) over cosine logits."""
-
-    engine_options: ClassVar[frozenset[str]] = frozenset({"weight"})
 
     name: Literal["logit_kd"]
     weight: Weight = 1.0
@@ -78,7 +88,7 @@ class LogitKD(Section):
     temperature: Positive = Field(default=4.0, le=1e4)
 
 
-class Pad(Section):
+class Pad(LossSection):
     """Prime-aware adaptive distillation: squared error weighted by a learned variance."""
 
     engine_options: ClassVar[frozenset[str]] = frozenset({"weight", "warmup_epochs", "variance", "detach_variance"})
