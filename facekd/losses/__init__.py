@@ -1,0 +1,31 @@
+"""Pure functions of tensors: student, teacher, then the batch's facts; hyper-parameters by keyword; a scalar out.
+
+Every loss takes raw embeddings, normalises them itself, computes in float32 or wider and sends no gradient to the
+teacher. ``LOSSES`` finds them by the name a recipe uses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from facekd.losses.classifier import apply_margin, cosine_logits, logit_kd, margin_softmax
+from facekd.losses.feature import cosine, l2, pad, variance_weighted
+from facekd.registry import Registry
+
+LOSSES: Registry[Callable[..., Tensor]] = Registry("loss")
+for _loss in (margin_softmax, l2, cosine, logit_kd, pad):
+    LOSSES.register(_loss.__name__)(_loss)
+
+__all__ = [
+    "LOSSES",
+    "apply_margin",
+    "cosine",
+    "cosine_logits",
+    "l2",
+    "logit_kd",
+    "margin_softmax",
+    "pad",
+    "variance_weighted",
+]

@@ -1,0 +1,141 @@
+"""What every loss does first: agree on sizes, widen the precision, normalise the rows."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def widen(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Bring tensors to one floating type of at least float32, so that bf16 and fp16 never carry a sum.
+
+    Args:
+        tensors: Floating-point tensors of any shape.
+
+    Returns:
+        The tensors in the widest of their types and float32; gradients flow back through the cast.
+
+    Example:
+        >>> a, b = widen(torch.ones(1, dtype=torch.float16), torch.ones(1, dtype=torch.bfloat16))
+        >>> a.dtype, b.dtype
+        (torch.float32, torch.float32)
+    """
+    dtype = torch.float32
+    for tensor in tensors:
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    return tuple(tensor.to(dtype) for tensor in tensors)
+
+
+def unit_rows(rows: Tensor) -> Tensor:
+    """Divide every row by its Euclidean length, in float32 or wider.
+
+    Args:
+        rows: Raw embeddings or class weights, ``(rows, dim)``. A row of zeros stays zero.
+
+    Returns:
+        Rows of length 1, ``(rows, dim)``.
+
+    Example:
+        >>> [round(x, 4) for x in unit_rows(torch.tensor([[3.0, 4.0]]))[0].tolist()]
+        [0.6, 0.8]
+    """
+    (rows,) = widen(rows)
+    return F.normalize(rows, dim=1)
+
+
+def check_embeddings(name: str, embeddings: Tensor) -> None:
+    """Refuse anything but a filled, two-dimensional, floating-point table.
+
+    Args:
+        name: What the table is, used in the message.
+        embeddings: The table, to be ``(rows, dim)``.
+
+    Raises:
+        ValueError: If the table has another number of axes, is empty, or holds integers.
+
+    Example:
+        >>> check_embeddings("student", torch.zeros(4))
+        Traceback (most recent call last):
+        ValueError: student has shape (4,), expected (rows, dim)
+    """
+    shape = tuple(embeddings.shape)
+    if embeddings.dim() != 2:
+        raise ValueError(f"{name} has shape {shape}, expected (rows, dim)")
+    if embeddings.numel() == 0:
+        raise ValueError(f"{name} has shape {shape}, expected at least one row and one dimension")
+    if not embeddings.is_floating_point():
+        raise ValueError(f"{name} holds {embeddings.dtype}, expected floating-point embeddings")
+
+
+def check_pair(student: Tensor, teacher: Tensor) -> None:
+    """Refuse two tables that cannot be compared row by row.
+
+    Args:
+        student: Student embeddings, to be ``(batch, dim)``.
+        teacher: Teacher embeddings, to be ``(batch, dim)``.
+
+    Raises:
+        ValueError: If the batches or the dimensions differ; the message names both sizes.
+
+    Example:
+        >>> check_pair(torch.zeros(4, 128), torch.zeros(4, 512))
+        Traceback (most recent call last):
+        ValueError: student has 128 dimensions, teacher 512; give the student a projector or the same embedding_size
+    """
+    check_embeddings("student", student)
+    check_embeddings("teacher", teacher)
+    if student.shape[0] != teacher.shape[0]:
+        raise ValueError(f"student has {student.shape[0]} rows, teacher {teacher.shape[0]}; one row per image in both")
+    if student.shape[1] != teacher.shape[1]:
+        raise ValueError(
+            f"student has {student.shape[1]} dimensions, teacher {teacher.shape[1]}; "
+            "give the student a projector or the same embedding_size"
+        )
+
+
+def check_classifier(name: str, embeddings: Tensor, weights_name: str, class_weights: Tensor) -> None:
+    """Refuse embeddings that do not live in the space of a classifier.
+
+    Args:
+        name: What the embeddings are, used in the message.
+        embeddings: The embeddings, to be ``(batch, dim)``.
+        weights_name: What the classifier is, used in the message.
+        class_weights: The classifier, to be ``(classes, dim)``.
+
+    Raises:
+        ValueError: If the dimensions differ; the message names both.
+
+    Example:
+        >>> check_classifier("student", torch.zeros(4, 128), "class_weights", torch.zeros(9, 512))
+        Traceback (most recent call last):
+        ValueError: student has 128 dimensions, class_weights 512; give it a projector or the classifier's size
+    """
+    check_embeddings(name, embeddings)
+    check_embeddings(weights_name, class_weights)
+    if embeddings.shape[1] != class_weights.shape[1]:
+        raise ValueError(
+            f"{name} has {embeddings.shape[1]} dimensions, {weights_name} {class_weights.shape[1]}; "
+            "give it a projector or the classifier's size"
+        )
+
+
+def check_positive(name: str, value: float) -> None:
+    """Refuse a hyper-parameter that is not a finite number above 0.
+
+    Args:
+        name: The hyper-parameter's name, used in the message.
+        value: Its value.
+
+    Raises:
+        ValueError: If the value is 0, negative, infinite or not a number.
+
+    Example:
+        >>> check_positive("scale", 0.0)
+        Traceback (most recent call last):
+        ValueError: scale is 0.0, expected a finite number greater than 0
+    """
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name} is {value}, expected a finite number greater than 0")
