@@ -137,3 +137,40 @@ class Preprocessing:
             return Preprocessing(metadata["color"], mean, std, size)  # type: ignore[arg-type]
         except (ValueError, UsageError) as error:
             raise InputError(where, f"preprocessing metadata cannot be read: {error}") from None
+
+
+def settle(
+    stored: Preprocessing | None, color: str | None, normalize: str | None, *, size: tuple[int, int], where: str
+) -> Preprocessing:
+    """What a file says of its images and what the user says, brought together.
+
+    Args:
+        stored: What the file says, or None.
+        color: What the user says of the colour order, or None.
+        normalize: What the user says of the scaling, or None.
+        size: (height, width) when the file does not say.
+        where: File named in the refusal.
+
+    Raises:
+        InputError: Neither says it, or the two contradict each other.
+
+    Example:
+        >>> settle(None, "rgb", "half", size=(112, 112), where="r50.pt") == Preprocessing.named("half")
+        True
+        >>> settle(Preprocessing.named("half"), "bgr", None, size=(112, 112), where="a.onnx")
+        Traceback (most recent call last):
+        facekd.errors.InputError: a.onnx: says its colour order is rgb, not bgr (leave out --color)
+    """
+    if stored is None:
+        if color is None or normalize is None:
+            fix = f"add --color {'|'.join(COLORS)} and --normalize {'|'.join(NORMALIZATIONS)}"
+            raise InputError(where, "does not say its colour order and scaling", fix)
+        return Preprocessing.named(normalize, color, size)
+    if color is not None and color != stored.color:
+        raise InputError(where, f"says its colour order is {stored.color}, not {color}", "leave out --color")
+    if normalize is not None:
+        given = Preprocessing.named(normalize, stored.color, stored.size)
+        if given != stored:
+            what = f"says it subtracts {stored.mean} and divides by {stored.std}, which is not {normalize}"
+            raise InputError(where, what, "leave out --normalize")
+    return stored
