@@ -24,6 +24,9 @@ class FacekdError(Exception):
         self.where, self.what, self.fix = where, what, fix
         super().__init__(f"{where}: {what} ({fix})" if fix else f"{where}: {what}")
 
+    def __reduce__(self) -> tuple:
+        return type(self), (self.where, self.what, self.fix)
+
     @property
     def lines(self) -> list[str]:
         """The messages to print, one problem a line."""
@@ -48,6 +51,9 @@ class RecipeError(FacekdError):
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = list(problems)
         Exception.__init__(self, "\n".join(self.problems))
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self.problems,)
 
     @property
     def lines(self) -> list[str]:
@@ -101,4 +107,8 @@ class Interrupted(FacekdError):
 
     def __init__(self, signal_number: int, where: str, what: str) -> None:
         super().__init__(where, what)
+        self.signal_number = signal_number
         self.exit_code = 128 + signal_number
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self.signal_number, self.where, self.what)

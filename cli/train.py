@@ -1,0 +1,165 @@
+"""``facekd train``: a recipe becomes a student."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from facekd.recipe import Recipe, load_recipe
+
+from .common import console, device_option, json_option, progress_bar, write_json
+from .shipped import find_recipe
+
+PLAN_ROWS = (
+    ("images", "training images", "{:,}"),
+    ("identities", "identities", "{:,}"),
+    ("steps_per_epoch", "steps an epoch", "{:,}"),
+    ("total_steps", "steps in all", "{:,}"),
+    ("student_parameters", "student parameters", "{:,}"),
+    ("student_macs", "student multiply-accumulates an image", "{:,}"),
+    ("teacher_parameters", "teacher parameters", "{:,}"),
+    ("classifier_bytes", "classifier memory, bytes", "{:,}"),
+    ("cache_bytes", "teacher cache on disk, bytes", "{:,}"),
+)
+
+
+@click.command("train", short_help="Train a student from a recipe.")
+@click.argument("recipe")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one key of the recipe; repeatable.")
+@click.option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/<recipe name>]")
+@click.option("--resume", is_flag=True, help="Go on from the newest good checkpoint in the run folder.")
+@click.option("--overwrite", is_flag=True, help="Replace the run that is in the run folder.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
+@device_option
+@json_option
+def command(
+    recipe: str,
+    overrides: Sequence[str],
+    out: Path | None,
+    resume: bool,
+    overwrite: bool,
+    dry_run: bool,
+    device: str,
+    json_path: str | None,
+) -> None:
+    """Train the student of RECIPE, a file or the name of a shipped recipe.
+
+    The run folder receives the resolved recipe, metrics, checkpoints and student.safetensors. A run that was stopped
+    goes on with --resume and ends with the same bits.
+
+    \b
+    Example:
+      facekd train quickstart/teacher --out runs/teacher
+      facekd train quickstart/proxylesskd_pad --set teacher.weights=runs/teacher
+    """
+    if resume and overwrite:
+        raise click.UsageError("--resume and --overwrite contradict each other")
+    loaded = load_recipe(find_recipe(recipe), overrides)
+    folder = out or Path("runs") / loaded.name
+    if dry_run:
+        _show_plan(loaded, folder, device, json_path)
+        return
+    from facekd.engine.trainer import Listener, train
+
+    show = Display(console())
+    with progress_bar() as preparation:
+        listener = Listener(say=show.say, step=show.step, progress=preparation)
+        try:
+            results = train(loaded, folder, resume=resume, overwrite=overwrite, device=device, listener=listener)
+        finally:
+            show.close()
+    if json_path:
+        write_json({"run": str(folder), "results": results}, json_path)
+
+
+def _show_plan(recipe: Recipe, folder: Path, device: str, json_path: str | None) -> None:
+    from facekd.engine.trainer import plan_run
+
+    plan = plan_run(recipe, device).as_dict()
+    table = Table(title=f"{recipe.name} -> {folder}", show_header=False)
+    for key, label, form in PLAN_ROWS:
+        table.add_row(label, form.format(plan[key]))
+    console().print(table)
+    if json_path:
+        write_json({"recipe": recipe.name, "run": str(folder), "plan": plan}, json_path)
+
+
+class Display:
+    """Shows a run: a bar that moves on a terminal, a line per record elsewhere.
+
+    Args:
+        target: Where to print.
+    """
+
+    def __init__(self, target: Console) -> None:
+        self.target = target
+        self.bar: Progress | None = None
+        self.began = time.perf_counter()
+        self.first_step: int | None = None
+
+    def say(self, line: str) -> None:
+        """Print one line of news."""
+        self.target.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def step(self, record: dict[str, Any], total: int) -> None:
+        """Show a record of ``metrics.jsonl``."""
+        if "evaluation" in record:
+            for result in record["evaluation"]:
+                self.say(f"step {record['step']}: {describe_result(result)}")
+            return
+        text = describe_step(record)
+        if self.target.is_terminal:
+            self._move(record["step"], total, text)
+            return
+        if self.first_step is None:
+            self.first_step, self.began = record["step"], time.perf_counter()
+        taken = record["step"] - self.first_step
+        left = (time.perf_counter() - self.began) / taken * (total - record["step"]) if taken else None
+        eta = f"  {left:.0f} s left" if left is not None else ""
+        self.say(f"step {record['step']}/{total}  {text}{eta}")
+
+    def _move(self, step: int, total: int, text: str) -> None:
+        if self.bar is None:
+            columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+            self.bar = Progress(*columns, console=self.target)
+            self.bar.start()
+            self.bar.add_task("", total=total, completed=step)
+        self.bar.update(self.bar.task_ids[0], completed=step, description=text)
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        if self.bar is not None:
+            self.bar.stop()
+
+
+def describe_step(record: dict[str, Any]) -> str:
+    """A training record in one line.
+
+    Example:
+        >>> describe_step({"epoch": 0.5, "terms": {"l2": 1.25}, "learning_rate": 0.1, "images_per_second": 80.0})
+        'epoch 0.5  l2 1.25  learning rate 0.1  80 images/s'
+    """
+    terms = "  ".join(f"{name} {value:.4g}" for name, value in record["terms"].items())
+    rate = f"learning rate {record['learning_rate']:.3g}  {record['images_per_second']:.0f} images/s"
+    return f"epoch {record['epoch']:.3g}  {terms}  {rate}"
+
+
+def describe_result(result: dict[str, Any]) -> str:
+    """An evaluation result in one line.
+
+    Example:
+        >>> describe_result({"set": "lfw", "accuracy": None, "tpr_at_fpr": [{"fpr": 1e-3, "tpr": 0.5}]})
+        'lfw  TPR 0.5000 at FPR 0.001'
+    """
+    parts = [result["set"]]
+    if result["accuracy"]:
+        parts.append(f"accuracy {result['accuracy']['mean']:.4f}")
+    parts += [f"TPR {point['tpr']:.4f} at FPR {point['fpr']:g}" for point in result["tpr_at_fpr"]]
+    return "  ".join(parts)

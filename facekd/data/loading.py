@@ -1,0 +1,150 @@
+"""From an identity source to batches of augmented pixels, the same bits for any number of workers."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from facekd.data.augment import AugmentSettings, augment
+from facekd.data.identities import IdentitySource
+from facekd.data.images import resize
+from facekd.data.samplers import StepBatches
+from facekd.errors import FacekdError
+
+MEMORY_LIMIT = 1 << 30  # bytes of decoded images worth keeping
+
+Sample = tuple[np.ndarray, int, int, int]  # pixels, label, index, flipped
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a step is given.
+
+    Attributes:
+        images: Augmented pixels, uint8 RGB ``(batch, 3, height, width)``.
+        labels: Class of each image, int64 ``(batch,)``.
+        indices: Place of each image in the data set, int64 ``(batch,)``.
+        flipped: 1 where the image was mirrored, int64 ``(batch,)``: the view of the teacher cache to use.
+    """
+
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+    flipped: Tensor
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory; called by the loader when it pins."""
+        return Batch(*(tensor.pin_memory() for tensor in (self.images, self.labels, self.indices, self.flipped)))
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on ``device``, copied while the device works where the memory is pinned."""
+        fields = (self.images, self.labels, self.indices, self.flipped)
+        return Batch(*(tensor.to(device, non_blocking=True) for tensor in fields))
+
+
+class RememberedImages:
+    """Decoded images of one size, kept in memory shared by all workers after the first read.
+
+    Args:
+        source: Where the images come from.
+        size: ``(height, width)`` in pixels to which every image is brought.
+    """
+
+    def __init__(self, source: IdentitySource, size: tuple[int, int]) -> None:
+        self.source, self.size = source, size
+        keep = len(source) * size[0] * size[1] * 3 <= MEMORY_LIMIT
+        self.pixels = torch.zeros((len(source) if keep else 0, *size, 3), dtype=torch.uint8).share_memory_()
+        self.known = torch.zeros(len(self.pixels), dtype=torch.bool).share_memory_()
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def read(self, index: int) -> np.ndarray:
+        """Pixels of image ``index``, uint8 RGB ``(height, width, 3)``."""
+        if not len(self.known):
+            return resize(self.source.read(index), self.size)
+        if not self.known[index]:
+            self.pixels[index] = torch.from_numpy(np.ascontiguousarray(resize(self.source.read(index), self.size)))
+            self.known[index] = True
+        return self.pixels[index].numpy()
+
+
+class TrainingImages(Dataset):
+    """Augmented images addressed by ``(epoch, index)``.
+
+    The augmentation of an image is drawn from ``(seed, epoch, index)``: no worker, order or resume changes it.
+
+    Args:
+        images: Pixels by index.
+        labels: Class by index, int64 ``(count,)``.
+        settings: What to draw.
+        seed: The run's seed.
+        size: ``(height, width)`` the student takes.
+    """
+
+    def __init__(
+        self, images: RememberedImages, labels: np.ndarray, settings: AugmentSettings, seed: int, size: tuple[int, int]
+    ) -> None:
+        self.images, self.labels, self.settings, self.seed, self.size = images, labels, settings, seed, size
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample | FacekdError:
+        """The sample, or the refusal to decode it: an exception loses its type on the way out of a worker."""
+        epoch, index = key
+        generator = np.random.default_rng([self.seed, epoch, index])
+        try:
+            image, flipped = augment(self.images.read(index), generator, self.settings)
+        except FacekdError as error:
+            return error
+        return resize(image, self.size), int(self.labels[index]), index, int(flipped)
+
+
+def _collate(samples: Sequence[Sample | FacekdError]) -> Batch | FacekdError:
+    for sample in samples:
+        if isinstance(sample, FacekdError):
+            return sample
+    images, labels, indices, flipped = zip(*samples, strict=True)
+    pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+    return Batch(pixels, torch.tensor(labels), torch.tensor(indices), torch.tensor(flipped))
+
+
+def _leave_signals_to_parent(worker: int) -> None:
+    """A signal to the process group stops the run between two steps; the loader ends its workers after that."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def step_data(dataset: TrainingImages, batches: StepBatches, workers: int, pin: bool) -> Iterator[Batch]:
+    """One :class:`Batch` per step.
+
+    Args:
+        dataset: The augmented images.
+        batches: Which images make up which step.
+        workers: Processes that decode and augment; 0 works in this one.
+        pin: Whether to page-lock batches for a transfer to an accelerator.
+
+    Raises:
+        DataError: An image does not decode; it is named.
+    """
+    loader = DataLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=_collate,
+        pin_memory=pin,
+        worker_init_fn=_leave_signals_to_parent,
+        generator=torch.Generator().manual_seed(batches.seed),
+        prefetch_factor=4 if workers else None,
+    )
+    for batch in loader:
+        if isinstance(batch, FacekdError):
+            raise batch
+        yield batch

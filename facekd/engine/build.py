@@ -1,0 +1,139 @@
+"""From a recipe to the moving parts of its run."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from facekd.data.identities import IdentitySource
+from facekd.engine.objective import Objective
+from facekd.engine.plan import Plan, needs_class_means
+from facekd.engine.session import Session
+from facekd.engine.teacher import Classifier, class_means, inherit_classifier, stored_classifier
+from facekd.errors import DeviceError, InputError
+from facekd.models.backbone import build_backbone
+from facekd.models.embedder import Embedder
+from facekd.models.preprocessing import Preprocessing
+from facekd.models.weights import read_state
+from facekd.recipe import Recipe
+from facekd.recipe.loss_options import uses_teacher_classifier
+from facekd.recipe.schema import Optimizer, Student
+
+
+def resolve_device(name: str) -> torch.device:
+    """``auto`` to the best device there is, any other name to itself if it exists.
+
+    Raises:
+        DeviceError: The device asked for is not there.
+    """
+    mps = torch.backends.mps.is_available()
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
+    device = torch.device(name)
+    present = {"cpu": True, "cuda": (device.index or 0) < torch.cuda.device_count(), "mps": mps}
+    if not present.get(device.type, False):
+        raise DeviceError(name, "no such device here", "use --device cpu or auto")
+    return device
+
+
+def make_student(section: Student, seed: int) -> nn.Module:
+    """The student backbone, its weights drawn from ``seed`` or read from the recipe's file.
+
+    Raises:
+        InputError: The file's weights do not fit the backbone.
+    """
+    torch.manual_seed(seed)
+    student = build_backbone(
+        section.backbone,
+        embedding_size=section.embedding_size,
+        input_size=section.input_size,
+        options=section.options,
+    )
+    if section.weights is not None:
+        tensors, _ = read_state(section.weights)
+        try:
+            student.load_state_dict(tensors)
+        except RuntimeError as error:
+            fix = "give weights of the same backbone and embedding size"
+            raise InputError(section.weights, " ".join(str(error).split())[:300], fix) from None
+    return student
+
+
+def make_optimizer(section: Optimizer, student: nn.Module, objective: Objective) -> torch.optim.Optimizer:
+    """The optimizer over what is trained.
+
+    Matrices of the student and of its own classifier decay; biases, normalisation and PReLU slopes do not, nor does
+    the variance head, whose bias is a measured quantity. A frozen classifier is a buffer and never comes here.
+    """
+    named = [(f"student.{name}", p) for name, p in student.named_parameters() if p.requires_grad]
+    named += [(f"objective.{name}", p) for name, p in objective.named_parameters() if p.requires_grad]
+    kept = {name for name, p in named if p.ndim <= 1 or name.startswith("objective.variance_head")}
+    groups = [
+        {"params": [p for name, p in named if name not in kept], "weight_decay": section.weight_decay},
+        {"params": [p for name, p in named if name in kept], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if section.name == "adamw":
+        return torch.optim.AdamW(groups, lr=section.learning_rate, betas=(section.momentum, 0.999))
+    return torch.optim.SGD(groups, lr=section.learning_rate, momentum=section.momentum)
+
+
+def make_average(student: nn.Module, decay: float | None) -> nn.Module | None:
+    """A copy of the student to hold the running average of its weights, where a decay is given."""
+    return None if decay is None else copy.deepcopy(student).requires_grad_(False)
+
+
+def make_session(
+    recipe: Recipe,
+    plan: Plan,
+    source: IdentitySource,
+    teacher: Embedder | None,
+    cached: np.ndarray | None,
+    place: torch.device,
+) -> Session:
+    """Build every part of a run, its inherited classifier proved to fit.
+
+    Raises:
+        FacekdError: A part that cannot be built, or does not fit another.
+    """
+    classifier = None
+    if teacher is not None and any(uses_teacher_classifier(loss) for loss in recipe.losses):
+        classifier = _classifier(recipe, source, teacher, cached)
+    student = make_student(recipe.student, recipe.train.seed).to(place)
+    if recipe.train.channels_last:
+        student = student.to(memory_format=torch.channels_last)
+    objective = Objective(
+        recipe.losses,
+        classes=len(source.names),
+        embedding_size=recipe.student.embedding_size,
+        teacher_class_weights=None if classifier is None else classifier.class_weights,
+        steps_per_epoch=plan.steps_per_epoch,
+    ).to(place)
+    size = recipe.student.input_size
+    return Session(
+        recipe=recipe,
+        plan=plan,
+        source=source,
+        device=place,
+        student=student,
+        preprocessing=Preprocessing.named(recipe.student.normalize, recipe.student.color, (size, size)),
+        objective=objective,
+        optimizer=make_optimizer(recipe.optimizer, student, objective),
+        teacher=teacher,
+        cached=cached,
+        classifier=classifier,
+        average=make_average(student, recipe.train.ema),
+    )
+
+
+def _classifier(recipe: Recipe, source: IdentitySource, teacher: Embedder, cached: np.ndarray | None) -> Classifier:
+    stored = None
+    if not needs_class_means(recipe):
+        stored = stored_classifier(Path(recipe.teacher.weights), source)
+    if stored is None:
+        stored = class_means(cached, source.labels, len(source.names)), "class means of the teacher's embeddings"
+    return inherit_classifier(*stored, teacher, source, cached)

@@ -1,0 +1,157 @@
+"""Checkpoints that are whole, verified and free of pickles.
+
+One checkpoint is one safetensors file whose metadata holds what is not a tensor; one line of ``checkpoints.jsonl``
+records its digest. A file is trusted only when its digest is the recorded one; a damaged newest checkpoint is passed
+over for the one before it, with a word about why.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from facekd import __version__
+from facekd.errors import CheckpointError
+from facekd.files import disk_errors, file_digest, write_atomic
+
+KEPT = 2
+FORMAT = "facekd-checkpoint-1"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state of a run after ``step`` steps.
+
+    Attributes:
+        step: Steps taken.
+        tensors: Every tensor of the run, by dotted name.
+        facts: JSON values: digests, thread count, best figure so far.
+    """
+
+    step: int
+    tensors: Mapping[str, Tensor]
+    facts: Mapping[str, Any]
+
+
+def flatten(prefix: str, state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a nested state, named by their path.
+
+    Example:
+        >>> list(flatten("optimizer", {"0": {"momentum": torch.zeros(1)}}))
+        ['optimizer.0.momentum']
+    """
+    found: dict[str, Tensor] = {}
+    for name, value in state.items():
+        if isinstance(value, Mapping):
+            found |= flatten(f"{prefix}.{name}", value)
+        elif isinstance(value, Tensor):
+            found[f"{prefix}.{name}"] = value
+    return found
+
+
+def select(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The entries below ``prefix``, with it taken off.
+
+    Example:
+        >>> list(select("model", {"model.weight": torch.zeros(1), "ema.weight": torch.zeros(1)}))
+        ['weight']
+    """
+    start = f"{prefix}."
+    return {name[len(start) :]: tensor for name, tensor in tensors.items() if name.startswith(start)}
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What an optimizer remembers, as ``optimizer.<parameter number>.<name>``."""
+    return flatten("optimizer", {str(number): state for number, state in optimizer.state_dict()["state"].items()})
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Give an optimizer back what :func:`optimizer_tensors` took."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in select("optimizer", tensors).items():
+        number, key = name.split(".", 1)
+        state.setdefault(int(number), {})[key] = tensor
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
+    """Write a checkpoint into ``folder``, record its digest, and remove all but the newest :data:`KEPT`.
+
+    Raises:
+        DeviceError: The disk refused; earlier checkpoints stand.
+    """
+    path = folder / f"step-{checkpoint.step:09d}.safetensors"
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
+    facts = {"format": FORMAT, "step": checkpoint.step, "facekd": __version__, **checkpoint.facts}
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    digest = write_atomic(path, lambda temporary: save_file(tensors, temporary, {"facts": json.dumps(facts)}))
+    line = {"step": checkpoint.step, "file": path.name, "bytes": path.stat().st_size, "sha256": digest}
+    with disk_errors(folder / "checkpoints.jsonl"), open(folder / "checkpoints.jsonl", "a") as stream:
+        stream.write(json.dumps(line) + "\n")
+        stream.flush()
+    _forget_others(folder, path)
+    return path
+
+
+def _recorded(folder: Path) -> dict[str, dict]:
+    """The newest record of each checkpoint file; a torn last line is not a record."""
+    records: dict[str, dict] = {}
+    path = folder / "checkpoints.jsonl"
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            record = json.loads(line)
+            records[record["file"]] = record
+        except (ValueError, KeyError, TypeError):
+            continue
+    return records
+
+
+def _forget_others(folder: Path, newest: Path) -> None:
+    """Keep ``newest`` and those just before it; a later one can only be one that a resume passed over."""
+    earlier = sorted(path for path in folder.glob("step-*.safetensors") if path.name < newest.name)
+    kept = {newest, *earlier[1 - KEPT :]}
+    for path in set(folder.glob("step-*.safetensors")) - kept:
+        path.unlink(missing_ok=True)
+    for path in folder.glob("*.tmp.*"):
+        path.unlink(missing_ok=True)
+
+
+def load_checkpoint(folder: Path) -> tuple[Checkpoint, list[str]]:
+    """The newest checkpoint whose digest is the recorded one.
+
+    Returns:
+        The checkpoint, and one line for each newer one that was passed over.
+
+    Raises:
+        CheckpointError: There is none that can be trusted; each rejected file is named.
+    """
+    records, rejected = _recorded(folder), []
+    for path in sorted(folder.glob("step-*.safetensors"), reverse=True):
+        if path.name not in records:
+            rejected.append(f"{path.name}: its digest was never recorded")
+        elif file_digest(path) != records[path.name]["sha256"]:
+            rejected.append(f"{path.name}: digest differs from the recorded one")
+        else:
+            return _read(path), [f"passed over {reason}" for reason in rejected]
+    what = "; ".join(rejected) or "holds no checkpoint"
+    raise CheckpointError(str(folder), what, "start again with --overwrite")
+
+
+def _read(path: Path) -> Checkpoint:
+    with safe_open(path, "pt") as stream:
+        facts = json.loads((stream.metadata() or {}).get("facts", "{}"))
+        tensors = {name: stream.get_tensor(name) for name in stream.keys()}
+    if facts.get("format") != FORMAT:
+        raise CheckpointError(
+            str(path), f"format is {facts.get('format')}, not {FORMAT}", "use the release that wrote it"
+        )
+    return Checkpoint(facts["step"], tensors, facts)

@@ -1,0 +1,161 @@
+"""Binding a recipe's losses to what a step produces."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from facekd.errors import RecipeError
+from facekd.losses import LOSSES
+from facekd.models.heads import FrozenClassifier, MarginClassifier, VarianceHead
+from facekd.recipe.schema import Loss, MarginSoftmax, Pad
+
+RESIDUAL_MEMORY = 0.9  # share of the old value kept by the running mean squared residual
+
+
+@dataclass(frozen=True)
+class StepOutputs:
+    """The inputs a loss may name as its positional parameters.
+
+    Attributes:
+        student: Raw student embeddings, float32 ``(batch, dim)``.
+        teacher: Raw teacher embeddings of the same images, ``(batch, teacher_dim)``.
+        labels: Classes, int64 ``(batch,)``.
+        class_weights: The classifier the student is trained on, ``(classes, dim)``.
+        teacher_class_weights: The teacher's classifier, ``(classes, teacher_dim)``.
+        log_variance: Log sigma squared of the teacher embedding about the student's.
+    """
+
+    student: Tensor
+    teacher: Tensor | None
+    labels: Tensor
+    class_weights: Tensor | None
+    teacher_class_weights: Tensor | None
+    log_variance: Tensor | None
+
+
+FIELDS = tuple(field.name for field in fields(StepOutputs))
+
+
+def loss_inputs(name: str) -> list[str]:
+    """The step outputs a loss takes, in order.
+
+    Example:
+        >>> loss_inputs("l2")
+        ['student', 'teacher']
+    """
+    parameters = inspect.signature(LOSSES[name]).parameters.values()
+    return [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+
+
+def uses_teacher_embeddings(losses: Sequence[Loss]) -> bool:
+    """Whether any term needs the teacher's embedding of each training image."""
+    return any("teacher" in loss_inputs(loss.name) for loss in losses)
+
+
+class Objective(nn.Module):
+    """The weighted terms of a recipe, and the modules they train or hold beside the student.
+
+    The inherited classifier is a buffer: it is saved with the run, and no optimizer ever sees it.
+
+    Args:
+        losses: The recipe's losses.
+        classes: Identities in the training data.
+        embedding_size: Width of the student's embedding.
+        teacher_class_weights: The teacher's classifier, ``(classes, teacher_dim)``, where a term needs it.
+        steps_per_epoch: To turn a warm-up in epochs into steps.
+
+    Raises:
+        RecipeError: A term needs something this run does not have.
+    """
+
+    def __init__(
+        self,
+        losses: Sequence[Loss],
+        *,
+        classes: int,
+        embedding_size: int,
+        teacher_class_weights: Tensor | None,
+        steps_per_epoch: int,
+    ) -> None:
+        super().__init__()
+        self.losses = tuple(losses)
+        self.own: MarginClassifier | None = None
+        self.inherited: FrozenClassifier | None = None
+        self.variance_head: VarianceHead | None = None
+        self.variance_start = 0
+        margin = next((loss for loss in self.losses if isinstance(loss, MarginSoftmax)), None)
+        if margin is not None and margin.class_weights == "own":
+            self.own = MarginClassifier(classes, embedding_size)
+        if teacher_class_weights is not None:
+            self.inherited = FrozenClassifier(teacher_class_weights)
+        pad = next((loss for loss in self.losses if isinstance(loss, Pad)), None)
+        if pad is not None:
+            width = 1 if pad.variance == "scalar" else embedding_size
+            self.variance_head = VarianceHead(embedding_size, width)
+            self.variance_start = round(pad.warmup_epochs * steps_per_epoch)
+            self.register_buffer("residual", torch.zeros(embedding_size))
+        self.detach_variance = pad is not None and pad.detach_variance
+        self._check(embedding_size)
+
+    def _check(self, embedding_size: int) -> None:
+        """Refuse before the first step what could only fail in it."""
+        problems = []
+        missing = [] if self.inherited is not None else ["teacher_class_weights"]
+        if self.own is None and self.inherited is None:
+            missing.append("class_weights")
+        for loss in self.losses:
+            for name in loss_inputs(loss.name):
+                if name not in FIELDS or name in missing:
+                    problems.append(f"losses.{loss.name}: needs {name}, which this run does not have")
+        if self.inherited is not None and self.own is None:
+            width = self.inherited.class_weights.shape[1]
+            if width != embedding_size:
+                problems.append(
+                    f"student.embedding_size: {embedding_size}, but the inherited classifier has {width} columns "
+                    f"(set student.embedding_size to {width})"
+                )
+        if problems:
+            raise RecipeError(problems)
+
+    def forward(self, student: Tensor, teacher: Tensor | None, labels: Tensor, step: int) -> dict[str, Tensor]:
+        """The weighted value of every term, by loss name; their sum is what is minimised.
+
+        Args:
+            student: Raw student embeddings, float32 ``(batch, dim)``.
+            teacher: Raw teacher embeddings, or None where no term needs them.
+            labels: Classes, ``(batch,)``.
+            step: 0-based step, which decides the phase of a warm-up.
+        """
+        inherited = None if self.inherited is None else self.inherited.class_weights
+        own = inherited if self.own is None else self.own.class_weights
+        variance = None if self.variance_head is None else self._log_variance(student, teacher, step)
+        outputs = StepOutputs(student, teacher, labels, own, inherited, variance)
+        terms = {}
+        for loss in self.losses:
+            inputs = [getattr(outputs, name) for name in loss_inputs(loss.name)]
+            terms[loss.name] = loss.weight * LOSSES[loss.name](*inputs, **loss.loss_options())
+        return terms
+
+    def _log_variance(self, student: Tensor, teacher: Tensor | None, step: int) -> Tensor:
+        """The variance head's answer, or during warm-up the logarithm of the running mean squared residual.
+
+        One constant variance makes the term a rescaled L2, so its weight means the same before and after the switch,
+        at which the head is set to the residual of each dimension that the warm-up measured.
+        """
+        head, residual = self.variance_head, self.residual
+        if step < self.variance_start or (step == 0 and self.variance_start == 0):
+            with torch.no_grad():
+                apart = functional.normalize(teacher.float()) - functional.normalize(student.detach().float())
+                now = apart.square().mean(0)
+                residual.copy_(now if step == 0 else residual * RESIDUAL_MEMORY + now * (1 - RESIDUAL_MEMORY))
+        if step < self.variance_start:
+            return residual.mean().log().expand(len(student), 1)
+        if step == self.variance_start:
+            head.initialise(residual)
+        return head(student.detach() if self.detach_variance else student)

@@ -1,0 +1,142 @@
+"""A run on disk: the recipe that made it, what it measured, and what came out."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from facekd import __version__
+from facekd.errors import UsageError
+from facekd.files import disk_errors, write_json, write_text
+from facekd.recipe import Recipe, load_recipe, recipe_digest, recipe_yaml
+
+PACKAGES = ("torch", "timm", "numpy", "opencv-python", "onnx", "onnxruntime", "safetensors", "pydantic")
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Versions, machine and threads: the conditions under which a run can be repeated bit for bit."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+    return {
+        "facekd": __version__,
+        "python": platform.python_version(),
+        "machine": platform.platform(),
+        "packages": versions,
+        "device": str(device),
+        "accelerator": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        "threads": torch.get_num_threads(),
+    }
+
+
+class RunFolder:
+    """The files of one run.
+
+    Args:
+        path: The folder; made when absent.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self.student = path / "student.safetensors"
+        self.classifier = path / "classifier.safetensors"
+        self.metrics = path / "metrics.jsonl"
+
+    def prepare(self, recipe: Recipe, *, resume: bool, overwrite: bool) -> None:
+        """Make the folder ready for ``recipe``, or refuse to mix two runs.
+
+        Raises:
+            UsageError: It holds a run and neither ``resume`` nor ``overwrite`` was asked for, or the recipe changed.
+            DeviceError: The disk refused.
+        """
+        stored = self.path / "recipe.yaml"
+        if self.path.exists() and not self.path.is_dir():
+            raise UsageError(str(self.path), "is a file, not a folder", "choose another --out")
+        if stored.exists() and overwrite:
+            self._clear()
+        elif stored.exists() and not resume:
+            raise UsageError(
+                str(self.path), "already holds a run", "go on with --resume, or replace it with --overwrite"
+            )
+        elif stored.exists():
+            changed = changed_keys(load_recipe(stored), recipe)
+            if changed:
+                what = f"the recipe changed since this run began: {', '.join(changed)}"
+                raise UsageError(str(stored), what, "resume with the same recipe, or --overwrite")
+        elif resume:
+            raise UsageError(str(self.path), "holds no run to resume", "leave out --resume")
+        elif self.path.exists() and any(entry.name != ".lock" for entry in self.path.iterdir()):
+            raise UsageError(str(self.path), "is not empty and holds no run", "choose another --out")
+        with disk_errors(self.path):
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+        write_text(stored, recipe_yaml(recipe))
+
+    def _clear(self) -> None:
+        for name in ("student.safetensors", "classifier.safetensors", "metrics.jsonl", "log.txt", "environment.json"):
+            (self.path / name).unlink(missing_ok=True)
+        for entry in self.checkpoints.glob("*"):
+            entry.unlink()
+
+    def record_environment(self, device: torch.device, facts: Mapping[str, Any]) -> None:
+        """Write ``environment.json``: :func:`environment` and the digests the run rests on."""
+        write_json(self.path / "environment.json", {**environment(device), **facts})
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Add one object to ``metrics.jsonl``."""
+        with disk_errors(self.metrics), open(self.metrics, "a") as stream:
+            stream.write(json.dumps(record) + "\n")
+
+    def log(self, line: str) -> None:
+        """Add one line to ``log.txt``."""
+        with disk_errors(self.path / "log.txt"), open(self.path / "log.txt", "a") as stream:
+            stream.write(line.rstrip() + "\n")
+
+    def rewind(self, step: int, evaluated: int) -> None:
+        """Drop the records of what a resume at ``step`` will do again.
+
+        Args:
+            step: Steps the checkpoint had taken.
+            evaluated: Step of the last evaluation it knew of.
+        """
+        if not self.metrics.exists():
+            return
+        kept = []
+        for line in self.metrics.read_text().splitlines():
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue
+            if record["step"] <= (evaluated if "evaluation" in record else step):
+                kept.append(line)
+        write_text(self.metrics, "".join(f"{line}\n" for line in kept))
+
+
+def changed_keys(before: Recipe, after: Recipe) -> list[str]:
+    """Dotted keys on which two recipes differ."""
+    if recipe_digest(before) == recipe_digest(after):
+        return []
+    old, new = (_leaves("", json.loads(recipe.model_dump_json())) for recipe in (before, after))
+    return sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+
+
+def _leaves(prefix: str, value: object) -> dict[str, object]:
+    if isinstance(value, dict):
+        pairs = list(value.items())
+    elif isinstance(value, list):
+        pairs = list(enumerate(value))
+    else:
+        return {prefix: value}
+    found: dict[str, object] = {prefix: type(value).__name__} if not pairs else {}
+    for name, inner in pairs:
+        found |= _leaves(f"{prefix}.{name}" if prefix else str(name), inner)
+    return found

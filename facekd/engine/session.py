@@ -1,0 +1,128 @@
+"""The moving parts of a run, built from its recipe, and their way into a checkpoint and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from facekd.data.identities import IdentitySource
+from facekd.engine.checkpoint import Checkpoint, flatten, optimizer_tensors, restore_optimizer, select
+from facekd.engine.objective import Objective
+from facekd.engine.plan import Plan
+from facekd.engine.teacher import Classifier
+from facekd.errors import CheckpointError
+from facekd.models.embedder import Embedder
+from facekd.models.preprocessing import Preprocessing
+from facekd.recipe import Recipe, recipe_digest
+
+
+@dataclass
+class Session:
+    """Everything a step reads or changes.
+
+    Attributes:
+        recipe: What was asked for.
+        plan: Its size.
+        source: The training images.
+        device: Where tensors live.
+        student: The backbone in training.
+        preprocessing: The student's.
+        objective: The losses with their own modules.
+        optimizer: Over the student and the objective's trained modules.
+        teacher: The teacher, where there is one.
+        cached: Teacher embeddings ``(count, 2, dim)``, where the run uses them.
+        classifier: The inherited classifier and its proof, where there is one.
+        average: Running average of the student, where the recipe wants one.
+        step: Steps taken.
+        evaluated: Step of the last evaluation.
+        best: Best figure so far and the step it was met at.
+    """
+
+    recipe: Recipe
+    plan: Plan
+    source: IdentitySource
+    device: torch.device
+    student: nn.Module
+    preprocessing: Preprocessing
+    objective: Objective
+    optimizer: torch.optim.Optimizer
+    teacher: Embedder | None = None
+    cached: np.ndarray | None = None
+    classifier: Classifier | None = None
+    average: nn.Module | None = None
+    step: int = 0
+    evaluated: int = 0
+    best: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def deployed(self) -> nn.Module:
+        """The weights that are measured and saved: the average where one is kept."""
+        return self.student if self.average is None else self.average
+
+    def facts(self) -> dict[str, Any]:
+        """What a resumed run must share with the one that was stopped."""
+        return {
+            "recipe": recipe_digest(self.recipe),
+            "data": self.source.digest,
+            "teacher": None if self.teacher is None else self.teacher.digest,
+            "threads": torch.get_num_threads(),
+            "device": self.device.type,
+        }
+
+    def checkpoint(self) -> Checkpoint:
+        """The state after the steps taken so far."""
+        tensors = flatten("student", self.student.state_dict()) | flatten("objective", self.objective.state_dict())
+        if self.average is not None:
+            tensors |= flatten("average", self.average.state_dict())
+        facts = {**self.facts(), "best": self.best, "evaluated": self.evaluated}
+        return Checkpoint(self.step, tensors | optimizer_tensors(self.optimizer), facts)
+
+    def restore(self, saved: Checkpoint) -> list[str]:
+        """Take up a checkpoint.
+
+        Returns:
+            Warnings: why the run may not be bit-identical to an unbroken one.
+
+        Raises:
+            CheckpointError: It belongs to another recipe, data set or teacher.
+        """
+        now = self.facts()
+        for name in ("recipe", "data", "teacher"):
+            if saved.facts.get(name) != now[name]:
+                what = f"the {name} changed since it was written ({saved.facts.get(name)}, now {now[name]})"
+                raise CheckpointError(f"checkpoint of step {saved.step}", what, "resume with what the run began with")
+        self.student.load_state_dict(select("student", saved.tensors))
+        self.objective.load_state_dict(select("objective", saved.tensors))
+        if self.average is not None:
+            self.average.load_state_dict(select("average", saved.tensors))
+        restore_optimizer(self.optimizer, saved.tensors)
+        self.step, self.evaluated, self.best = saved.step, saved.facts["evaluated"], dict(saved.facts["best"])
+        return [
+            f"resume is not bit-exact: saved with {name} {saved.facts[name]}, running with {now[name]}"
+            for name in ("threads", "device")
+            if saved.facts[name] != now[name]
+        ]
+
+
+def provenance(session: Session) -> Mapping[str, str]:
+    """What a student file says of where it comes from."""
+    recipe = session.recipe
+    facts = {
+        "recipe": recipe.name,
+        "recipe_digest": recipe_digest(recipe),
+        "data_digest": session.source.digest,
+        "teacher_digest": session.teacher.digest if session.teacher else "",
+        "licence_teacher": recipe.teacher.licence if recipe.teacher else "",
+        "licence_data": recipe.data.licence,
+        "steps": str(session.step),
+    }
+    if session.classifier is not None:
+        told = {"source": session.classifier.source, "agreement": round(session.classifier.agreement, 4)}
+        facts["inherited_classifier"] = json.dumps(told)
+    return facts

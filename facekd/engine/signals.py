@@ -1,0 +1,53 @@
+"""Answering SIGTERM and Ctrl-C between two steps, so that state is saved before the process ends."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from facekd.errors import Interrupted
+
+Poll = Callable[[], None]
+"""Raises :class:`~facekd.errors.Interrupted` when the process was asked to stop."""
+
+
+@contextmanager
+def interruptible(where: str, what: str) -> Iterator[Poll]:
+    """Catch SIGTERM and SIGINT inside the block; the yielded function raises once one has come.
+
+    A second signal ends the process at once. Outside the main thread nothing is caught.
+
+    Args:
+        where: What is running, for the message.
+        what: What was kept and how to go on, for the message.
+
+    Example:
+        >>> with interruptible("training", "saved") as poll:
+        ...     signal.raise_signal(signal.SIGTERM)
+        ...     poll()
+        Traceback (most recent call last):
+        facekd.errors.Interrupted: training: saved
+    """
+    received: list[int] = []
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        if received:
+            raise SystemExit(128 + number)
+        received.append(number)
+
+    def poll() -> None:
+        if received:
+            raise Interrupted(received[0], where, what)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield poll
+        return
+    previous = {number: signal.signal(number, receive) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield poll
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,37 @@
+"""From the data section of a recipe to the images it names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from facekd.data.augment import AugmentSettings
+from facekd.data.identities import IdentitySource, ImageFolder, ImageList
+from facekd.data.synthetic import SyntheticFaces
+from facekd.errors import UsageError
+from facekd.recipe.schema import Augment, Data, Synthetic
+
+
+def synthetic_source(section: Synthetic) -> SyntheticFaces:
+    """The drawn faces a recipe section describes."""
+    return SyntheticFaces(section.identities, section.samples, section.seed, section.first_identity)
+
+
+def open_source(data: Data) -> IdentitySource:
+    """The training images of a recipe.
+
+    Raises:
+        InputError: A folder, list or image that is missing or cannot be used.
+        UsageError: A source that needs a path has none.
+    """
+    if data.source == "synthetic":
+        return synthetic_source(data.synthetic)
+    if data.path is None:
+        raise UsageError("data.path", f"missing for source {data.source}", "give it with --set data.path=...")
+    if data.source == "folder":
+        return ImageFolder(Path(data.path))
+    return ImageList(Path(data.path), None if data.images is None else Path(data.images))
+
+
+def augment_settings(section: Augment) -> AugmentSettings:
+    """The augmentation a recipe section describes."""
+    return AugmentSettings(**section.model_dump())

@@ -1,0 +1,134 @@
+"""One update of the student: forward, losses, the check that all is finite, backward, optimizer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from facekd.data.loading import Batch
+from facekd.engine.objective import uses_teacher_embeddings
+from facekd.engine.schedule import learning_rate_factor
+from facekd.engine.session import Session
+from facekd.errors import NonFiniteError
+
+
+def take_step(session: Session, network: nn.Module, batch: Batch) -> dict[str, Any]:
+    """One update.
+
+    Args:
+        session: The run; its weights and ``step`` change.
+        network: The student, compiled or not.
+        batch: The step's images, on the run's device.
+
+    Returns:
+        What ``metrics.jsonl`` records of the step.
+
+    Raises:
+        NonFiniteError: A loss term or the gradient is not finite; nothing was updated.
+    """
+    recipe, plan, step = session.recipe, session.plan, session.step
+    torch.manual_seed((recipe.train.seed * 1_000_003 + step) % 2**63)
+    factor = learning_rate_factor(
+        step, steps_per_epoch=plan.steps_per_epoch, total_steps=plan.total_steps, schedule=recipe.schedule
+    )
+    for group in session.optimizer.param_groups:
+        group["lr"] = recipe.optimizer.learning_rate * factor
+    session.student.train()
+    session.objective.train()
+    teacher = teacher_embeddings(session, batch.images, batch.indices, batch.flipped)
+    pixels = session.preprocessing.apply(batch.images)
+    if recipe.train.channels_last:
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+    with torch.autocast(session.device.type, torch.bfloat16, enabled=_uses_bf16(session)):
+        embeddings = network(pixels)
+    terms = session.objective(embeddings.float(), teacher, batch.labels, step)
+    loss = torch.stack(list(terms.values())).sum()
+    values = _finite_terms(terms, step)
+    session.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    norm = _finite_gradient(session, step)
+    session.optimizer.step()
+    session.step += 1
+    if session.average is not None and recipe.train.ema is not None:
+        update_average(session.average, session.student, recipe.train.ema, session.step)
+    return {
+        "step": session.step,
+        "epoch": round(session.step / plan.steps_per_epoch, 4),
+        "loss": sum(values.values()),
+        "terms": values,
+        "learning_rate": recipe.optimizer.learning_rate * factor,
+        "gradient_norm": norm,
+    }
+
+
+def _uses_bf16(session: Session) -> bool:
+    """bf16 where asked for; ``auto`` takes it only on an accelerator that computes in it natively."""
+    wanted = session.recipe.train.precision
+    native = session.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return wanted == "bf16" or (wanted == "auto" and native)
+
+
+def _finite_terms(terms: dict[str, Tensor], step: int) -> dict[str, float]:
+    values = dict(zip(terms, torch.stack([term.detach() for term in terms.values()]).tolist(), strict=True))
+    bad = [name for name, value in values.items() if not abs(value) < float("inf")]
+    if bad:
+        fix = "lower optimizer.learning_rate, or set optimizer.clip_gradient"
+        raise NonFiniteError(f"step {step}", f"loss term {', '.join(bad)} is not finite; nothing was updated", fix)
+    return values
+
+
+def _finite_gradient(session: Session, step: int) -> float:
+    """The norm of the whole gradient; the backbone's is clipped where the recipe says so."""
+    student = list(session.student.parameters())
+    clip = session.recipe.optimizer.clip_gradient
+    limit = float("inf") if clip is None else clip
+    backbone = nn.utils.clip_grad_norm_(student, limit)
+    rest = nn.utils.get_total_norm([p.grad for p in session.objective.parameters() if p.grad is not None])
+    norm = float(torch.hypot(backbone, rest.to(backbone)))
+    if not norm < float("inf"):
+        named = [*session.student.named_parameters(), *session.objective.named_parameters()]
+        bad = [name for name, p in named if p.grad is not None and not torch.isfinite(p.grad).all()]
+        what = f"gradient of {', '.join(bad[:3]) or 'the student'} is not finite; nothing was updated"
+        raise NonFiniteError(f"step {step}", what, "lower optimizer.learning_rate, or set optimizer.clip_gradient")
+    return norm
+
+
+def teacher_embeddings(session: Session, pixels: Tensor, indices: Tensor, flipped: Tensor) -> Tensor | None:
+    """The teacher's embeddings for a step: from the cache, or live on the student's pixels.
+
+    Args:
+        session: The run.
+        pixels: Augmented images, uint8 ``(batch, 3, height, width)``.
+        indices: Their places in the data set.
+        flipped: The view of the cache each stands for.
+    """
+    section = session.recipe.teacher
+    if session.teacher is None or section is None or not uses_teacher_embeddings(session.recipe.losses):
+        return None
+    if session.cached is not None and section.view == "clean":
+        rows = session.cached[indices.cpu().numpy(), flipped.cpu().numpy()]
+        return torch.from_numpy(rows).to(session.device, non_blocking=True)
+    size = session.teacher.preprocessing.size
+    if pixels.shape[-2:] != size:
+        wide = nn.functional.interpolate(pixels.float(), size=size, mode="bilinear", antialias=True)
+        pixels = wide.round().clamp(0, 255).to(torch.uint8)
+    return session.teacher.embed(pixels).to(session.device)
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, student: nn.Module, decay: float, step: int) -> None:
+    """Move the average towards the student; young averages move faster, buffers are copied.
+
+    Args:
+        average: Changed in place.
+        student: The weights after step ``step``.
+        decay: Share of the old value kept, in (0, 1); at most ``(1 + step) / (10 + step)``.
+        step: Steps taken.
+    """
+    share = 1 - min(decay, (1 + step) / (10 + step))
+    for old, new in zip(average.parameters(), student.parameters(), strict=True):
+        old.lerp_(new, share)
+    for old, new in zip(average.buffers(), student.buffers(), strict=True):
+        old.copy_(new)

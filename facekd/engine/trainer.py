@@ -1,0 +1,224 @@
+"""The one training loop: a recipe becomes a run folder with a student in it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from facekd.data.loading import Batch, RememberedImages, TrainingImages, step_data
+from facekd.data.samplers import StepBatches
+from facekd.engine.build import make_session, resolve_device
+from facekd.engine.checkpoint import load_checkpoint, save_checkpoint
+from facekd.engine.plan import Plan, caches_teacher, checkpoint_steps, make_plan, open_teacher
+from facekd.engine.progress import Progress
+from facekd.engine.run_folder import RunFolder
+from facekd.engine.selection import evaluate_student, figure_of_merit
+from facekd.engine.session import Session, provenance
+from facekd.engine.signals import Poll, interruptible
+from facekd.engine.sources import augment_settings, open_source
+from facekd.engine.step import take_step
+from facekd.engine.teacher import teacher_cache
+from facekd.errors import DataError, Interrupted
+from facekd.files import disk_errors, locked
+from facekd.models.weights import save_classifier, save_model
+from facekd.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Who is told how a run goes.
+
+    Attributes:
+        say: Given one line of news.
+        step: Given each record that goes to ``metrics.jsonl``, and the steps in all.
+        progress: Told how far a preparation is.
+    """
+
+    say: Callable[[str], None] = lambda line: None
+    step: Callable[[dict[str, Any], int], None] = lambda record, total: None
+    progress: Progress | None = None
+
+
+def plan_run(recipe: Recipe, device: str = "auto") -> Plan:
+    """The size of a run, from its data and models, without training or writing anything.
+
+    Raises:
+        FacekdError: Anything the run itself would refuse before its first step.
+    """
+    source = open_source(recipe.data)
+    teacher = None if recipe.teacher is None else open_teacher(recipe.teacher, str(resolve_device(device)))
+    return make_plan(recipe, source, teacher)
+
+
+def train(
+    recipe: Recipe,
+    out: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    device: str = "auto",
+    listener: Listener | None = None,
+) -> list[dict[str, Any]]:
+    """Train the student of a recipe.
+
+    Args:
+        recipe: What to do.
+        out: Run folder.
+        resume: Go on from the newest good checkpoint in it.
+        overwrite: Replace the run in it.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        listener: Told how it goes.
+
+    Returns:
+        The results of the final evaluation, one per set of the recipe.
+
+    Raises:
+        FacekdError: A refusal, non-finite values, a full disk or a signal; what was saved stays good.
+    """
+    listener = listener or Listener()
+    place = resolve_device(device)
+    source = open_source(recipe.data)
+    teacher = None if recipe.teacher is None else open_teacher(recipe.teacher, str(place))
+    plan = make_plan(recipe, source, teacher)
+    with disk_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+    with locked(out, "training"), interruptible(str(out), "stopped; go on with --resume") as poll:
+        folder = RunFolder(out)
+        folder.prepare(recipe, resume=resume, overwrite=overwrite)
+        cached = None
+        if teacher is not None and caches_teacher(recipe):
+            cached = teacher_cache(teacher, source, out.parent / "teacher-cache", progress=listener.progress, poll=poll)
+        session = make_session(recipe, plan, source, teacher, cached, place)
+        _announce(session, folder, listener)
+        if resume:
+            _resume(session, folder, listener)
+        _loop(session, folder, listener, poll)
+        return _finish(session, folder, listener, poll)
+
+
+def _announce(session: Session, folder: RunFolder, listener: Listener) -> None:
+    facts: dict[str, Any] = {"plan": session.plan.as_dict(), **session.facts()}
+    if session.classifier is not None:
+        told = session.classifier
+        facts["inherited_classifier"] = {
+            "source": told.source,
+            "agreement": told.agreement,
+            "checked_images": told.checked,
+        }
+        line = (
+            f"inherited classifier: {told.source}; {told.agreement:.1%} of {told.checked} images nearest to their own"
+        )
+        _tell(folder, listener, line)
+    folder.record_environment(session.device, facts)
+
+
+def _tell(folder: RunFolder, listener: Listener, line: str) -> None:
+    folder.log(line)
+    listener.say(line)
+
+
+def _resume(session: Session, folder: RunFolder, listener: Listener) -> None:
+    if not (folder.checkpoints / "checkpoints.jsonl").exists():
+        _tell(folder, listener, "no checkpoint was written yet; starting at step 0")
+        folder.rewind(0, 0)
+        return
+    saved, passed_over = load_checkpoint(folder.checkpoints)
+    warnings = session.restore(saved)
+    folder.rewind(session.step, session.evaluated)
+    for line in [*passed_over, *warnings, f"resumed at step {session.step} of {session.plan.total_steps}"]:
+        _tell(folder, listener, line)
+
+
+def _loop(session: Session, folder: RunFolder, listener: Listener, poll: Poll) -> None:
+    recipe, plan = session.recipe, session.plan
+    network = torch.compile(session.student) if recipe.train.compile else session.student
+    save_every = checkpoint_steps(plan, recipe.train.checkpoint_every)
+    since, counted = time.perf_counter(), 0
+    try:
+        _evaluate_if_due(session, folder, listener, poll)
+        for batch in _step_data(session):
+            record = take_step(session, network, batch.to(session.device))
+            counted += len(batch.labels)
+            last = session.step == plan.total_steps
+            if session.step % recipe.train.log_every == 0 or last:
+                elapsed = time.perf_counter() - since
+                record |= {"images_per_second": round(counted / elapsed, 1), "seconds": round(elapsed, 3)}
+                folder.append(record)
+                listener.step(record, plan.total_steps)
+                since, counted = time.perf_counter(), 0
+            if session.step % save_every == 0 or last:
+                save_checkpoint(folder.checkpoints, session.checkpoint())
+            poll()
+            began = time.perf_counter()
+            _evaluate_if_due(session, folder, listener, poll)
+            since += time.perf_counter() - began
+    except (Interrupted, DataError):
+        save_checkpoint(folder.checkpoints, session.checkpoint())
+        raise
+
+
+def _step_data(session: Session) -> Iterator[Batch]:
+    recipe, plan, size = session.recipe, session.plan, session.preprocessing.size
+    height, width = session.source.read(0).shape[:2]
+    images = RememberedImages(session.source, (max(height, size[0]), max(width, size[1])))
+    settings = augment_settings(recipe.data.augment)
+    dataset = TrainingImages(images, session.source.labels, settings, recipe.train.seed, size)
+    batches = StepBatches(plan.images, recipe.train.batch_size, recipe.train.seed, session.step, plan.total_steps)
+    return step_data(dataset, batches, recipe.train.workers, session.device.type == "cuda")
+
+
+def _evaluate_if_due(session: Session, folder: RunFolder, listener: Listener, poll: Poll) -> None:
+    """Evaluate at the recipe's interval; a step whose evaluation was cut short is evaluated when the run resumes."""
+    every, total = session.recipe.evaluate.every, session.plan.total_steps
+    if every is None or not session.evaluated < session.step < total:
+        return
+    if session.step % checkpoint_steps(session.plan, every) == 0:
+        _evaluate(session, folder, listener, poll)
+
+
+def _evaluate(session: Session, folder: RunFolder, listener: Listener, poll: Poll) -> list[dict[str, Any]]:
+    """Measure the weights that would be deployed; keep them if they are the best so far and the recipe wants that."""
+    results = evaluate_student(session, poll)
+    record = {"step": session.step, "evaluation": results}
+    folder.append(record)
+    listener.step(record, session.plan.total_steps)
+    session.evaluated = session.step
+    merit = figure_of_merit(results)
+    if merit is not None and merit > session.best.get("figure", float("-inf")):
+        session.best = {"figure": merit, "step": float(session.step)}
+        if session.recipe.evaluate.select == "best":
+            _save_student(session, folder)
+    return results
+
+
+def _save_student(session: Session, folder: RunFolder) -> None:
+    student = session.recipe.student
+    with disk_errors(folder.student):
+        save_model(
+            folder.student,
+            session.deployed,
+            backbone=student.backbone,
+            embedding_size=student.embedding_size,
+            options=student.options,
+            preprocessing=session.preprocessing,
+            extra=provenance(session),
+        )
+
+
+def _finish(session: Session, folder: RunFolder, listener: Listener, poll: Poll) -> list[dict[str, Any]]:
+    results = _evaluate(session, folder, listener, poll) if session.recipe.evaluate.sets else []
+    if session.recipe.evaluate.select == "last":
+        _save_student(session, folder)
+    objective = session.objective
+    if objective.own is not None:
+        save_classifier(folder.classifier, objective.own.class_weights.detach().cpu(), session.source.names, "trained")
+    elif objective.inherited is not None and session.classifier is not None:
+        weights = objective.inherited.class_weights.detach().cpu()
+        save_classifier(folder.classifier, weights, session.source.names, session.classifier.source)
+    _tell(folder, listener, f"student written to {folder.student}")
+    return results
