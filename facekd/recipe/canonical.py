@@ -31,7 +31,7 @@ def recipe_yaml(recipe: Recipe) -> str:
     Example:
         >>> from facekd.recipe import Recipe
         >>> draft = {"name": "a", "student": {"backbone": "b"}, "data": {"source": "synthetic"},
-        ...          "losses": [{"name": "margin_softmax"}], "optimizer": {"learning_rate": 0.1}, "train": {"epochs": 1}}
+        ...          "losses": [{"name": "margin_softmax"}], "optimizer": {"learning_rate": 1}, "train": {"epochs": 1}}
         >>> print(recipe_yaml(Recipe.model_validate(draft))[:46])
         name: a
         description: ''

@@ -70,7 +70,7 @@ def required_keys(recipe: Recipe) -> list[str]:
     Example:
         >>> from facekd.recipe import Recipe
         >>> draft = {"name": "a", "student": {"backbone": "b"}, "data": {"source": "folder", "path": "REQUIRED"},
-        ...          "losses": [{"name": "margin_softmax"}], "optimizer": {"learning_rate": 0.1}, "train": {"epochs": 1}}
+        ...          "losses": [{"name": "margin_softmax"}], "optimizer": {"learning_rate": 1}, "train": {"epochs": 1}}
         >>> required_keys(Recipe.model_validate(draft))
         ['data.path']
     """
