@@ -69,9 +69,7 @@ def build_backbone(
 
 
 def _check_options(name: str, factory: Callable[..., nn.Module], options: Mapping[str, object]) -> None:
-    known = {
-        p.name: p.default for p in inspect.signature(factory).parameters.values() if p.kind is p.KEYWORD_ONLY
-    }
+    known = {p.name: p.default for p in inspect.signature(factory).parameters.values() if p.kind is p.KEYWORD_ONLY}
     for key, value in options.items():
         if key not in known:
             fix = did_you_mean(key, known) if known else "this backbone takes no options"

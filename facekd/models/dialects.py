@@ -38,8 +38,8 @@ def unwrap(loaded: object, where: str) -> dict[str, Tensor]:
     """The tensors of a loaded checkpoint: out of a container, without the prefixes of wrappers.
 
     A container is a dict with the state dict below ``state_dict_backbone``, ``state_dict``, ``model``, ``backbone`` or
-    ``net``. The prefixes ``module.``, ``_orig_mod.`` and ``backbone.`` go where every key has them; beside ``backbone.``
-    a classifier (``head.``) may stand and is left out.
+    ``net``. The prefixes ``module.``, ``_orig_mod.`` and ``backbone.`` go where every key has them; a classifier
+    (``head.``) beside ``backbone.`` is left out.
 
     Raises:
         CheckpointError: No state dict in it.
@@ -74,7 +74,7 @@ def _strip(state: dict[str, Tensor]) -> dict[str, Tensor]:
             rest = [key for key in state if not key.startswith(prefix)]
             beside = prefix == "backbone." and all(key.startswith(_CLASSIFIER_KEYS) for key in rest)
             if len(rest) < len(state) and (not rest or beside):
-                state = {key[len(prefix):]: value for key, value in state.items() if key.startswith(prefix)}
+                state = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
                 stripped = True
     return state
 
@@ -89,7 +89,7 @@ def recognise(state: Mapping[str, Tensor], where: str) -> Dialect:
     Raises:
         CheckpointError: No backbone known here has such keys; says what was seen.
     """
-    for attempt in (_iresnet, _mobilefacenet_insightface, _mobilefacenet):
+    for attempt in (_iresnet, _mobilefacenet_insightface, _mobilefacenet, _resnet_tiny):
         try:
             found = attempt(state)
         except (KeyError, IndexError):
@@ -99,7 +99,9 @@ def recognise(state: Mapping[str, Tensor], where: str) -> Dialect:
     keys = list(state)
     seen = ", ".join(keys[:3]) + (" ... " + keys[-1] if len(keys) > 3 else "")
     what = f"belongs to no backbone known here ({len(keys)} tensors: {seen}{_blocks_seen(state)})"
-    fix = "known: iresnet18/34/50/100/200, mobilefacenet, mobilefacenet_insightface; or export it to ONNX and give that"
+    fix = (
+        "known: iresnet18/34/50/100/200, mobilefacenet, mobilefacenet_insightface, resnet_tiny; or give its ONNX export"
+    )
     raise CheckpointError(where, what, fix)
 
 
@@ -133,8 +135,26 @@ def _mobilefacenet(state: Mapping[str, Tensor]) -> Dialect | None:
     if "conv_6_dw.conv.weight" in state:  # FaceX-Zoo leaves the head's modules at the top
         head = ("conv_6_dw.", "linear.", "bn.")
         state = {f"output_layer.{key}" if key.startswith(head) else key: value for key, value in state.items()}
-    width = state["conv1.conv.weight"].shape[0] / 64
+    width = state["conv_6_sep.conv.weight"].shape[0] / 512
     side = state["output_layer.conv_6_dw.conv.weight"].shape[-1]
     activation = "prelu" if "conv1.prelu.weight" in state else "relu"
     options = {"width": width, "activation": activation, "affine": "output_layer.bn.weight" in state}
     return Dialect("mobilefacenet", state["output_layer.linear.weight"].shape[0], 16 * side, state, options)
+
+
+def _resnet_tiny(state: Mapping[str, Tensor]) -> Dialect | None:
+    channels: list[int] = []
+    blocks: list[int] = []
+    while (key := f"stages.{sum(blocks)}.conv1.0.weight") in state:
+        if f"stages.{sum(blocks)}.shortcut.0.weight" in state:
+            channels.append(state[key].shape[0])
+            blocks.append(0)
+        blocks[-1] += 1
+    side = state["pool.0.weight"].shape[-1]
+    options = {
+        "channels": ",".join(map(str, channels)),
+        "blocks": ",".join(map(str, blocks)),
+        "activation": "prelu" if "stem.2.weight" in state else "relu",
+    }
+    size = side * 2 ** (1 + len(channels))
+    return Dialect("resnet_tiny", state["linear.weight"].shape[0], size, state, options)

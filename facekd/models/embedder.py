@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from facekd.errors import CheckpointError, DeviceError, FacekdError, InputError
-from facekd.models import dialects, safetensors_file, weights
+from facekd.models import dialects, weights
 from facekd.models.backbone import build_backbone
 from facekd.models.macs import count_parameters
 from facekd.models.onnx_model import load_onnx
@@ -118,22 +118,24 @@ def _load_torch(
     file: Path, name: str, *, color: str | None, normalize: str | None, device: torch.device
 ) -> TorchEmbedder:
     data, where = weights.read_bytes(file), str(file)
-    if file.suffix == ".safetensors":
-        state, metadata = safetensors_file.decode(data, where)
-    else:
-        state, metadata = weights.torch_state(data, where), {}
+    state, metadata = weights.decode(data, file)
     if "format" in metadata:
         module, stored = _own(state, metadata, where)
         embedding_size = int(metadata["embedding_size"])
         preprocessing = settle(stored, color, normalize, size=stored.size, where=where)
     else:
-        found = dialects.recognise(dialects.unwrap(state, where), where)
+        found = dialects.recognise(state, where)
         embedding_size, side = found.embedding_size, found.input_size
         preprocessing = settle(None, color, normalize, size=(side, side), where=where)
         module = _built(found.state, where, found.backbone, (embedding_size, side), found.options)
-        metadata = {**metadata, "backbone": found.backbone, "embedding_size": str(embedding_size),
-                    "options": json.dumps(dict(found.options), sort_keys=True)}
-    module = module.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        metadata = {
+            **metadata,
+            "backbone": found.backbone,
+            "embedding_size": str(embedding_size),
+            "options": json.dumps(dict(found.options), sort_keys=True),
+        }
+    module = module.eval().requires_grad_(False)
+    module = module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     digest = hashlib.sha256(data).hexdigest()
     return TorchEmbedder(name, digest, embedding_size, preprocessing, metadata, module, device)
 
@@ -159,7 +161,9 @@ def open_device(name: str) -> torch.device:
     return device
 
 
-def _built(state: Mapping[str, Tensor], where: str, backbone: str, sizes: tuple[int, int], options: object) -> nn.Module:
+def _built(
+    state: Mapping[str, Tensor], where: str, backbone: str, sizes: tuple[int, int], options: object
+) -> nn.Module:
     """A backbone filled with ``state``; the random state of the process stays as it was."""
     if not isinstance(options, Mapping):
         raise CheckpointError(where, f"its options are {options!r}", "save the model again")

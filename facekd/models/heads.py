@@ -50,8 +50,11 @@ class FrozenClassifier(nn.Module):
         length = torch.linalg.vector_norm(class_weights.float(), dim=1)
         bad = torch.nonzero(~(torch.isfinite(length) & (length > 0))).flatten().tolist()
         if bad:
-            raise NonFiniteError("class weights", f"class {bad[0]} is zero or not finite ({len(bad)} such classes)",
-                                 "gather the classifier again")
+            raise NonFiniteError(
+                "class weights",
+                f"class {bad[0]} is zero or not finite ({len(bad)} such classes)",
+                "gather the classifier again",
+            )
         self.register_buffer("class_weights", class_weights.detach().clone())
 
 
@@ -101,8 +104,11 @@ class VarianceHead(nn.Module):
             residual = residual.mean().reshape(1)
         mean = residual.mean()
         if not torch.isfinite(residual).all() or mean <= 0:
-            raise NonFiniteError("variance head", "the mean squared residual is zero or not finite",
-                                 "teacher and student must differ and be finite")
+            raise NonFiniteError(
+                "variance head",
+                "the mean squared residual is zero or not finite",
+                "teacher and student must differ and be finite",
+            )
         self.bn.bias.copy_(residual.clamp(min=float(mean) * self.FLOOR).log())
         self.bn.weight.fill_(self.START_SPREAD)
         self.bn.reset_running_stats()

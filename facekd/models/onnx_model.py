@@ -136,7 +136,9 @@ def _input_shape(model: Any, where: str) -> tuple[int | None, tuple[int, int] | 
     shape = [d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in tensor.shape.dim]
     shown = "x".join("?" if d is None else str(d) for d in shape)
     if len(shape) != 4:
-        raise InputError(where, f"input {inputs[0].name} is {shown or 'a scalar'}, not batch x 3 x height x width", _ANOTHER)
+        raise InputError(
+            where, f"input {inputs[0].name} is {shown or 'a scalar'}, not batch x 3 x height x width", _ANOTHER
+        )
     if shape[1] != 3:
         fix = "export it with channels first" if shape[3] == 3 else "export it with three channels"
         raise InputError(where, f"input {inputs[0].name} is {shown}, not batch x 3 x height x width", fix)
@@ -163,9 +165,11 @@ def _session(data: bytes, where: str, cuda: bool) -> Any:
     providers = [p for p in (*wanted, "CPUExecutionProvider") if p in available]
     try:
         return onnxruntime.InferenceSession(data, options, providers=providers)
-    except Exception as error:  # noqa: BLE001 - its exceptions share no base
+    except Exception as error:
         short = " ".join(str(error).split())[:200]
-        raise InputError(where, f"onnxruntime refuses it: {short}", "export it again, with a lower opset perhaps") from None
+        raise InputError(
+            where, f"onnxruntime refuses it: {short}", "export it again, with a lower opset perhaps"
+        ) from None
 
 
 def _measured(embedder: OnnxEmbedder, where: str) -> OnnxEmbedder:
@@ -176,7 +180,7 @@ def _measured(embedder: OnnxEmbedder, where: str) -> OnnxEmbedder:
         probe = replace(embedder, batch=None)._run(
             embedder.preprocessing.apply(image).expand(embedder.batch or 1, 3, height, width).contiguous().numpy()
         )
-    except Exception as error:  # noqa: BLE001 - its exceptions share no base
+    except Exception as error:
         raise InputError(where, f"does not run at {height}x{width}: {' '.join(str(error).split())[:160]}") from None
     if probe.ndim != 2 or len(probe) != (embedder.batch or 1):
         raise InputError(where, f"gives {probe.shape} for one image, not one embedding", _ANOTHER)

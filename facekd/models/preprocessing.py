@@ -70,8 +70,9 @@ class Preprocessing:
             ValueError: Another type or shape; resizing is the caller's business.
         """
         if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1:] != (3, *self.size):
-            raise ValueError(f"expected uint8 (batch, 3, {self.size[0]}, {self.size[1]}), got {images.dtype} "
-                             f"{tuple(images.shape)}")
+            raise ValueError(
+                f"expected uint8 (batch, 3, {self.size[0]}, {self.size[1]}), got {images.dtype} {tuple(images.shape)}"
+            )
         if self.color == "bgr":
             images = images.flip(1)
         mean = torch.tensor(self.mean, device=images.device).view(1, 3, 1, 1)

@@ -69,7 +69,12 @@ class ResNetTiny(nn.Module):
 
 
 def resnet_tiny(
-    embedding_size: int, input_size: int, *, channels: str = "32,64,128", blocks: str = "2,2,1", activation: str = "relu"
+    embedding_size: int,
+    input_size: int,
+    *,
+    channels: str = "32,64,128",
+    blocks: str = "1,2,2",
+    activation: str = "relu",
 ) -> nn.Module:
     """A dense residual student.
 
@@ -86,7 +91,9 @@ def resnet_tiny(
     check_activation(activation)
     wide, deep = _numbers("channels", channels), _numbers("blocks", blocks)
     if len(wide) != len(deep):
-        raise UsageError("resnet_tiny", f"channels {channels} and blocks {blocks} name {len(wide)} and {len(deep)} stages")
+        raise UsageError(
+            "resnet_tiny", f"channels {channels} and blocks {blocks} name {len(wide)} and {len(deep)} stages"
+        )
     return ResNetTiny(embedding_size, input_size, wide, deep, activation)
 
 

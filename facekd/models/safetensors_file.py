@@ -24,7 +24,8 @@ def encode(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
 
     Example:
         >>> import torch
-        >>> encode({"b": torch.ones(1), "a": torch.zeros(1)}, {}) == encode({"a": torch.zeros(1), "b": torch.ones(1)}, {})
+        >>> a, b = torch.zeros(1), torch.ones(1)
+        >>> encode({"a": a, "b": b}, {"x": "1", "y": "2"}) == encode({"b": b, "a": a}, {"y": "2", "x": "1"})
         True
     """
     from safetensors.torch import save

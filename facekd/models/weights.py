@@ -20,6 +20,7 @@ from facekd.models.preprocessing import Preprocessing
 
 __all__ = [
     "check_finite",
+    "decode",
     "file_digest",
     "load_classifier",
     "load_weights",
@@ -27,7 +28,6 @@ __all__ = [
     "read_state",
     "save_classifier",
     "save_model",
-    "torch_state",
 ]
 
 MODEL_FORMAT = "facekd-model-1"
@@ -87,7 +87,7 @@ def check_finite(state: Mapping[str, Tensor], where: str) -> None:
     for name, tensor in state.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             bad = int((~torch.isfinite(tensor)).sum())
-            raise NonFiniteError(where, f"{name}: {bad} non-finite values", "take the weights from an earlier checkpoint")
+            raise NonFiniteError(where, f"{name}: {bad} non-finite values", "take an earlier checkpoint")
 
 
 def save_classifier(path: Path, class_weights: Tensor, class_names: Sequence[str], source: str) -> str:
@@ -124,7 +124,8 @@ def load_classifier(path: Path) -> tuple[Tensor, list[str], str]:
     tensors, metadata = read_state(path)
     found = metadata.get("format")
     if found != CLASSIFIER_FORMAT or set(tensors) != {"class_weights"}:
-        raise CheckpointError(str(path), f"format is {found}, not {CLASSIFIER_FORMAT}", "give a run's classifier.safetensors")
+        what = f"format is {found}, not {CLASSIFIER_FORMAT}"
+        raise CheckpointError(str(path), what, "give a run's classifier.safetensors")
     check_finite(tensors, str(path))
     class_weights, names = tensors["class_weights"], json.loads(metadata["class_names"])
     if class_weights.dim() != 2 or len(names) != len(class_weights):
@@ -150,21 +151,22 @@ def read_bytes(path: Path) -> bytes:
 def read_state(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a ``.safetensors``, ``.pt`` or ``.pth`` file, on the CPU.
 
-    PyTorch files are read by ``torch.load(weights_only=True)`` alone and have no metadata; containers and prefixes
-    of wrappers are taken off (see `dialects.unwrap`).
+    PyTorch files are read by ``torch.load(weights_only=True)`` alone and have no metadata. Containers and prefixes of
+    wrappers are taken off foreign files (see `dialects.unwrap`).
 
     Raises:
         CheckpointError: Missing, empty, truncated, no checkpoint, or one that asks for code to be run.
     """
-    data = read_bytes(Path(path))
-    if Path(path).suffix == ".safetensors":
-        return safetensors_file.decode(data, str(path))
-    return torch_state(data, str(path)), {}
+    return decode(read_bytes(Path(path)), Path(path))
 
 
-def torch_state(data: bytes, where: str) -> dict[str, Tensor]:
-    """The state dict in the bytes of a PyTorch checkpoint, out of its container and without wrappers' prefixes."""
-    return dialects.unwrap(_torch_load(data, where), where)
+def decode(data: bytes, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """`read_state` of bytes already read; the suffix of ``path`` tells their format."""
+    where = str(path)
+    if path.suffix != ".safetensors":
+        return dialects.unwrap(_torch_load(data, where), where), {}
+    state, metadata = safetensors_file.decode(data, where)
+    return (state if "format" in metadata else dialects.unwrap(state, where)), metadata
 
 
 def _torch_load(data: bytes, where: str) -> object:
@@ -175,7 +177,7 @@ def _torch_load(data: bytes, where: str) -> object:
         raise CheckpointError(where, what, "give .safetensors, .pt, .pth or .onnx")
     try:
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001 - hostile bytes can raise anything
+    except Exception as error:
         raise _refusal(data, where, str(error)) from None
 
 
@@ -219,11 +221,15 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], where: str) -> 
     own = module.state_dict()
     missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
     unexpected = [key for key in state if key not in own]
-    misshapen = [f"{k} is {tuple(state[k].shape)}, not {tuple(own[k].shape)}" for k in own
-                 if k in state and state[k].shape != own[k].shape]
+    misshapen = [
+        f"{k} is {tuple(state[k].shape)}, not {tuple(own[k].shape)}"
+        for k in own
+        if k in state and state[k].shape != own[k].shape
+    ]
     problems = [
         f"{len(found)} {kind} tensors: {', '.join(found[:3])}{' ...' if len(found) > 3 else ''}"
-        for kind, found in (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen)) if found
+        for kind, found in (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen))
+        if found
     ]
     if problems:
         raise CheckpointError(where, "; ".join(problems), "give weights of the same backbone and embedding size")

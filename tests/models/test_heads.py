@@ -1,0 +1,81 @@
+"""Heads: what is trained, what is frozen, and where the variance starts."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from facekd.errors import NonFiniteError
+from facekd.models.heads import FrozenClassifier, MarginClassifier, VarianceHead
+
+
+def test_margin_classifier_is_one_parameter() -> None:
+    torch.manual_seed(0)
+    head = MarginClassifier(1000, 64)
+    assert [name for name, _ in head.named_parameters()] == ["class_weights"]
+    assert head.class_weights.std().item() == pytest.approx(0.01, rel=0.02)
+
+
+def test_frozen_classifier_is_stored_but_never_trained() -> None:
+    given = torch.randn(5, 4)
+    head = FrozenClassifier(given)
+    assert list(head.parameters()) == []
+    assert torch.equal(head.state_dict()["class_weights"], given)
+    given.zero_()
+    assert head.class_weights.abs().sum() > 0
+
+
+def test_frozen_classifier_may_be_stored_in_low_precision() -> None:
+    assert FrozenClassifier(torch.eye(3).half()).class_weights.dtype == torch.float16
+
+
+@pytest.mark.parametrize("bad", [0.0, float("nan"), float("inf")])
+def test_a_row_without_direction_is_named(bad: float) -> None:
+    class_weights = torch.eye(4)
+    class_weights[2] = bad
+    with pytest.raises(NonFiniteError, match="class 2 is zero or not finite .1 such"):
+        FrozenClassifier(class_weights)
+
+
+def test_the_variance_starts_at_what_was_measured() -> None:
+    residual = torch.tensor([1e-3, 4e-3, 2e-3, 1e-3])
+    head = VarianceHead(4)
+    head.initialise(residual)
+    torch.nn.init.zeros_(head.linear.weight)
+    for mode in (True, False):
+        found = head.train(mode)(torch.randn(6, 4))
+        assert torch.equal(found, residual.log().expand(6, 4))
+
+
+def test_a_single_variance_starts_at_the_mean() -> None:
+    head = VarianceHead(4, outputs=1).eval()
+    head.initialise(torch.tensor([1e-3, 3e-3, 1e-3, 3e-3]))
+    torch.nn.init.zeros_(head.linear.weight)
+    found = head(torch.randn(3, 4))
+    assert found.shape == (3, 1)
+    assert found.flatten().tolist() == pytest.approx([math.log(2e-3)] * 3, rel=1e-6)
+
+
+def test_the_start_spreads_by_a_tenth() -> None:
+    torch.manual_seed(0)
+    head = VarianceHead(8)
+    head.initialise(torch.full((8,), 1e-3))
+    found = head(torch.randn(256, 8))
+    assert torch.allclose(found.mean(0), torch.full((8,), math.log(1e-3)), atol=1e-4)
+    assert torch.allclose(found.std(0), torch.full((8,), 0.1), rtol=0.05)
+
+
+def test_initialising_forgets_old_statistics_and_keeps_a_floor() -> None:
+    head = VarianceHead(3)
+    head(torch.randn(8, 3) + 5)
+    head.initialise(torch.tensor([3.0, 0.0, 0.0]))
+    assert head.bn.running_mean.tolist() == [0.0, 0.0, 0.0]
+    assert head.bn.bias.tolist() == pytest.approx([math.log(3), math.log(1e-6), math.log(1e-6)], rel=1e-5)
+
+
+@pytest.mark.parametrize("residual", [[0.0, 0.0], [1.0, float("nan")]])
+def test_residuals_without_a_logarithm_are_refused(residual: list[float]) -> None:
+    with pytest.raises(NonFiniteError, match="zero or not finite"):
+        VarianceHead(2).initialise(torch.tensor(residual))
