@@ -1,0 +1,56 @@
+"""Running an ONNX file in OpenCV, the runtime of many cameras and phones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from facekd.errors import InputError
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep OpenCV's own log lines off stderr; its refusals still come as exceptions."""
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+
+
+def forward_onnx(path: Path, blob: np.ndarray) -> np.ndarray:
+    """One forward pass of an ONNX file through ``cv2.dnn``.
+
+    Args:
+        path: The file; read as bytes, so any file name will do.
+        blob: float32 (batch, 3, height, width), what the file expects as its only input.
+
+    Returns:
+        float32 output of the network's last layer, (batch, dim) for an embedding network.
+
+    Raises:
+        InputError: OpenCV cannot read the file, or cannot run it on this blob.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.NamedTemporaryFile() as empty:
+        ...     forward_onnx(Path(empty.name), np.zeros((1, 3, 112, 112), np.float32))  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        facekd.errors.InputError: ...: OpenCV cannot run it: the file is empty
+    """
+    data = np.frombuffer(path.read_bytes(), np.uint8)
+    if not data.size:
+        raise InputError(str(path), "OpenCV cannot run it: the file is empty")
+    try:
+        with _quiet():
+            network = cv2.dnn.readNetFromONNX(data)
+            network.setInput(np.ascontiguousarray(blob, np.float32))
+            return np.array(network.forward(), np.float32)
+    except cv2.error as error:
+        reason = " ".join((error.err or str(error)).split())
+        raise InputError(str(path), f"OpenCV cannot run it: {reason[:200]}") from error
