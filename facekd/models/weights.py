@@ -33,7 +33,7 @@ __all__ = [
 MODEL_FORMAT = "facekd-model-1"
 CLASSIFIER_FORMAT = "facekd-classifier-1"
 _GIVE_STATE = "in the program that wrote it, save model.state_dict() as safetensors or with torch.save"
-_GLOBAL = re.compile(r"GLOBAL\s+([\w.]+)")
+_GLOBAL = re.compile(r"GLOBAL\s+([\w.]*\w)(?!\.)\b")
 
 
 def save_model(
