@@ -24,13 +24,11 @@ class IdentitySource(Protocol):
         names: Identity names, sorted; the label of an identity is its place in this list.
         labels: int64 (N,), the label of each image.
         digest: sha256 that changes when images are added, removed, moved or resized on disk.
-        warnings: What a user should know and nothing refuses.
     """
 
     names: list[str]
     labels: np.ndarray
     digest: str
-    warnings: list[str]
 
     def __len__(self) -> int: ...
 
@@ -45,8 +43,8 @@ class ImageFolder:
     """Images laid out as ``root/IDENTITY/IMAGE``.
 
     Folders and files are taken in sorted order, so labels do not depend on the disk. Names starting with a dot are
-    left alone. Other files are left out and counted in ``warnings``. The digest covers relative paths, byte counts
-    and identities, not the content of the images.
+    left alone. Other files are left out and counted in ``warnings``, which holds what a user should know. The digest
+    covers relative paths, byte counts and identities, not the content of the images.
 
     Args:
         root: The folder.

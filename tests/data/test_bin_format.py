@@ -178,6 +178,7 @@ def test_malformed_pickles_are_refused_at_their_byte(tmp_path, content, message)
     assert message in refusal(tmp_path, content)
 
 
+@pytest.mark.slow
 def test_memory_bombs_are_refused_small(tmp_path):
     text = b"X" + struct.pack("<I", 100_000) + b"a" * 100_000
     bombs = [
