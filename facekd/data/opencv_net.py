@@ -12,15 +12,19 @@ import numpy as np
 from facekd.errors import InputError
 
 
+_LOGGING = getattr(cv2.utils, "logging", cv2)  # OpenCV 5 moved these functions; 4 has them at the top
+_SILENT = 0
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep OpenCV's own log lines off stderr; its refusals still come as exceptions."""
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    level = _LOGGING.getLogLevel()
+    _LOGGING.setLogLevel(_SILENT)
     try:
         yield
     finally:
-        cv2.utils.logging.setLogLevel(level)
+        _LOGGING.setLogLevel(level)
 
 
 def forward_onnx(path: Path, blob: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 The TorchScript exporter (``dynamo=False``) is used, at opset 17: on torch 2.10 to 2.15 it takes a second where the
 default exporter takes ten, never writes a side file, prints nothing, folds each BatchNorm that follows a convolution,
-and its graphs open in OpenCV 4.9 and 5.0. Its weakness, Python control flow frozen while tracing, is what the parity
+and its graphs run in OpenCV 4.10 and 5.0. Its weakness, Python control flow frozen while tracing, is what the parity
 gate looks for: every file is run at several batch sizes before it gets its name. A BatchNorm no convolution precedes
 stays in the graph; onnxruntime folds what it can of those when it loads.
 """
