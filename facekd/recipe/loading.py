@@ -89,15 +89,16 @@ def _line_and_text(problem: Problem, path: Path, read: Document, done: Overridde
     location = problem.location
     if location in done.origins:
         return MOST_BYTES, _told(done.origins[location], problem._replace(location=()))
-    for length in range(len(location), 0, -1):
-        here = location[:length]
-        origin = done.origins.get(here)
-        if origin is None and here not in read.lines:
-            origin = next((o for place, o in done.origins.items() if place[:length] == here), None)
-        if origin is not None:
-            return MOST_BYTES, _told(origin, problem)
+    enclosing = [location[:length] for length in range(len(location), 0, -1)]
+    for here in enclosing:
+        if here in done.origins:
+            return MOST_BYTES, _told(done.origins[here], problem)
+    for here in enclosing:
         if here in read.lines:
             return read.lines[here], _told(f"{path}:{read.lines[here]}", problem)
+        inside = next((origin for place, origin in done.origins.items() if place[: len(here)] == here), None)
+        if inside is not None:
+            return MOST_BYTES, _told(inside, problem)
     return 1, _told(f"{path}:1", problem)
 
 

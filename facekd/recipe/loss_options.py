@@ -56,13 +56,20 @@ class MarginSoftmax(LossSection):
     margin_multiplier: float = Field(default=1.0, ge=1, le=4, description="factor of the angle (combined only)")
 
     def contradictions(self) -> Iterable[Problem]:
+        neutral: dict[str, float | str] = {"margin_cosine": 0.0, "margin_multiplier": 1.0}
         if self.kind == "combined":
-            return
-        if self.margin == 0:
+            neutral = {}
+        if self.kind == "cosface":
+            neutral |= {"past_pi": "linear", "margin_gradient": "exact"}
+        for key, value in neutral.items():
+            if getattr(self, key) != value:
+                yield Problem((key,), f"has no effect with kind: {self.kind}", "remove it, or change kind")
+        if self.kind != "combined" and self.margin == 0:
             yield Problem(("margin",), f"must be greater than 0 for {self.kind}", "kind: combined allows 0")
-        for key, neutral in (("margin_cosine", 0.0), ("margin_multiplier", 1.0)):
-            if getattr(self, key) != neutral:
-                yield Problem((key,), f"has no effect with kind: {self.kind}", "remove it, or write kind: combined")
+        boundary = (math.pi - self.margin) / self.margin_multiplier
+        if self.past_pi == "linear" and math.cos(boundary) - (math.pi - boundary) * math.sin(boundary) > -1 + 1e-12:
+            what = f"{self.margin_multiplier:g} with margin {self.margin:g} makes past_pi: linear step up"
+            yield Problem(("margin_multiplier",), what, "lower one of them, or write past_pi: none")
 
 
 class L2(LossSection):
