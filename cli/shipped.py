@@ -46,6 +46,6 @@ def find_recipe(name_or_path: str) -> Path:
         return shipped[name_or_path]
     if path.exists() or path.suffix in SUFFIXES:
         return path
-    near = near_names(name_or_path, shipped)
-    fix = f"did you mean {' or '.join(near)}?" if near else "facekd recipe list shows the shipped ones"
+    near = near_names(name_or_path, shipped, most=1)
+    fix = f"did you mean {near[0]}?" if near else "facekd recipe list shows the shipped ones"
     raise UsageError(name_or_path, "no such recipe", fix)
