@@ -1,0 +1,178 @@
+"""The command line as a whole: help without torch, one line per error, exit codes, a reader that goes away."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import shlex
+import subprocess
+import sys
+
+import click
+import pytest
+from click.testing import CliRunner
+from facekd_cli.main import COMMANDS, cli, exit_code
+
+from facekd import __version__
+from facekd.errors import DataError, DeviceError, Interrupted, NonFiniteError, RecipeError, RequirementError, UsageError
+
+
+def invoke(*arguments: str):
+    return CliRunner().invoke(cli, list(arguments))
+
+
+def raising(error: BaseException):
+    def run() -> None:
+        raise error
+
+    return run
+
+
+def walk(command: click.Command, path: tuple[str, ...] = ()):
+    """Every command under ``command``, with the words that call it."""
+    yield path, command
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            yield from walk(command.get_command(context, name), (*path, name))
+
+
+def test_help_lists_every_command():
+    for flag in ("-h", "--help"):
+        result = invoke(flag)
+        assert result.exit_code == 0
+        assert all(name in result.stdout and line in result.stdout for name, line in COMMANDS.items())
+
+
+def examples(text: str) -> list[list[str]]:
+    """The words of each worked example in a help text."""
+    joined = text.replace("\\\n", " ")
+    lines = [line.strip() for line in joined.splitlines() if line.strip().startswith("facekd ")]
+    return [list(itertools.takewhile(lambda word: word not in ("|", ">", "&&"), shlex.split(line))) for line in lines]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_examples_of_options_that_exist(name):
+    commands = dict(walk(cli))
+    for path, command in commands.items():
+        if path[:1] != (name,):
+            continue
+        result = invoke(*path, "-h")
+        assert result.exit_code == 0
+        assert invoke(*path, "--help").stdout == result.stdout
+        shown = examples(result.stdout)
+        assert any(tuple(words[1 : len(path) + 1]) == path for words in shown), f"{path} has no example"
+        for words in shown:
+            called = commands[tuple(words[1:3]) if tuple(words[1:3]) in commands else (words[1],)]
+            known = {option for parameter in called.params for option in (*parameter.opts, *parameter.secondary_opts)}
+            assert {word.split("=")[0] for word in words if word.startswith("-") and len(word) > 1} <= known
+        for parameter in command.params:
+            assert isinstance(parameter, click.Argument) or parameter.help, f"{path}: {parameter.name} has no help"
+
+
+def test_version():
+    assert invoke("--version").stdout == f"facekd {__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [["-h"], ["recipe", "list"], ["recipe", "-h"], ["--version"]])
+def test_light_commands_import_nothing_heavy(arguments):
+    code = (
+        "import sys\n"
+        "from facekd_cli.main import cli\n"
+        f"try: cli({arguments!r})\n"
+        "except SystemExit as done: assert done.code == 0, done.code\n"
+        "heavy = {'torch', 'timm', 'cv2', 'onnx', 'onnxruntime', 'sklearn'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_importing_a_command_does_not_import_torch(name):
+    code = f"import sys, facekd_cli.{name}\nassert not {{'torch', 'timm', 'cv2', 'onnxruntime'}} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["trian"], "facekd: no such command: trian; did you mean train? (facekd -h shows how)"),
+        (["--nothing"], "facekd: No such option '--nothing' (facekd -h shows how)"),
+        (["recipe", "show"], "facekd recipe show: Missing argument 'RECIPE' (facekd recipe show -h shows how)"),
+        (
+            ["recipe", "list", "--json", "/none/x"],
+            "facekd recipe list: Invalid value for '--json': /none is not a folder",
+        ),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_2(arguments, line):
+    result = invoke(*arguments)
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"facekd: error: {line}")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (RequirementError("tpr@1e-3", "0.9 is below 0.95"), 1, "tpr@1e-3: 0.9 is below 0.95"),
+        (UsageError("x", "unknown", "write y"), 2, "x: unknown (write y)"),
+        (DataError("a.jpg", "bad\nimage"), 3, "a.jpg: bad image"),
+        (NonFiniteError("l2", "NaN"), 4, "l2: NaN"),
+        (DeviceError("runs", "no space"), 5, "runs: no space"),
+        (Interrupted(15, "train", "saved"), 143, "train: saved"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (MemoryError(), 5, "out of memory (lower the batch size or the number of workers)"),
+        (OSError(errno.ENOSPC, "No space left on device", "a.bin"), 5, "a.bin: No space left on device"),
+        (click.UsageError("two\nlines."), 2, "two lines"),
+    ],
+)
+def test_errors_become_one_line_and_their_exit_code(error, code, text, capsys):
+    assert exit_code(raising(error)) == code
+    assert capsys.readouterr().err == f"facekd: error: {text}\n"
+
+
+def test_every_recipe_problem_is_a_line(capsys):
+    assert exit_code(raising(RecipeError(["a.yaml:1: x", "a.yaml:2: y"]))) == 2
+    assert capsys.readouterr().err == "facekd: error: a.yaml:1: x\nfacekd: error: a.yaml:2: y\n"
+
+
+def test_a_bug_is_not_hidden():
+    with pytest.raises(ZeroDivisionError):
+        exit_code(raising(ZeroDivisionError()))
+
+
+@pytest.mark.parametrize("arguments", [["--debug", "recipe", "show", "none"], ["recipe", "show", "none", "--debug"]])
+def test_debug_shows_the_traceback_wherever_it_stands(arguments):
+    result = invoke(*arguments)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("Traceback")
+    assert result.stderr.splitlines()[-1].startswith("facekd: error: none: no such recipe")
+    assert "Traceback" not in invoke("recipe", "show", "none").stderr
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    run = "from facekd_cli.main import cli; cli(['recipe', 'schema'])"
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-c", run], stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_a_closed_stdout_is_no_error():
+    run = "import os, sys; os.close(1); sys.stdout = None\nfrom facekd_cli.main import cli; cli(['recipe', 'list'])"
+    done = subprocess.run([sys.executable, "-c", run], stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full on this system")
+def test_a_full_disk_behind_stdout_is_told():
+    run = "from facekd_cli.main import cli; cli(['recipe', 'schema'])"
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-c", run], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode == 5
+    assert done.stderr == "facekd: error: No space left on device\n"
