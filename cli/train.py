@@ -32,7 +32,7 @@ PLAN_ROWS = (
 
 @click.command("train", short_help="Train a student from a recipe.")
 @click.argument("recipe")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one key of the recipe; repeatable.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key of the recipe; repeatable.")
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/<recipe name>]")
 @click.option("--resume", is_flag=True, help="Go on from the newest good checkpoint in the run folder.")
 @click.option("--overwrite", is_flag=True, help="Replace the run that is in the run folder.")

@@ -70,7 +70,7 @@ class RememberedImages:
         if not len(self.known):
             return resize(self.source.read(index), self.size)
         if not self.known[index]:
-            self.pixels[index] = torch.from_numpy(np.ascontiguousarray(resize(self.source.read(index), self.size)))
+            self.pixels[index].numpy()[...] = resize(self.source.read(index), self.size)
             self.known[index] = True
         return self.pixels[index].numpy()
 

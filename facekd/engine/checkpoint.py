@@ -149,7 +149,7 @@ def load_checkpoint(folder: Path) -> tuple[Checkpoint, list[str]]:
 def _read(path: Path) -> Checkpoint:
     with safe_open(path, "pt") as stream:
         facts = json.loads((stream.metadata() or {}).get("facts", "{}"))
-        tensors = {name: stream.get_tensor(name) for name in stream.keys()}
+        tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 - safe_open is not iterable
     if facts.get("format") != FORMAT:
         raise CheckpointError(
             str(path), f"format is {facts.get('format')}, not {FORMAT}", "use the release that wrote it"

@@ -73,8 +73,6 @@ class RunFolder:
             if changed:
                 what = f"the recipe changed since this run began: {', '.join(changed)}"
                 raise UsageError(str(stored), what, "resume with the same recipe, or --overwrite")
-        elif resume:
-            raise UsageError(str(self.path), "holds no run to resume", "leave out --resume")
         elif self.path.exists() and any(entry.name != ".lock" for entry in self.path.iterdir()):
             raise UsageError(str(self.path), "is not empty and holds no run", "choose another --out")
         with disk_errors(self.path):

@@ -38,8 +38,6 @@ def learning_rate_factor(step: int, *, steps_per_epoch: int, total_steps: int, s
     if schedule.name == "step":
         return schedule.gamma ** bisect.bisect_right(schedule.milestones, step / steps_per_epoch)
     progress = (step - warmup) / max(1, total_steps - warmup)
-    if schedule.name == "cosine":
-        shape = 0.5 * (1 + math.cos(math.pi * progress))
-    else:
-        shape = (1 - progress) ** schedule.power
+    cosine = schedule.name == "cosine"
+    shape = 0.5 * (1 + math.cos(math.pi * progress)) if cosine else (1 - progress) ** schedule.power
     return schedule.final + (1 - schedule.final) * shape

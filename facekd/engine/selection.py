@@ -2,15 +2,70 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from facekd.engine.evaluator import EvalSettings, OpenedSet, evaluate_set, identity_set, open_set
 from facekd.engine.session import Session
 from facekd.engine.signals import Poll
+from facekd.engine.sources import synthetic_source
+from facekd.models.embedder import TorchEmbedder
+from facekd.recipe.schema import Evaluate, EvaluationSet
 
 
-def evaluate_student(session: Session, poll: Poll) -> list[dict[str, Any]]:
-    return []
+def open_sets(section: Evaluate) -> list[OpenedSet]:
+    """The evaluation sets of a recipe, checked before training begins.
+
+    Raises:
+        InputError: A set that cannot be used.
+    """
+    return [_open(item) for item in section.sets]
+
+
+def _open(item: EvaluationSet) -> OpenedSet:
+    if item.synthetic is not None:
+        drawn = item.synthetic
+        return identity_set(f"synthetic {drawn.identities}x{drawn.samples}", synthetic_source(drawn))
+    images = None if item.images is None else Path(item.images)
+    return open_set(Path(str(item.path)), images=images, protocol=item.protocol)
+
+
+def evaluate_student(session: Session, sets: list[OpenedSet], poll: Poll, *, bootstrap: int) -> list[dict[str, Any]]:
+    """Results of the weights that would be deployed now, one per set.
+
+    Args:
+        session: The run.
+        sets: From :func:`open_sets`.
+        poll: Asked between batches whether to stop.
+        bootstrap: Replicates behind each interval; 0 leaves intervals out.
+    """
+    section = session.recipe.evaluate
+    embedder = TorchEmbedder(
+        module=session.deployed,
+        name=session.recipe.name,
+        digest="",
+        embedding_size=session.recipe.student.embedding_size,
+        preprocessing=session.preprocessing,
+        metadata={},
+        device=session.device,
+    )
+    settings = EvalSettings(fprs=tuple(section.fpr), flip=section.flip, bootstrap=bootstrap)
+    session.deployed.eval()
+    return [evaluate_set(embedder, opened, settings, poll=poll) for opened in sets]
 
 
 def figure_of_merit(results: list[dict[str, Any]]) -> float | None:
-    return None
+    """What ``select: best`` maximises: TPR at the smallest FPR of the first set, then its AUC.
+
+    None where nothing was measured.
+
+    Example:
+        >>> figure_of_merit([{"auc": 0.5, "tpr_at_fpr": [{"fpr": 1e-2, "tpr": 0.9}, {"fpr": 1e-3, "tpr": 0.7}]}])
+        0.7
+        >>> figure_of_merit([{"auc": 0.5, "tpr_at_fpr": []}])
+        0.5
+    """
+    if not results:
+        return None
+    points = results[0]["tpr_at_fpr"]
+    return min(points, key=lambda point: point["fpr"])["tpr"] if points else results[0]["auc"]

@@ -14,19 +14,22 @@ from facekd.data.loading import Batch, RememberedImages, TrainingImages, step_da
 from facekd.data.samplers import StepBatches
 from facekd.engine.build import make_session, resolve_device
 from facekd.engine.checkpoint import load_checkpoint, save_checkpoint
+from facekd.engine.evaluator import OpenedSet
 from facekd.engine.plan import Plan, caches_teacher, checkpoint_steps, make_plan, open_teacher
 from facekd.engine.progress import Progress
 from facekd.engine.run_folder import RunFolder
-from facekd.engine.selection import evaluate_student, figure_of_merit
+from facekd.engine.selection import evaluate_student, figure_of_merit, open_sets
 from facekd.engine.session import Session, provenance
 from facekd.engine.signals import Poll, interruptible
 from facekd.engine.sources import augment_settings, open_source
 from facekd.engine.step import take_step
 from facekd.engine.teacher import teacher_cache
-from facekd.errors import DataError, Interrupted
+from facekd.errors import DataError, Interrupted, UsageError
 from facekd.files import disk_errors, locked
 from facekd.models.weights import save_classifier, save_model
 from facekd.recipe import Recipe
+
+FINAL_BOOTSTRAP = 1000
 
 
 @dataclass(frozen=True)
@@ -82,9 +85,11 @@ def train(
     """
     listener = listener or Listener()
     place = resolve_device(device)
+    _refuse_folder(recipe, out, resume)
     source = open_source(recipe.data)
     teacher = None if recipe.teacher is None else open_teacher(recipe.teacher, str(place))
     plan = make_plan(recipe, source, teacher)
+    sets = open_sets(recipe.evaluate)
     with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     with locked(out, "training"), interruptible(str(out), "stopped; go on with --resume") as poll:
@@ -94,53 +99,82 @@ def train(
         if teacher is not None and caches_teacher(recipe):
             cached = teacher_cache(teacher, source, out.parent / "teacher-cache", progress=listener.progress, poll=poll)
         session = make_session(recipe, plan, source, teacher, cached, place)
-        _announce(session, folder, listener)
+        run = _Run(session, folder, sets, listener, poll)
+        run.announce()
         if resume:
-            _resume(session, folder, listener)
-        _loop(session, folder, listener, poll)
-        return _finish(session, folder, listener, poll)
+            _resume(run)
+        _loop(run)
+        return _finish(run)
 
 
-def _announce(session: Session, folder: RunFolder, listener: Listener) -> None:
-    facts: dict[str, Any] = {"plan": session.plan.as_dict(), **session.facts()}
-    if session.classifier is not None:
-        told = session.classifier
-        facts["inherited_classifier"] = {
-            "source": told.source,
-            "agreement": told.agreement,
-            "checked_images": told.checked,
-        }
-        line = (
-            f"inherited classifier: {told.source}; {told.agreement:.1%} of {told.checked} images nearest to their own"
-        )
-        _tell(folder, listener, line)
-    folder.record_environment(session.device, facts)
+def _refuse_folder(recipe: Recipe, out: Path, resume: bool) -> None:
+    """Refuse a run folder that would be made for nothing, or would replace its own teacher."""
+    if resume and not (out / "recipe.yaml").exists():
+        raise UsageError(str(out), "holds no run to resume", "leave out --resume")
+    if recipe.teacher is not None and out.resolve() == Path(recipe.teacher.weights).resolve():
+        raise UsageError(str(out), "is the teacher's own folder", "choose another --out")
 
 
-def _tell(folder: RunFolder, listener: Listener, line: str) -> None:
-    folder.log(line)
-    listener.say(line)
+@dataclass(frozen=True)
+class _Run:
+    """A session with the folder it writes to and those who watch it."""
+
+    session: Session
+    folder: RunFolder
+    sets: list[OpenedSet]
+    listener: Listener
+    poll: Poll
+
+    def tell(self, line: str) -> None:
+        """One line of news, to the log and to the listener."""
+        self.folder.log(line)
+        self.listener.say(line)
+
+    def record(self, record: dict[str, Any]) -> None:
+        """One object for ``metrics.jsonl`` and the listener."""
+        self.folder.append(record)
+        self.listener.step(record, self.session.plan.total_steps)
+
+    def announce(self) -> None:
+        """Write down what the run rests on."""
+        session = self.session
+        facts: dict[str, Any] = {"plan": session.plan.as_dict(), **session.facts()}
+        if session.classifier is not None:
+            found = session.classifier
+            facts["inherited_classifier"] = {
+                "source": found.source,
+                "agreement": found.agreement,
+                "checked_images": found.checked,
+            }
+            share = f"{found.agreement:.1%} of {found.checked} images nearest to their own class"
+            self.tell(f"inherited classifier: {found.source}; {share}")
+        for told in [session.source.warnings, *(opened.warnings for opened in self.sets)]:
+            for warning in told:
+                self.tell(f"warning: {warning}")
+        self.folder.record_environment(session.device, facts)
 
 
-def _resume(session: Session, folder: RunFolder, listener: Listener) -> None:
+def _resume(run: _Run) -> None:
+    session, folder = run.session, run.folder
     if not (folder.checkpoints / "checkpoints.jsonl").exists():
-        _tell(folder, listener, "no checkpoint was written yet; starting at step 0")
+        run.tell("no checkpoint was written yet; starting at step 0")
         folder.rewind(0, 0)
         return
     saved, passed_over = load_checkpoint(folder.checkpoints)
     warnings = session.restore(saved)
     folder.rewind(session.step, session.evaluated)
     for line in [*passed_over, *warnings, f"resumed at step {session.step} of {session.plan.total_steps}"]:
-        _tell(folder, listener, line)
+        run.tell(line)
 
 
-def _loop(session: Session, folder: RunFolder, listener: Listener, poll: Poll) -> None:
+def _loop(run: _Run) -> None:
+    session, folder = run.session, run.folder
     recipe, plan = session.recipe, session.plan
     network = torch.compile(session.student) if recipe.train.compile else session.student
     save_every = checkpoint_steps(plan, recipe.train.checkpoint_every)
     since, counted = time.perf_counter(), 0
     try:
-        _evaluate_if_due(session, folder, listener, poll)
+        _evaluate_if_due(run)
         for batch in _step_data(session):
             record = take_step(session, network, batch.to(session.device))
             counted += len(batch.labels)
@@ -148,14 +182,13 @@ def _loop(session: Session, folder: RunFolder, listener: Listener, poll: Poll) -
             if session.step % recipe.train.log_every == 0 or last:
                 elapsed = time.perf_counter() - since
                 record |= {"images_per_second": round(counted / elapsed, 1), "seconds": round(elapsed, 3)}
-                folder.append(record)
-                listener.step(record, plan.total_steps)
+                run.record(record)
                 since, counted = time.perf_counter(), 0
             if session.step % save_every == 0 or last:
                 save_checkpoint(folder.checkpoints, session.checkpoint())
-            poll()
+            run.poll()
             began = time.perf_counter()
-            _evaluate_if_due(session, folder, listener, poll)
+            _evaluate_if_due(run)
             since += time.perf_counter() - began
     except (Interrupted, DataError):
         save_checkpoint(folder.checkpoints, session.checkpoint())
@@ -172,27 +205,27 @@ def _step_data(session: Session) -> Iterator[Batch]:
     return step_data(dataset, batches, recipe.train.workers, session.device.type == "cuda")
 
 
-def _evaluate_if_due(session: Session, folder: RunFolder, listener: Listener, poll: Poll) -> None:
+def _evaluate_if_due(run: _Run) -> None:
     """Evaluate at the recipe's interval; a step whose evaluation was cut short is evaluated when the run resumes."""
+    session = run.session
     every, total = session.recipe.evaluate.every, session.plan.total_steps
     if every is None or not session.evaluated < session.step < total:
         return
     if session.step % checkpoint_steps(session.plan, every) == 0:
-        _evaluate(session, folder, listener, poll)
+        _evaluate(run, bootstrap=0)
 
 
-def _evaluate(session: Session, folder: RunFolder, listener: Listener, poll: Poll) -> list[dict[str, Any]]:
+def _evaluate(run: _Run, bootstrap: int) -> list[dict[str, Any]]:
     """Measure the weights that would be deployed; keep them if they are the best so far and the recipe wants that."""
-    results = evaluate_student(session, poll)
-    record = {"step": session.step, "evaluation": results}
-    folder.append(record)
-    listener.step(record, session.plan.total_steps)
+    session = run.session
+    results = evaluate_student(session, run.sets, run.poll, bootstrap=bootstrap)
+    run.record({"step": session.step, "evaluation": results})
     session.evaluated = session.step
     merit = figure_of_merit(results)
     if merit is not None and merit > session.best.get("figure", float("-inf")):
         session.best = {"figure": merit, "step": float(session.step)}
         if session.recipe.evaluate.select == "best":
-            _save_student(session, folder)
+            _save_student(session, run.folder)
     return results
 
 
@@ -210,8 +243,9 @@ def _save_student(session: Session, folder: RunFolder) -> None:
         )
 
 
-def _finish(session: Session, folder: RunFolder, listener: Listener, poll: Poll) -> list[dict[str, Any]]:
-    results = _evaluate(session, folder, listener, poll) if session.recipe.evaluate.sets else []
+def _finish(run: _Run) -> list[dict[str, Any]]:
+    session, folder = run.session, run.folder
+    results = _evaluate(run, FINAL_BOOTSTRAP) if run.sets else []
     if session.recipe.evaluate.select == "last":
         _save_student(session, folder)
     objective = session.objective
@@ -220,5 +254,5 @@ def _finish(session: Session, folder: RunFolder, listener: Listener, poll: Poll)
     elif objective.inherited is not None and session.classifier is not None:
         weights = objective.inherited.class_weights.detach().cpu()
         save_classifier(folder.classifier, weights, session.source.names, session.classifier.source)
-    _tell(folder, listener, f"student written to {folder.student}")
+    run.tell(f"student written to {folder.student}")
     return results

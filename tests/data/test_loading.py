@@ -1,0 +1,68 @@
+"""Batches are the same bits for any number of workers, and a bad image is named."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from facekd.data.augment import AugmentSettings
+from facekd.data.loading import RememberedImages, TrainingImages, step_data
+from facekd.data.samplers import StepBatches
+from facekd.errors import DataError
+
+SETTINGS = AugmentSettings(flip=0.5, shift=0.1, scale=0.1, rotate=10, color=0.3, erase=0.3)
+
+
+class Noise:
+    """An identity source of deterministic noise; image ``broken`` does not decode."""
+
+    def __init__(self, broken: int | None = None) -> None:
+        self.names = ["a", "b"]
+        self.labels = np.arange(12) % 2
+        self.digest = "noise"
+        self.broken, self.reads = broken, 0
+
+    def __len__(self) -> int:
+        return 12
+
+    def sample_name(self, index: int) -> str:
+        return f"image {index}"
+
+    def read(self, index: int) -> np.ndarray:
+        self.reads += 1
+        if index == self.broken:
+            raise DataError(self.sample_name(index), "does not decode")
+        return np.random.default_rng(index).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+
+
+def _batches(source: Noise, workers: int, first: int = 0) -> list:
+    dataset = TrainingImages(RememberedImages(source, (40, 40)), source.labels, SETTINGS, 7, (32, 32))
+    return list(step_data(dataset, StepBatches(12, 4, 7, first, 6), workers, pin=False))
+
+
+def test_step_data__same_bits_for_0_and_2_workers_and_for_a_later_start() -> None:
+    plain, parallel, late = _batches(Noise(), 0), _batches(Noise(), 2), _batches(Noise(), 0, first=4)
+    for one, other in zip(plain, parallel, strict=True):
+        assert torch.equal(one.images, other.images) and torch.equal(one.labels, other.labels)
+        assert torch.equal(one.indices, other.indices) and torch.equal(one.flipped, other.flipped)
+    for one, other in zip(plain[4:], late, strict=True):
+        assert torch.equal(one.images, other.images)
+
+
+def test_step_data__the_augmentation_changes_with_the_epoch() -> None:
+    by_epoch = [{int(i): image for b in part for i, image in zip(b.indices, b.images, strict=True)}
+                for part in (_batches(Noise(), 0)[:3], _batches(Noise(), 0)[3:])]
+    assert any(not torch.equal(by_epoch[0][i], by_epoch[1][i]) for i in by_epoch[0])
+
+
+def test_remembered_images__reads_each_image_once() -> None:
+    source = Noise()
+    _batches(source, 0)
+    assert source.reads == 12
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_step_data__an_image_that_does_not_decode_is_named(workers: int) -> None:
+    with pytest.raises(DataError, match="image 5: does not decode"):
+        _batches(Noise(broken=5), workers)

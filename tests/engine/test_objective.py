@@ -1,0 +1,106 @@
+"""The objective binds losses to step outputs, and a frozen classifier stays frozen."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional
+
+from facekd.engine.objective import Objective, loss_inputs
+from facekd.errors import RecipeError
+from facekd.losses import LOSSES, l2, margin_softmax, pad
+from facekd.recipe.schema import L2, LogitKD, MarginSoftmax, Pad
+
+CLASSES, DIM, BATCH, PER_EPOCH = 5, 8, 6, 4
+
+
+def _objective(*losses, teacher_class_weights: torch.Tensor | None = None) -> Objective:
+    return Objective(
+        losses,
+        classes=CLASSES,
+        embedding_size=DIM,
+        teacher_class_weights=teacher_class_weights,
+        steps_per_epoch=PER_EPOCH,
+    )
+
+
+@pytest.fixture
+def batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    torch.manual_seed(0)
+    return torch.randn(BATCH, DIM), torch.randn(BATCH, DIM), torch.arange(BATCH) % CLASSES
+
+
+def test_terms__are_the_weighted_pure_losses(batch) -> None:
+    student, teacher, labels = batch
+    weights = torch.randn(CLASSES, DIM)
+    margin = MarginSoftmax(name="margin_softmax", class_weights="teacher", weight=0.5, margin=0.3)
+    terms = _objective(margin, L2(name="l2", weight=2.0), teacher_class_weights=weights)(student, teacher, labels, 0)
+    torch.testing.assert_close(terms["margin_softmax"], 0.5 * margin_softmax(student, weights, labels, margin=0.3))
+    torch.testing.assert_close(terms["l2"], 2.0 * l2(student, teacher))
+
+
+def test_every_loss_names_known_outputs_only() -> None:
+    for name in LOSSES:
+        assert loss_inputs(name)[0] == "student", name
+
+
+def test_inherited_classifier__is_no_parameter_but_is_saved(batch) -> None:
+    objective = _objective(
+        MarginSoftmax(name="margin_softmax", class_weights="teacher"), teacher_class_weights=torch.eye(CLASSES, DIM)
+    )
+    assert list(objective.parameters()) == []
+    assert torch.equal(objective.state_dict()["inherited.class_weights"], torch.eye(CLASSES, DIM))
+
+
+def test_inherited_classifier__of_another_width_is_refused_before_the_first_step() -> None:
+    losses = (MarginSoftmax(name="margin_softmax", class_weights="teacher"),)
+    with pytest.raises(RecipeError, match="8, but the inherited classifier has 3 columns"):
+        _objective(*losses, teacher_class_weights=torch.randn(CLASSES, 3))
+
+
+def test_a_term_without_its_input__is_refused_before_the_first_step() -> None:
+    with pytest.raises(RecipeError, match="losses.logit_kd: needs class_weights"):
+        _objective(LogitKD(name="logit_kd"))
+
+
+def test_pad__warm_up_trains_the_student_along_l2_and_leaves_the_head_alone(batch) -> None:
+    student, teacher, labels = batch
+    objective = _objective(Pad(name="pad", warmup_epochs=1.0))
+    student.requires_grad_()
+    objective(student, teacher, labels, 0)["pad"].backward()
+    assert all(p.grad is None for p in objective.variance_head.parameters())
+    (plain,) = torch.autograd.grad(l2(student, teacher), student)
+    cosine = functional.cosine_similarity(student.grad.flatten(), plain.flatten(), dim=0)
+    assert float(cosine) == pytest.approx(1, abs=1e-5)
+
+
+def test_pad__at_the_switch_the_head_answers_the_measured_residual(batch) -> None:
+    student, teacher, labels = batch
+    objective = _objective(Pad(name="pad", warmup_epochs=0.5))
+    for step in range(2):
+        objective(student, teacher, labels, step)
+    measured = (functional.normalize(teacher) - functional.normalize(student)).square().mean(0)
+    torch.testing.assert_close(objective.residual, measured)
+    value = objective(student, teacher, labels, 2)["pad"]
+    assert math.isfinite(float(value.detach()))
+    torch.testing.assert_close(
+        objective.variance_head(student).mean(0).detach(), measured.log(), atol=0.2, rtol=0.05
+    )
+    value.backward()
+    assert any(p.grad is not None for p in objective.variance_head.parameters())
+
+
+@pytest.mark.parametrize("detach", [True, False])
+def test_pad__detached_head_gives_the_student_no_gradient_through_the_variance(batch, detach: bool) -> None:
+    student, teacher, labels = batch
+    objective = _objective(Pad(name="pad", warmup_epochs=0.0, detach_variance=detach)).eval()
+    objective(student, teacher, labels, 0)
+    for p in objective.variance_head.parameters():
+        torch.nn.init.normal_(p)
+    student.requires_grad_()
+    objective(student, teacher, labels, 1)["pad"].backward()
+    constant = objective.variance_head(student).detach()
+    (alone,) = torch.autograd.grad(pad(student, teacher, constant), student)
+    assert torch.allclose(student.grad, alone, atol=1e-7) == detach
