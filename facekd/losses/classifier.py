@@ -74,10 +74,10 @@ def apply_margin(
     * ``none``: the formula of the table everywhere, so that the worst images see their penalty shrink.
 
     The angle is enlarged as cos(theta) cos(m) - sin(theta) sin(m), without an arccosine, and sin(theta) has gradient
-    0 at cosine 1 and -1: value and gradient are finite at every cosine.
+    0 at cosine 1 and -1, and beyond them where rounding can put a cosine: value and gradient are finite everywhere.
 
     Args:
-        cosine: Cosines of the images to their own classes, any shape; held to [-1, 1].
+        cosine: Cosines of the images to their own classes, any shape.
         margin: In radians, 0 <= margin < pi / 2; for ``cosface`` in units of cosine, 0 <= margin < 2.
         kind: ``arcface``, ``cosface`` or ``combined``.
         past_pi: ``linear``, ``easy`` or ``none``; ``cosface`` has no angle to enlarge and takes only the default.
@@ -102,7 +102,6 @@ def apply_margin(
     _check_choice("kind", kind, KINDS)
     _check_choice("past_pi", past_pi, PAST_PI)
     (cosine,) = widen(cosine)
-    cosine = cosine.clamp(-1.0, 1.0)
     if kind != "combined" and (margin_cosine != 0.0 or margin_multiplier != 1.0):
         raise ValueError(f"margin_cosine and margin_multiplier have no effect with kind {kind}; use kind combined")
     if kind == "cosface":

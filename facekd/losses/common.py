@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -33,7 +32,8 @@ def unit_rows(rows: Tensor) -> Tensor:
     """Divide every row by its Euclidean length, in float32 or wider.
 
     Args:
-        rows: Raw embeddings or class weights, ``(rows, dim)``. A row of zeros stays zero.
+        rows: Raw embeddings or class weights, ``(rows, dim)``. A row of zeros stays zero and
+            receives no gradient.
 
     Returns:
         Rows of length 1, ``(rows, dim)``.
@@ -43,7 +43,8 @@ def unit_rows(rows: Tensor) -> Tensor:
         [0.6, 0.8]
     """
     (rows,) = widen(rows)
-    return F.normalize(rows, dim=1)
+    lengths = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    return rows / torch.where(lengths == 0.0, math.inf, lengths)
 
 
 def check_embeddings(name: str, embeddings: Tensor) -> None:

@@ -257,6 +257,8 @@ def test_apply_margin__finite_value_and_gradient(kind: str, cosine: float, past_
     value.sum().backward()
     assert value.isfinite().all()
     assert at.grad.isfinite().all()
+    if cosine >= 1.0 and multiplier == 1.0:
+        assert at.grad.item() == pytest.approx(math.cos(0.5))
 
 
 def test_apply_margin__values_at_the_ends() -> None:

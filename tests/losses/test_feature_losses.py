@@ -142,6 +142,16 @@ def test_feature_losses__finite_on_and_opposite_the_teacher(name: str, sign: flo
         assert loss.item() == pytest.approx(expected, abs=1e-6)
 
 
+def test_unit_rows__zeros_stay_and_trouble_is_passed_on() -> None:
+    rows = torch.tensor([[0.0, 0.0], [3e-20, 4e-20], [math.nan, 1.0], [math.inf, 1.0]], dtype=torch.float64)
+    unit = unit_rows(rows.requires_grad_())
+    assert unit[0].tolist() == [0.0, 0.0]
+    assert unit[1].tolist() == pytest.approx([0.6, 0.8])
+    assert unit[2:, 0].isnan().all()
+    unit[0].sum().backward()
+    assert rows.grad[0].tolist() == [0.0, 0.0]
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", ["l2", "cosine", "pad"])
 def test_feature_losses__half_precision_is_widened_first(name: str, dtype: torch.dtype) -> None:
@@ -231,6 +241,13 @@ def test_variance_weighted__below_the_floor_only_a_push_up() -> None:
     push = (1.0 - math.exp(-lowest)) / 2
     assert log_variance.grad[0].tolist() == [pytest.approx(push, rel=1e-10), 0.0]
     assert push < 0.0
+
+
+def test_variance_weighted__floor_sends_no_gradient_to_the_residuals() -> None:
+    squared = torch.tensor([[1.0, 0.25]], dtype=torch.float64, requires_grad=True)
+    variance_weighted(squared, torch.full((1, 2), -50.0, dtype=torch.float64)).backward()
+    weight = 1.0 / (1e-6 * squared.mean().item())
+    assert squared.grad[0].tolist() == pytest.approx([weight / 2, weight / 2], rel=1e-10)
 
 
 def test_pad__a_collapsed_variance_recovers() -> None:
