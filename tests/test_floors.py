@@ -1,0 +1,282 @@
+"""Who may import whom, and the calls nobody may make; read off the syntax tree, nothing is run but one import check.
+
+Floors: 0 the modules beside ``facekd/__init__.py`` (errors, registry, ...); 1 recipe; 2 losses, metrics;
+3 models, data; 4 engine; 5 the command line. Imports go down, never up, never across to the neighbour.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from house import ROOT, modules
+
+FLOORS = {"recipe": 1, "losses": 2, "metrics": 2, "models": 3, "data": 3, "engine": 4}
+TOP = 5
+
+FORBIDDEN_NAMES = {
+    "pickle.load": "runs code from a file; write a reader",
+    "pickle.loads": "runs code from a file; write a reader",
+    "pickle.Unpickler": "runs code from a file; write a reader",
+    "yaml.load": "resolves far more than a recipe holds; compose nodes, or use a safe loader",
+    "yaml.load_all": "resolves far more than a recipe holds; compose nodes, or use a safe loader",
+    "yaml.unsafe_load": "builds any Python object",
+    "yaml.full_load": "builds Python objects",
+    "cv2.imread": "fails silently and takes no odd paths; read bytes, then cv2.imdecode",
+    "os.system": "starts a shell; use subprocess.run with a list",
+    "os.popen": "starts a shell; use subprocess.run with a list",
+    "subprocess.getoutput": "starts a shell; use subprocess.run with a list",
+    "subprocess.getstatusoutput": "starts a shell; use subprocess.run with a list",
+    "eval": "runs text as code",
+    "exec": "runs text as code",
+}
+SAME_MODULE = {"cPickle": "pickle", "_pickle": "pickle", "dill": "pickle", "cloudpickle": "pickle"}
+
+
+def floor_of(module: str) -> tuple[int, str]:
+    """Floor and unit of a facekd module; modules of one unit may import each other."""
+    parts = module.split(".")
+    if parts[0] == "facekd_cli":
+        return TOP, "cli"
+    unit = parts[1] if len(parts) > 1 else ""
+    return (FLOORS[unit], unit) if unit in FLOORS else (0, "the ground floor")
+
+
+def absolute(node: ast.ImportFrom, module: str, is_package: bool) -> str:
+    """The module an import-from names, relative ones resolved."""
+    if not node.level:
+        return node.module or ""
+    parts = module.split(".")
+    parts = parts[: len(parts) - node.level + (1 if is_package else 0)]
+    return ".".join([*parts, node.module] if node.module else parts)
+
+
+def imports(tree: ast.Module, module: str, is_package: bool) -> Iterator[tuple[int, str, bool]]:
+    """Line, imported module and whether it happens at import time of every import."""
+
+    def walk(node: ast.AST, at_top: bool) -> Iterator[tuple[int, str, bool]]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Import):
+                yield from ((child.lineno, alias.name, at_top) for alias in child.names)
+            elif isinstance(child, ast.ImportFrom):
+                source = absolute(child, module, is_package)
+                yield from ((child.lineno, f"{source}.{alias.name}", at_top) for alias in child.names)
+            elif isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):
+                for statement in child.body:
+                    yield from walk(ast.Module([statement], []), False)
+                for statement in child.orelse:
+                    yield from walk(ast.Module([statement], []), at_top)
+            else:
+                inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+                yield from walk(child, at_top and not inside)
+
+    return walk(tree, True)
+
+
+def import_problem(module: str, imported: str, at_top: bool) -> str | None:
+    """What is wrong with one import, or nothing."""
+    package = imported.split(".")[0]
+    floor, unit = floor_of(module)
+    if package in {"facekd", "facekd_cli"}:
+        other_floor, other_unit = floor_of(imported)
+        if other_floor > floor:
+            return f"{unit} (floor {floor}) imports {imported} of floor {other_floor}: import downwards only"
+        if other_floor == floor and other_unit != unit:
+            return f"{unit} imports {imported} beside it on floor {floor}: move what both need one floor down"
+    if package in {"click", "rich"} and floor != TOP:
+        return f"{package} is for cli/ only"
+    if package == "cv2" and unit != "data":
+        return "cv2 is for facekd/data/ only"
+    if package == "timm" and (module != "facekd.models.backbone" or at_top):
+        return "timm is for facekd/models/backbone.py only, inside a function: it takes seconds to import"
+    if package in {"onnx", "onnxruntime", "onnxscript"}:
+        if module != "facekd.models.onnx_model" and not module.startswith("facekd.engine.export"):
+            return f"{package} is for facekd/engine/export*.py and facekd/models/onnx_model.py only"
+        if at_top:
+            return f"{package} is imported inside functions only"
+    if package == "torch" and at_top and (floor in {0, 1} or unit == "cli"):
+        return "torch is imported inside functions here, so that help and recipe checks answer at once"
+    return None
+
+
+def name_of(node: ast.AST, aliases: dict[str, str]) -> str:
+    """Dotted name of an expression with import aliases undone; empty for anything but names and attributes."""
+    if isinstance(node, ast.Name):
+        return aliases.get(node.id, node.id)
+    if isinstance(node, ast.Attribute):
+        base = name_of(node.value, aliases)
+        return f"{base}.{node.attr}" if base else ""
+    return ""
+
+
+def import_aliases(tree: ast.Module) -> dict[str, str]:
+    """Local name -> full dotted name, for every import of the file."""
+    aliases: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                original = SAME_MODULE.get(alias.name, alias.name)
+                aliases[alias.asname or alias.name.split(".")[0]] = original if alias.asname else original.split(".")[0]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            source = SAME_MODULE.get(node.module, node.module)
+            aliases.update({alias.asname or alias.name: f"{source}.{alias.name}" for alias in node.names})
+    return aliases
+
+
+def call_problem(node: ast.Call, aliases: dict[str, str]) -> str | None:
+    """What is wrong with the arguments of one call, or nothing."""
+    name = name_of(node.func, aliases)
+    keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+    if name == "torch.load" and keywords.get("weights_only") != "True":
+        return "torch.load needs weights_only=True: a checkpoint is data"
+    if name.startswith("subprocess.") and keywords.get("shell", "False") != "False":
+        return f"{name} with a shell: pass a list of arguments"
+    if name in {"numpy.load", "np.load"} and keywords.get("allow_pickle", "False") != "False":
+        return "numpy.load with allow_pickle: an array file is data"
+    return None
+
+
+def use_problems(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Line and message of every forbidden name, call and statement."""
+    aliases = import_aliases(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assert):
+            yield node.lineno, "assert in library code vanishes under python -O: raise an error with a fix"
+        if isinstance(node, ast.Name | ast.Attribute):
+            name = name_of(node, aliases)
+            if name in FORBIDDEN_NAMES:
+                yield node.lineno, f"{name} {FORBIDDEN_NAMES[name]}"
+        if isinstance(node, ast.Call) and (problem := call_problem(node, aliases)):
+            yield node.lineno, problem
+
+
+def problems(module: str, source: str, *, is_package: bool = False) -> list[str]:
+    """Every breach of the house rules in one module, as ``line: what``."""
+    tree = ast.parse(source)
+    found = list(use_problems(tree))
+    for line, imported, at_top in imports(tree, module, is_package):
+        if problem := import_problem(module, imported, at_top):
+            found.append((line, problem))
+    return [f"{line}: {message}" for line, message in sorted(set(found))]
+
+
+def test_every_module_keeps_the_rules() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{problem}"
+        for module, path in modules()
+        for problem in problems(module, path.read_text(encoding="utf-8"), is_package=path.name == "__init__.py")
+    ]
+    assert not found, "\n" + "\n".join(found)
+
+
+def test_every_package_has_a_floor() -> None:
+    folders = {path.parent.name for path in (ROOT / "facekd").glob("*/__init__.py")}
+    assert folders == set(FLOORS), "give the new package a floor in this file"
+
+
+BREACHES = [
+    ("facekd.errors", "from facekd.recipe import load_recipe", "floor 0"),
+    ("facekd.recipe.schema", "from facekd.losses import LOSSES", "import downwards only"),
+    ("facekd.losses.feature", "from facekd.metrics.roc import auc", "beside it on floor 2"),
+    ("facekd.losses.feature", "from ..metrics import roc", "beside it on floor 2"),
+    ("facekd.losses.feature", "from .. import metrics", "beside it on floor 2"),
+    ("facekd.losses.feature", "from facekd import metrics", "beside it on floor 2"),
+    ("facekd.losses.feature", "import facekd.engine.trainer", "import downwards only"),
+    ("facekd.losses.feature", "def f():\n    import facekd.engine.trainer", "2: losses (floor 2)"),
+    ("facekd.losses.feature", "if TYPE_CHECKING:\n    from facekd.engine import plan", "import downwards only"),
+    ("facekd.losses.feature", "if a:\n    pass\nelif TYPE_CHECKING:\n    from facekd.data import images", "downwards"),
+    ("facekd.models.heads", "from facekd.data.images import decode", "beside it on floor 3"),
+    ("facekd.data.images", "from facekd.models.heads import Projector", "beside it on floor 3"),
+    ("facekd.engine.trainer", "from facekd_cli.common import console", "floor 5"),
+    ("facekd.engine.trainer", "import rich.progress", "rich is for cli/ only"),
+    ("facekd.engine.trainer", "def f():\n    from click import echo", "click is for cli/ only"),
+    ("facekd.engine.trainer", "def f():\n    import cv2", "cv2 is for facekd/data/ only"),
+    ("facekd_cli.data", "import cv2", "cv2 is for facekd/data/ only"),
+    ("facekd.models.backbone", "import timm", "timm is for facekd/models/backbone.py only"),
+    ("facekd.models.heads", "def f():\n    import timm", "timm is for facekd/models/backbone.py only"),
+    ("facekd.engine.exporter", "import onnx", "onnx is imported inside functions only"),
+    ("facekd.models.onnx_model", "from onnxruntime import InferenceSession", "inside functions only"),
+    ("facekd.engine.evaluator", "def f():\n    import onnxscript", "onnxscript is for facekd/engine/export*.py"),
+    ("facekd_cli.train", "import torch", "torch is imported inside functions here"),
+    ("facekd_cli.train", "try:\n    from torch import nn\nexcept ImportError:\n    pass", "torch is imported inside"),
+    ("facekd_cli.train", "class A:\n    import torch.nn", "torch is imported inside"),
+    ("facekd.recipe.schema", "import torch", "torch is imported inside"),
+    ("facekd.errors", "import torch", "torch is imported inside"),
+    ("facekd.registry", "import torch", "torch is imported inside"),
+    ("facekd", "import torch", "torch is imported inside"),
+    ("facekd.data.bin_format", "import pickle\npickle.load(stream)", "2: pickle.load"),
+    ("facekd.data.bin_format", "from pickle import loads as read\nread(data)", "2: pickle.loads"),
+    ("facekd.data.bin_format", "import cPickle as p\np.loads(data)", "2: pickle.loads"),
+    ("facekd.data.bin_format", "import pickle\nreader = pickle.Unpickler", "2: pickle.Unpickler"),
+    ("facekd.models.weights", "import torch\ntorch.load(path)", "2: torch.load needs weights_only=True"),
+    ("facekd.models.weights", "import torch\ntorch.load(path, weights_only=False)", "torch.load needs"),
+    ("facekd.models.weights", "from torch import load\nload(path, 'cpu', weights_only=safe)", "torch.load needs"),
+    ("facekd.recipe.loading", "import yaml\nyaml.load(text, Loader=Strict)", "2: yaml.load"),
+    ("facekd.recipe.loading", "import yaml as y\ny.unsafe_load(text)", "2: yaml.unsafe_load"),
+    ("facekd.recipe.loading", "eval(text)", "1: eval runs text as code"),
+    ("facekd.recipe.loading", "def f():\n    exec(text, {})", "2: exec runs text as code"),
+    (
+        "facekd.engine.run_folder",
+        "import subprocess\nsubprocess.run('ls', shell=True)",
+        "2: subprocess.run with a shell",
+    ),
+    ("facekd.engine.run_folder", "from subprocess import Popen\nPopen(c, shell=wish)", "subprocess.Popen with a shell"),
+    ("facekd.engine.run_folder", "import os\nos.system('ls')", "2: os.system"),
+    ("facekd.data.images", "import cv2\ncv2.imread(name)", "2: cv2.imread"),
+    ("facekd.data.images", "from cv2 import imread\nimread(name)", "2: cv2.imread"),
+    ("facekd.data.images", "import numpy as np\nnp.load(name, allow_pickle=True)", "2: numpy.load with allow_pickle"),
+    ("facekd.losses.feature", "assert x.dim() == 2", "1: assert in library code"),
+]
+
+
+@pytest.mark.parametrize(("module", "source", "message"), BREACHES, ids=lambda value: value[:40])
+def test_a_breach_is_found(module: str, source: str, message: str) -> None:
+    found = problems(module, source)
+    assert len(found) == 1, found
+    assert message in found[0]
+
+
+def test_a_breach_in_a_package_is_found() -> None:
+    assert problems("facekd.losses", "from ..metrics import roc", is_package=True)
+    assert problems("facekd.losses", "from .metrics import roc", is_package=True) == []
+
+
+ALLOWED = [
+    ("facekd.registry", "from facekd.errors import UsageError"),
+    ("facekd.losses", "from facekd.losses.feature import l2\nfrom facekd import __version__"),
+    ("facekd.losses.feature", "import torch\nfrom .common import widen\nfrom facekd.recipe import schema"),
+    ("facekd.data.images", "import cv2\ncv2.imdecode(data, 1)"),
+    ("facekd.models.backbone", "def f():\n    import timm"),
+    ("facekd.engine.exporter", "def f():\n    import onnx, onnxruntime, onnxscript"),
+    ("facekd.engine.export_graph", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import onnx"),
+    (
+        "facekd_cli.train",
+        "import click, rich\nfrom . import common\ndef f():\n    import torch\n    import facekd.engine",
+    ),
+    ("facekd.models.weights", "import torch\ntorch.load(path, map_location='cpu', weights_only=True)\nmodel.eval()"),
+    ("facekd.engine.run_folder", "import subprocess\nsubprocess.run(['git'], shell=False)"),
+    ("facekd.data.bin_format", "import pickle\npickle.dumps(x)\nimport pickletools\nimport json\njson.load(stream)"),
+    ("facekd.recipe.loading", "import yaml\nyaml.safe_load(text)\nyaml.compose(text)"),
+]
+
+
+@pytest.mark.parametrize(("module", "source"), ALLOWED, ids=lambda value: value[:40])
+def test_what_is_allowed_passes(module: str, source: str) -> None:
+    assert problems(module, source) == []
+
+
+def test_command_modules_and_recipes_import_without_heavy_libraries() -> None:
+    light = [name for name, _ in modules() if floor_of(name)[0] in {0, 1, TOP} and not name.endswith("__main__")]
+    script = (
+        "import importlib, sys\n"
+        f"for name in {light!r}:\n"
+        "    importlib.import_module(name)\n"
+        "    heavy = {'torch', 'timm', 'onnx', 'onnxruntime', 'cv2', 'sklearn'} & set(sys.modules)\n"
+        "    if heavy:\n"
+        "        sys.exit(f'importing {name} imports {sorted(heavy)}')\n"
+    )
+    result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr[-2000:]
