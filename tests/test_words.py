@@ -22,11 +22,11 @@ FOREIGN = {
     r"(?<![\w.])/ro" + r"ot/": "a path of somebody's machine",
     r"(?<![\w.])/(?:ho" + r"me|Us" + r"ers)/\w": "a path of somebody's machine",
     r"[A-Z]:\\Us" + r"ers\\": "a path of somebody's machine",
-    "sub-?" + "agent": "a word of the workplace, not of the product",
-    "work" + "place": "a word of the workplace, not of the product",
-    r"\b(?:this|my|our|another|previous|earlier|next|last) ses" + "sion": "a word of the workplace, not of the product",
-    "clau" + "de": "a word of the workplace, not of the product",
-    "anthro" + "pic": "a word of the workplace, not of the product",
+    "sub-?" + "agent": "no word of the product",
+    "work" + "place": "no word of the product",
+    r"\b(?:this|my|our|another|previous|earlier|next|last) ses" + "sion": "no word of the product",
+    "clau" + "de": "no word of the product",
+    "anthro" + "pic": "no word of the product",
     "shared/" + "reference": "a folder outside the repository",
     r"\b(?:meth" + r"ods|fi" + r"eld|relia" + r"bility)\.md": "a file outside the repository",
     r"\bcontract" + r"\.md": "a file outside the repository",
@@ -71,7 +71,7 @@ def too_long(source: str) -> list[str]:
     return [f"{problem}: {advice}" for problem in found]
 
 
-def test_no_file_names_a_machine_or_a_workplace() -> None:
+def test_no_file_says_a_foreign_word() -> None:
     files = tracked_files()
     assert ROOT / "setup.cfg" in files
     found = [f"{path.relative_to(ROOT)}:{problem}" for path in files for problem in foreign_words(text_of(path))]
