@@ -27,6 +27,11 @@ class AllPairs:
         image_subjects: (n,) subject of each image, sorted.
         ends: (n,) first image after those of the same subject.
         offsets: (n,) where the impostor scores of an image begin.
+
+    Example:
+        >>> pairs = all_pair_scores(np.eye(3), np.array([1, 0, 1]))
+        >>> pairs.genuine.tolist(), pairs.genuine_subjects.tolist(), pairs.image_subjects.tolist()
+        ([0.0], [1], [0, 1, 1])
     """
 
     genuine: Tensor
@@ -39,6 +44,9 @@ class AllPairs:
 
 def count_pairs(labels: Tensor | np.ndarray) -> tuple[int, int]:
     """Genuine and impostor pairs of a list of labels.
+
+    Args:
+        labels: (n,) integers; equal labels are one subject.
 
     Example:
         >>> count_pairs(np.array([7, 7, 7, 9]))

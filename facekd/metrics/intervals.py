@@ -42,7 +42,12 @@ class _Pairs:
 
 
 def multiplicities(replicate: int, subjects: int, seed: int = 0) -> np.ndarray:
-    """How often each subject is drawn in a replicate: ``subjects`` draws, a function of seed and replicate alone.
+    """How often each subject is drawn in a replicate: as many draws as subjects, decided by seed and number alone.
+
+    Args:
+        replicate: Its number.
+        subjects: How many there are.
+        seed: Of the whole bootstrap.
 
     Example:
         >>> int(multiplicities(3, 50).sum())

@@ -33,6 +33,11 @@ class OperatingPoint:
         impostors: Impostor scores in all.
         nearest_fpr_tpr: TPR where the FPR is nearest to ``fpr``, above it or not: for comparison with other tools.
         supported: Whether at least 30 false accepts may stand behind the threshold (``fpr >= 30 / impostors``).
+
+    Example:
+        >>> (point,), _ = operating_points([0.9, 0.8, 0.2, 0.1], [0.7, 0.6, 0.5, 0.4, 0.3], [0.6])
+        >>> point.tpr, point.threshold, point.attained_fpr, point.false_accepts, point.supported
+        (0.5, 0.5, 0.6, 3, False)
     """
 
     fpr: float
@@ -47,7 +52,17 @@ class OperatingPoint:
 
 @dataclass(frozen=True)
 class Refused:
-    """An FPR that ``impostors`` comparisons cannot show; ``needed`` comparisons could."""
+    """An FPR that is too small for the comparisons there are.
+
+    Attributes:
+        fpr: The FPR asked for.
+        impostors: Impostor scores in all.
+        needed: Impostor scores that could show it.
+
+    Example:
+        >>> operating_points([1.0], [0.0, 0.1], [0.25])[1]
+        [Refused(fpr=0.25, impostors=2, needed=12)]
+    """
 
     fpr: float
     impostors: int
@@ -56,7 +71,18 @@ class Refused:
 
 @dataclass(frozen=True)
 class Eer:
-    """The equal error rate: ``low`` and ``high`` are the two error rates at ``threshold``, ``value`` their mean."""
+    """The equal error rate, as a bracket.
+
+    Attributes:
+        value: The middle of the bracket.
+        low: The smaller error rate at ``threshold``.
+        high: The larger error rate at ``threshold``.
+        threshold: Where the two rates are nearest.
+
+    Example:
+        >>> eer([0.9, 0.3], [0.5, 0.1]).value
+        0.5
+    """
 
     value: float
     low: float
@@ -91,7 +117,11 @@ def ascending(scores: Scores, name: str = "scores") -> Tensor:
 
 
 def allowed_accepts(fpr: float, impostors: int) -> int:
-    """The largest count whose share of ``impostors`` is at most ``fpr``, decided in float64.
+    """The largest count whose share of all impostors does not exceed an FPR, decided in float64.
+
+    Args:
+        fpr: In (0, 1).
+        impostors: Impostor comparisons in all, or their weight.
 
     Example:
         >>> allowed_accepts(1e-3, 3000), allowed_accepts(1e-3, 2999)
@@ -107,6 +137,9 @@ def needed_impostors(fpr: float) -> int:
     """Impostor comparisons without which ``fpr`` cannot be shown: 3 / fpr.
 
     With no false accept among n comparisons the 95 % upper bound of the FPR is 3 / n.
+
+    Args:
+        fpr: In (0, 1).
 
     Example:
         >>> needed_impostors(1e-6)

@@ -21,6 +21,11 @@ class KFold:
         std: Its standard deviation over the folds (divided by their number).
         threshold: Mean chosen threshold, as a cosine.
         per_fold: Test accuracy of each fold, in the order of the fold numbers.
+
+    Example:
+        >>> found = kfold_distances(np.array([0.5, 1.5, 0.5, 1.5]), np.array([1, 0, 1, 0]), np.array([0, 0, 1, 1]))
+        >>> found.mean, found.std, round(found.threshold, 3)  # 0.51 is the first step above 0.5
+        (1.0, 0.0, 0.745)
     """
 
     mean: float
@@ -30,7 +35,11 @@ class KFold:
 
 
 def contiguous_folds(count: int, folds: int = 10) -> np.ndarray:
-    """Fold numbers of ``count`` pairs in the order given; the first ``count % folds`` folds get one pair more.
+    """Fold numbers of pairs in the order given; the first ``count % folds`` folds get one pair more.
+
+    Args:
+        count: Pairs.
+        folds: Folds.
 
     Example:
         >>> contiguous_folds(7, 3).tolist()
