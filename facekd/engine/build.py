@@ -14,11 +14,11 @@ from facekd.engine.objective import Objective
 from facekd.engine.plan import Plan, needs_class_means
 from facekd.engine.session import Session
 from facekd.engine.teacher import Classifier, class_means, inherit_classifier, stored_classifier
-from facekd.errors import DeviceError, InputError
+from facekd.errors import DeviceError
 from facekd.models.backbone import build_backbone
 from facekd.models.embedder import Embedder
 from facekd.models.preprocessing import Preprocessing
-from facekd.models.weights import read_state
+from facekd.models.weights import load_weights, read_state
 from facekd.recipe import Recipe
 from facekd.recipe.loss_options import uses_teacher_classifier
 from facekd.recipe.schema import Optimizer, Student
@@ -54,12 +54,7 @@ def make_student(section: Student, seed: int) -> nn.Module:
         options=section.options,
     )
     if section.weights is not None:
-        tensors, _ = read_state(section.weights)
-        try:
-            student.load_state_dict(tensors)
-        except RuntimeError as error:
-            fix = "give weights of the same backbone and embedding size"
-            raise InputError(section.weights, " ".join(str(error).split())[:300], fix) from None
+        load_weights(student, read_state(section.weights)[0], section.weights)
     return student
 
 
