@@ -1,0 +1,83 @@
+"""``facekd embed``: store the embeddings of a data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from facekd.errors import InputError, UsageError
+
+from .common import console, device_option, progress_bar
+
+
+@click.command("embed", context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The .npz file to write.")
+@click.option("--images", type=click.Path(path_type=Path), help="Root of the paths in a list.  [default: its folder]")
+@click.option("--flip/--no-flip", default=True, show_default=True, help="Add the embedding of the mirrored image.")
+@click.option("--color", type=click.Choice(["rgb", "bgr"]), help="Channel order of a foreign model that does not say.")
+@click.option(
+    "--normalize",
+    type=click.Choice(["half", "128", "imagenet", "none"]),
+    help="Scaling of a foreign model that does not say: (x-127.5)/127.5, (x-127.5)/128, ImageNet, 0..255.",
+)
+@click.option("--batch", type=click.IntRange(1, 65536), default=128, show_default=True, help="Images per forward pass.")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
+@device_option
+def command(
+    model: Path,
+    data: Path,
+    output: Path,
+    images: Path | None,
+    flip: bool,
+    color: str | None,
+    normalize: str | None,
+    batch: int,
+    force: bool,
+    device: str,
+) -> None:
+    """Write the embeddings of DATA, an identity folder or a list (.csv with path,identity), made by MODEL.
+
+    The file holds the arrays embeddings (float32, not normalised), labels, names, identities, model, model_digest and
+    flip; facekd eval takes it in place of a model.
+
+    \b
+    Example:
+      facekd embed runs/student faces/ -o faces.npz
+      facekd embed teacher.onnx lfw_test.csv --images lfw112 -o teacher.npz
+      facekd eval faces.npz --fpr 1e-4
+    """
+    _check_output(output, force)
+    for path in (model, data, *([images] if images else [])):
+        if not path.exists():
+            raise InputError(str(path), "no such file or folder", "check the path")
+    from facekd.data.identities import ImageFolder, ImageList
+    from facekd.engine.build import resolve_device
+    from facekd.engine.embed import StoredEmbeddings, embed_images, require_usable, save_embeddings
+    from facekd.engine.signals import interruptible
+    from facekd.models.embedder import load_embedder
+
+    source = ImageFolder(data) if data.is_dir() else ImageList(data, images)
+    for warning in source.warnings:
+        click.echo(f"facekd: warning: {warning}", err=True)
+    embedder = load_embedder(model, color=color, normalize=normalize, device=str(resolve_device(device)))
+    with interruptible("facekd embed", "stopped; nothing was written") as poll, progress_bar() as progress:
+        found = embed_images(
+            embedder, source.read, len(source), batch_size=batch, flip=flip, progress=progress, poll=poll
+        )
+    require_usable(found, embedder.name, source.sample_name)
+    names = [source.sample_name(index) for index in range(len(source))]
+    stored = StoredEmbeddings(found, source.labels, names, source.names, embedder.name, embedder.digest, flip)
+    save_embeddings(output, stored)
+    console().print(f"wrote {output}: {len(names):,} embeddings of {len(source.names):,} identities", soft_wrap=True)
+
+
+def _check_output(output: Path, force: bool) -> None:
+    if output.suffix.lower() != ".npz":
+        raise UsageError(str(output), "does not end in .npz", "name it FILE.npz")
+    if not output.absolute().parent.is_dir():
+        raise UsageError(str(output), "its folder does not exist", "make it first")
+    if output.exists() and not force:
+        raise UsageError(str(output), "exists", "choose another name, or add --force")

@@ -1,0 +1,224 @@
+"""``facekd eval``: measure models on verification sets and identity lists."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from facekd import __version__
+from facekd.engine.requirements import parse_requirement, require
+from facekd.errors import InputError, UsageError
+
+from .common import console, device_option, json_option, progress_bar, write_json
+
+if TYPE_CHECKING:
+    from facekd.engine.evaluator import EvalSettings, OpenedSet
+
+FPRS = (1e-2, 1e-3, 1e-4)
+PROTOCOLS = ("auto", "lfw", "pairs", "all-pairs")
+WELL_FOUNDED = 30
+
+
+class Fpr(click.ParamType):
+    """A number between 0 and 1, both left out."""
+
+    name = "fpr"
+
+    def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            number = float(value)
+        except ValueError:
+            number = 0.0
+        if not 0 < number < 1:
+            self.fail(f"{value} is not between 0 and 1, like 1e-3", param, ctx)
+        return number
+
+
+@click.command("eval", context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...", type=click.Path(path_type=Path))
+@click.option(
+    "--on",
+    "sets",
+    multiple=True,
+    metavar="SET",
+    type=click.Path(path_type=Path),
+    help="Repeatable. InsightFace .bin, LFW pairs .txt, pairs .csv/.tsv, identity list .csv (path,identity) or folder.",
+)
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path),
+    help="Root of the paths in a pairs file or list.  [default: its folder]",
+)
+@click.option(
+    "--protocol",
+    type=click.Choice(PROTOCOLS),
+    default="auto",
+    show_default=True,
+    help="lfw: k-fold accuracy too; pairs: the curve; all-pairs: every pair of an identity list.",
+)
+@click.option(
+    "--fpr", "fprs", multiple=True, type=Fpr(), help="Operating point, repeatable.  [default: 1e-2 1e-3 1e-4]"
+)
+@click.option("--flip/--no-flip", default=True, show_default=True, help="Add the embedding of the mirrored image.")
+@click.option("--color", type=click.Choice(["rgb", "bgr"]), help="Channel order of a foreign model that does not say.")
+@click.option(
+    "--normalize",
+    type=click.Choice(["half", "128", "imagenet", "none"]),
+    help="Scaling of a foreign model that does not say: (x-127.5)/127.5, (x-127.5)/128, ImageNet, 0..255.",
+)
+@click.option(
+    "--bootstrap",
+    type=click.IntRange(0, 100_000),
+    default=1000,
+    show_default=True,
+    help="Replicates behind each 95 % interval; 0 for none.",
+)
+@click.option(
+    "--require",
+    "demands",
+    multiple=True,
+    metavar="DEMAND",
+    help="Exit 1 unless met by every result, repeatable: 'tpr@1e-3>=0.95', 'accuracy>=0.99', 'auc>=0.999', "
+    "'eer<=0.01'.",
+)
+@click.option("--batch", type=click.IntRange(1, 65536), default=128, show_default=True, help="Images per forward pass.")
+@device_option
+@json_option
+def command(
+    models: Sequence[Path],
+    sets: Sequence[Path],
+    images: Path | None,
+    protocol: str,
+    fprs: Sequence[float],
+    flip: bool,
+    color: str | None,
+    normalize: str | None,
+    bootstrap: int,
+    demands: Sequence[str],
+    batch: int,
+    device: str,
+    json_path: str | None,
+) -> None:
+    """Measure each MODEL (run folder, .safetensors, .pt, .pth, .onnx) on each set, or stored embeddings (.npz).
+
+    A pair is accepted when its cosine is at least the threshold. The TPR at an FPR is the largest whose FPR does not
+    exceed it; an FPR that the impostor pairs are too few to show is refused, with the number needed. The 95 % intervals
+    resample people, not pairs. Stored embeddings are compared all with all, without --on.
+
+    \b
+    Example:
+      facekd eval runs/student teacher.onnx --on lfw.bin --json figures.json
+      facekd eval runs/student --on lfw_pairs.txt --images lfw112 --require 'tpr@1e-3>=0.95'
+      facekd eval embeddings.npz --fpr 1e-5
+    """
+    requirements = [parse_requirement(text) for text in demands]
+    stored = [path for path in models if path.suffix.lower() == ".npz"]
+    _check_arguments(models, stored, sets, images)
+    from facekd.engine.evaluator import EvalSettings, open_set
+
+    wanted = dict.fromkeys([*(fprs or FPRS), *(r.fpr for r in requirements if r.fpr is not None)])
+    settings = EvalSettings(tuple(wanted), flip, batch, bootstrap)
+    opened = [open_set(path, images=images, protocol=protocol) for path in sets]
+    for warning in dict.fromkeys(line for one in opened for line in one.warnings):
+        click.echo(f"facekd: warning: {warning}", err=True)
+    results = list(_results(models, opened, settings, lambda path: _load(path, color, normalize, device)))
+    _print(results, opened, settings)
+    if json_path:
+        write_json({"facekd": __version__, "results": results}, json_path)
+    require(results, requirements)
+
+
+def _check_arguments(models: Sequence[Path], stored: Sequence[Path], sets: Sequence[Path], images: Path | None) -> None:
+    for path in (*models, *sets, *([images] if images else [])):
+        if not path.exists():
+            raise InputError(str(path), "no such file or folder", "check the path")
+    if stored and sets:
+        raise UsageError(str(stored[0]), "stored embeddings are compared all with all", "leave --on out")
+    if len(stored) < len(models) and not sets:
+        raise UsageError("--on", "missing", "name a set: --on lfw.bin")
+
+
+def _load(path: Path, color: str | None, normalize: str | None, device: str) -> Any:
+    from facekd.engine.build import resolve_device
+    from facekd.models.embedder import load_embedder
+
+    return load_embedder(path, color=color, normalize=normalize, device=str(resolve_device(device)))
+
+
+def _results(
+    models: Sequence[Path], opened: Sequence[OpenedSet], settings: EvalSettings, load: Callable[[Path], Any]
+) -> Iterator[dict[str, Any]]:
+    """A result for every model on every set, each model loaded once."""
+    from facekd.engine.embed import load_embeddings
+    from facekd.engine.evaluator import evaluate_set, evaluate_stored
+    from facekd.engine.signals import interruptible
+
+    with interruptible("facekd eval", "stopped; nothing was written") as poll, progress_bar() as progress:
+        for path in models:
+            if path.suffix.lower() == ".npz":
+                yield evaluate_stored(load_embeddings(path), path.name, settings)
+                continue
+            embedder = load(path)
+            for one in opened:
+
+                def report(phase: str, done: int, total: int, name: str = f"{path.name} on {one.name}") -> None:
+                    progress(f"{phase} {name}", done, total)
+
+                yield evaluate_set(embedder, one, settings, progress=report, poll=poll)
+
+
+def _print(results: Sequence[dict[str, Any]], opened: Sequence[OpenedSet], settings: EvalSettings) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    accuracy = any(result["accuracy"] for result in results)
+    shown = [fpr for fpr in settings.fprs if any(fpr == p["fpr"] for r in results for p in r["tpr_at_fpr"])]
+    table = Table(box=SIMPLE_HEAD)
+    for name in ("model", "set"):
+        table.add_column(name, overflow="fold")
+    figures = [*(["accuracy"] if accuracy else []), *(f"TPR @ {_short(fpr)}" for fpr in shown), "AUC", "EER"]
+    for name in ("genuine +\nimpostor", *figures):
+        table.add_column(name, justify="right", no_wrap=True)
+    for result in results:
+        row = [result["model"], result["set"], f"{result['genuine']:,}\n{result['impostor']:,}"]
+        row += [_accuracy_cell(result)] if accuracy else []
+        row += [_tpr_cell(result, fpr) for fpr in shown]
+        table.add_row(*row, f"{result['auc']:.5f}", f"{result['eer']['value']:.4f}")
+    out = console()
+    out.print(table)
+    for line in _notes(results, opened, settings):
+        out.print(line, markup=False, soft_wrap=True)
+
+
+def _short(fpr: float) -> str:
+    return f"{fpr:g}".replace("e-0", "e-")
+
+
+def _accuracy_cell(result: dict[str, Any]) -> str:
+    found = result["accuracy"]
+    return f"{found['mean']:.4f}\n+- {found['std']:.4f}" if found else "-"
+
+
+def _tpr_cell(result: dict[str, Any], fpr: float) -> str:
+    """TPR over its interval; a star where fewer than 30 false accepts fix the threshold."""
+    for point in result["tpr_at_fpr"]:
+        if point["fpr"] == fpr:
+            star = "*" if fpr < WELL_FOUNDED / point["impostors"] else ""
+            interval = "" if point["ci95"] is None else "\n{:.4f}-{:.4f}".format(*point["ci95"])
+            return f"{point['tpr']:.5f}{star}{interval}"
+    return "refused"
+
+
+def _notes(results: Sequence[dict[str, Any]], opened: Sequence[OpenedSet], settings: EvalSettings) -> Iterator[str]:
+    points = [point for result in results for point in result["tpr_at_fpr"]]
+    if any(point["fpr"] < WELL_FOUNDED / point["impostors"] for point in points):
+        yield f"* rests on fewer than {WELL_FOUNDED} false accepts: the threshold is uncertain"
+    unknown = [one.name for one in opened if not one.subjects_known]
+    if unknown and settings.bootstrap:
+        yield f"intervals on {', '.join(unknown)} resample pairs, for the people are unknown: take them as too narrow"
+    refused = {(r["set"], e["fpr"], e["needed"], e["impostors"]): None for r in results for e in r["refused"]}
+    for name, fpr, needed, impostors in refused:
+        yield f"{name}: FPR {_short(fpr)} refused: it needs {needed:,} impostor pairs, the set has {impostors:,}"
