@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -128,10 +129,10 @@ class Capture:
 
 
 def _clip(value: float, limit: float) -> float:
-    return float(min(max(value, -limit), limit))
+    return min(max(value, -limit), limit)
 
 
-def _pose(normal: np.ndarray, n: Nuisance) -> Pose:
+def _pose(normal: list[float], n: Nuisance) -> Pose:
     return Pose(
         yaw=_clip(n.yaw * normal[0], n.yaw_limit),
         pitch=_clip(n.pitch * normal[1], n.pitch_limit),
@@ -141,68 +142,67 @@ def _pose(normal: np.ndarray, n: Nuisance) -> Pose:
     )
 
 
-def _expression(normal: np.ndarray, dice: np.ndarray, n: Nuisance) -> Expression:
+def _expression(normal: list[float], dice: list[float], n: Nuisance) -> Expression:
     strength = n.expression
     return Expression(
         smile=_clip(strength * (0.25 + 0.5 * normal[0]), 1.0),
-        open_mouth=max(0.0, strength * (float(dice[0]) - 0.55) / 0.45) * float(dice[1]),
+        open_mouth=max(0.0, strength * (dice[0] - 0.55) / 0.45) * dice[1],
         brow_raise=_clip(strength * 0.5 * normal[1], 1.2),
         eye_open=_clip(strength * (0.35 * normal[2] - (1.0 if dice[2] < 0.04 else 0.0)), 1.0),
         gaze=(_clip(0.6 * normal[3], 1.2), _clip(0.35 * normal[4], 0.8)),
-        frown=max(0.0, strength * 0.45 * float(normal[5])),
+        frown=max(0.0, strength * 0.45 * normal[5]),
     )
 
 
-def _light(normal: np.ndarray, dice: np.ndarray, n: Nuisance) -> Light:
+def _light(normal: list[float], dice: list[float], n: Nuisance) -> Light:
     azimuth, elevation = 1.1 * _clip(normal[0], 1.6), 0.45 + 0.4 * _clip(normal[1], 2.0)
-    direction = np.array([np.sin(azimuth) * np.cos(elevation), -np.sin(elevation), np.cos(azimuth) * np.cos(elevation)])
-    share = n.directional * (0.25 + 0.75 * float(dice[0]))
-    warmth = normal[2:4] * n.white_balance
-    tint = np.array([np.exp(warmth[0]), np.exp(0.3 * warmth[1]), np.exp(-warmth[0] + 0.3 * warmth[1])])
-    own = np.exp(0.6 * n.white_balance * np.array([normal[4], 0.0, -normal[4]]))
-    exposure = 0.96 * float(np.exp(_clip(n.exposure * normal[5], 2.2 * n.exposure)))
+    level = math.cos(elevation)
+    share = n.directional * (0.25 + 0.75 * dice[0])
+    warm, green = normal[2] * n.white_balance, 0.3 * normal[3] * n.white_balance
+    exposure = math.exp(_clip(n.exposure * normal[5], 2.2 * n.exposure))
+    own = math.exp(0.6 * n.white_balance * normal[4])
     return Light(
-        direction=direction.astype(np.float32),
-        ambient=((1.0 - 0.8 * share) / own).astype(np.float32),
-        directional=(1.1 * share * own).astype(np.float32),
-        gain=(exposure * tint).astype(np.float32),
-        contrast=float(np.exp(_clip(n.contrast * normal[6], 2 * n.contrast))),
-        saturation=float(0.55 + 0.75 * dice[1]) if dice[2] > 0.05 else 0.0,
+        direction=np.array([math.sin(azimuth) * level, -math.sin(elevation), math.cos(azimuth) * level]),
+        ambient=np.array([1.0 / own, 1.0, own], np.float32) * np.float32(1.0 - 0.8 * share),
+        directional=np.array([own, 1.0, 1.0 / own], np.float32) * np.float32(1.1 * share),
+        gain=exposure * np.array([math.exp(warm), math.exp(green), math.exp(green - warm)]),
+        contrast=math.exp(_clip(n.contrast * normal[6], 2 * n.contrast)),
+        saturation=0.55 + 0.75 * dice[1] if dice[2] > 0.05 else 0.0,
     )
 
 
-def _scene(rng: np.random.Generator, dice: np.ndarray, who: Identity, n: Nuisance) -> Scene:
+def _scene(rng: np.random.Generator, dice: list[float], who: Identity, n: Nuisance) -> Scene:
     occluder = OCCLUDERS[1 + int(dice[1] * (len(OCCLUDERS) - 1))] if dice[0] < n.occluder_odds else "none"
     level, hue = 0.15 + 0.7 * rng.random(), 0.12 * rng.standard_normal(3)
     pattern = rng.standard_normal((5, 5, 4))
     background = 255.0 * np.clip(level + hue + 0.16 * pattern[..., :1] + 0.09 * pattern[..., 1:], 0.02, 0.98)
-    style, beard, dye, colour = rng.random(4)
+    style, beard, dye, colour = rng.random(4).tolist()
     return Scene(
         background=background.astype(np.float32),
         cloth=20 + 215 * rng.random(3),
         hair_style=HAIR_STYLES[int(style / n.restyle_odds * len(HAIR_STYLES))]
         if style < n.restyle_odds
         else who.hair_style,
-        hair_rgb=ramp(HAIR_RAMP, float(colour)) if dye < n.dye_odds else who.hair_rgb,
+        hair_rgb=ramp(HAIR_RAMP, colour) if dye < n.dye_odds else who.hair_rgb,
         beard="none" if beard < n.shave_odds else who.beard,
-        glasses=bool(dice[2] < who.glasses_odds) and occluder != "sunglasses",
+        glasses=dice[2] < who.glasses_odds and occluder != "sunglasses",
         occluder=occluder,
         dice=rng.random(12),
         hair_change=rng.standard_normal(8),
-        makeup=max(0.0, float(dice[3]) - 0.6) if who.beard == "none" else 0.0,
+        makeup=max(0.0, dice[3] - 0.6) if who.beard == "none" else 0.0,
     )
 
 
-def _sensor(dice: np.ndarray, n: Nuisance) -> Sensor:
-    blur = min(-n.blur * float(np.log1p(-dice[0])), n.blur_limit)
-    lost = float(dice[1]) < n.low_resolution_odds
-    resolution = n.lowest_resolution + (112.0 - n.lowest_resolution) * float(dice[2]) if lost else 112.0
+def _sensor(dice: list[float], n: Nuisance) -> Sensor:
+    blur = min(-n.blur * math.log1p(-dice[0]), n.blur_limit)
+    lost = dice[1] < n.low_resolution_odds
+    resolution = n.lowest_resolution + (112.0 - n.lowest_resolution) * dice[2] if lost else 112.0
     return Sensor(
         blur=blur,
         resolution=float(round(resolution)),
-        noise=min(-n.noise * float(np.log1p(-dice[3])), n.noise_limit),
-        jpeg=int(n.jpeg_lowest + (96 - n.jpeg_lowest) * float(dice[4]) ** 0.6),
-        dice=dice[5:],
+        noise=min(-n.noise * math.log1p(-dice[3]), n.noise_limit),
+        jpeg=int(n.jpeg_lowest + (96 - n.jpeg_lowest) * dice[4] ** 0.6),
+        dice=np.array(dice[5:]),
     )
 
 
@@ -225,7 +225,7 @@ def draw_capture(who: Identity, seed: int, identity: int, sample: int) -> Captur
         True
     """
     rng = generator(2, seed, identity, sample)
-    normal, dice = rng.standard_normal(20), rng.random(24)
+    normal, dice = rng.standard_normal(20).tolist(), rng.random(24).tolist()
     return Capture(
         pose=_pose(normal[:6], NUISANCE),
         expression=_expression(normal[6:12], dice[:3], NUISANCE),

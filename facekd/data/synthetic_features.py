@@ -8,11 +8,13 @@ import numpy as np
 from facekd.data.synthetic_capture import Expression
 from facekd.data.synthetic_geometry import RELIEF, bumps
 from facekd.data.synthetic_identity import Head, Identity
-from facekd.data.synthetic_paint import Canvas, ellipse, mirror, mix, smooth
+from facekd.data.synthetic_paint import CIRCLE, Canvas, ellipse, mirror, mix, pair, smooth
 
 _DARK = (46.0, 22.0, 20.0)
 _ALONG = np.linspace(-1.0, 1.0, 11)
 _BOW = np.maximum(0.0, 1.0 - _ALONG**2)
+_BROW_END = np.where(_ALONG < -0.95, 0.6, 1.0)
+_UPPER_BOW, _LOWER_BOW, _FOLD_BOW, _BAG_BOW = _BOW**0.75, _BOW**0.85, _BOW**0.6, _BOW**0.7
 
 
 def mouth_corners(who: Identity, look: Expression) -> tuple[float, float]:
@@ -39,7 +41,7 @@ def outline(head: Head, grow: float = 0.0, jaw_drop: float = 0.0) -> np.ndarray:
     half = right + (56.0, 0.0)
     points = np.vstack([half, [[56.0, chin_y]], mirror(half), [[56.0, -18.0 - grow]]])
     points[:, 0] += head.asymmetry * np.sin(points[:, 1] / 18.0)
-    return smooth(points)
+    return smooth(points, steps=4)
 
 
 def draw_skin(canvas: Canvas, who: Identity, look: Expression) -> None:
@@ -47,14 +49,13 @@ def draw_skin(canvas: Canvas, who: Identity, look: Expression) -> None:
     head, skin = who.head, who.skin_rgb
     neck = np.array([[-0.78, 84.0], [-0.82, 130.0], [0.82, 130.0], [0.78, 84.0]]) * (head.jaw, 1.0) + (56.0, 0.0)
     canvas.fill(neck, 0.68 * skin, "neck")
-    for side in (-1.0, 1.0):
-        x = 56 + side * (head.cheek + 0.5)
-        canvas.fill(ellipse(x, head.ear_y, head.ear, 9.5), 0.9 * skin, "ear")
-        canvas.fill(ellipse(x + side, head.ear_y, 0.5 * head.ear, 6.0), 0.72 * skin)
+    ear = CIRCLE * (head.ear, 9.5) + (head.cheek + 0.5, head.ear_y)
+    canvas.fill(pair(ear[:, 0], ear[:, 1]), 0.9 * skin, "ear")
+    hollow = CIRCLE * (0.5 * head.ear, 6.0) + (head.cheek + 1.5, head.ear_y)
+    canvas.fill(pair(hollow[:, 0], hollow[:, 1]), 0.72 * skin)
     canvas.fill(outline(head, jaw_drop=4.5 * look.open_mouth), skin, "skin")
-    for x, y, strength in who.speckle:
-        canvas.fill(ellipse(x, y, 0.65, 0.6)[::4], mix(skin, np.array([0.62, 0.5, 0.42]) * skin, 0.4 + 0.5 * strength))
-    for x, y, radius, darkness in who.moles:
+    canvas.dots(who.speckle, mix(skin, np.array([0.62, 0.5, 0.42]) * skin, 0.55))
+    for x, y, radius, darkness in who.moles.tolist():
         canvas.fill(ellipse(x, y, radius, radius)[::2], skin * (0.8 - 0.75 * darkness))
     _wrinkles(canvas, who, look)
 
@@ -63,7 +64,7 @@ def complexion(who: Identity, makeup: float) -> tuple[np.ndarray, np.ndarray, np
     """Factors on red, green and blue over the face plane: texture, shade in the hollows, blush, stubble.
 
     Returns:
-        Three (80, 80) float32 maps around 1, on the relief grid.
+        Three (68, 68) float32 maps around 1, on the relief grid.
     """
     eyes, nose, mouth, skin = who.eyes, who.nose, who.mouth, who.skin
     shade = [(56.0, nose.tip_y + 5.0, nose.width, 1.8, -0.2), (56.0, mouth.y + mouth.lower + 3.2, 7.0, 1.6, -0.12),
@@ -87,22 +88,19 @@ def complexion(who: Identity, makeup: float) -> tuple[np.ndarray, np.ndarray, np
 def _wrinkles(canvas: Canvas, who: Identity, look: Expression) -> None:
     age, skin, (width, corner_y) = who.skin.age, who.skin_rgb, mouth_corners(who, look)
     fold = min(0.32, 0.08 + 0.2 * max(0.0, age) + 0.12 * max(0.0, look.smile))
-    start, end = (56 + who.nose.width + 1.0, who.nose.tip_y + 0.5), (56 + width + 3.5, corner_y - 1.0)
-    line = smooth(np.array([start, (0.5 * (start[0] + end[0]) + 1.5, 0.5 * (start[1] + end[1]) - 1), end]), False)
-    for points in (line, mirror(line)):
-        canvas.stroke(points, mix(skin, _DARK, fold), 0.8)
-    if age > 0.35:
-        faint = mix(skin, _DARK, 0.3 * age)
-        for k in range(1 + int(4 * (age - 0.35))):
-            y = 34.0 - 5.0 * k
-            canvas.stroke(
-                smooth(np.array([[38.0, y + 1], [48, y - 0.5], [56, y], [66, y - 0.8], [75, y + 1]]), False), faint, 0.8
-            )
-        for bend in (-1.0, 1.0):
-            x, y = 56 + who.eyes.spacing, who.eyes.y
-            crow = np.array([[x + 11, y + bend], [x + 15, y + 2.4 * bend]])
-            canvas.stroke(crow, faint, 0.8)
-            canvas.stroke(mirror(crow), faint, 0.8)
+    near, far = who.nose.width + 1.0, width + 3.5
+    top, bottom = who.nose.tip_y + 0.5, corner_y - 1.0
+    line = smooth(np.array([(near, top), (0.5 * (near + far) + 1.5, 0.5 * (top + bottom) - 1), (far, bottom)]), False)
+    canvas.stroke(pair(line[:, 0], line[:, 1]), mix(skin, _DARK, fold), 0.8)
+    if age <= 0.35:
+        return
+    faint = mix(skin, _DARK, 0.3 * age)
+    across = smooth(np.array([(38.0, 1.0), (48.0, -0.5), (56.0, 0.0), (66.0, -0.8), (75.0, 1.0)]), False)
+    levels = 34.0 - 5.0 * np.arange(1 + int(4 * (age - 0.35)))
+    canvas.stroke(across + np.stack([0 * levels, levels], axis=1)[:, None], faint, 0.8)
+    for bend in (-1.0, 1.0):
+        out, y = who.eyes.spacing, who.eyes.y
+        canvas.stroke(pair(np.array([out + 11, out + 15]), np.array([y + bend, y + 2.4 * bend])), faint, 0.8)
 
 
 def draw_eyes(canvas: Canvas, who: Identity, look: Expression, makeup: float) -> None:
@@ -111,52 +109,47 @@ def draw_eyes(canvas: Canvas, who: Identity, look: Expression, makeup: float) ->
     wide = 1.0 + 0.4 * look.eye_open - 0.18 * max(0.0, look.smile)
     lift = wide if look.eye_open > -0.6 else 0.1
     skin, lash = who.skin_rgb, mix(0.35 * who.skin_rgb, (18.0, 14.0, 14.0), eyes.lashes)
-    for side in (-1.0, 1.0):
-        x = 56 + side * (eyes.spacing + eyes.width * _ALONG)
-        base = eyes.y + 0.4 - eyes.tilt * _ALONG
-        upper = base - eyes.opening * lift * _BOW**0.75 * (1 + eyes.peak * _ALONG)
-        lower = base + eyes.lower * min(1.0, lift) * _BOW**0.85
-        almond = np.vstack([np.column_stack([x, upper]), np.column_stack([x, lower])[::-1]])
-        canvas.fill(almond, mix(np.array([226.0, 222.0, 218.0]), skin, 0.18), "eye")
-        _iris(canvas, who, side, look.gaze, (upper, lower))
-        if lift > 0.3:
-            glint = (56 + side * eyes.spacing + 1.8 * look.gaze[0] + 1.2, eyes.y + look.gaze[1] - 1.8)
-            canvas.fill(ellipse(*glint, 0.8, 0.8)[::3], np.full(3, 240.0))
-        weight = 0.8 + min(1.0, lift) * (0.8 * eyes.lashes + 1.2 * makeup)
-        canvas.stroke(np.column_stack([x, upper]), lash, weight, "eye")
-        canvas.stroke(np.column_stack([x, lower]), mix(skin, lash, 0.45), 0.8)
-        fold = np.column_stack([x, base - (eyes.opening * max(lift, 0.6) + eyes.crease) * _BOW**0.6 - 0.3])
-        canvas.stroke(fold[1:-1], mix(skin, _DARK, 0.38), 0.8)
-        bag = np.column_stack([x, base + (eyes.lower + 3.2) * _BOW**0.7])
-        canvas.stroke(bag[2:-2], mix(skin, _DARK, 0.08 + 0.2 * eyes.bags), 0.8)
+    out, base = eyes.spacing + eyes.width * _ALONG, eyes.y + 0.4 - eyes.tilt * _ALONG
+    upper = base - eyes.opening * lift * _UPPER_BOW * (1 + eyes.peak * _ALONG)
+    lower = base + eyes.lower * min(1.0, lift) * _LOWER_BOW
+    lids = pair(out, upper), pair(out, lower)
+    white = mix(np.array([226.0, 222.0, 218.0]), skin, 0.18)
+    canvas.fill(np.concatenate([lids[0], lids[1][:, ::-1]], axis=1), white, "eye")
+    if lift > 0.3:
+        _irises(canvas, who, look.gaze, (upper, lower))
+        glint = pair(np.full(1, eyes.spacing), np.full(1, eyes.y + look.gaze[1] - 1.8))
+        canvas.fill(glint + (1.8 * look.gaze[0] + 1.2, 0.0) + 0.8 * CIRCLE[::3], np.full(3, 240.0))
+    canvas.stroke(lids[0], lash, 0.8 + min(1.0, lift) * (0.8 * eyes.lashes + 1.2 * makeup), "eye")
+    canvas.stroke(lids[1], mix(skin, lash, 0.45), 0.8)
+    fold = base - (eyes.opening * max(lift, 0.6) + eyes.crease) * _FOLD_BOW - 0.3
+    canvas.stroke(pair(out, fold)[:, 1:-1], mix(skin, _DARK, 0.38), 0.8)
+    bag = base + (eyes.lower + 3.2) * _BAG_BOW
+    canvas.stroke(pair(out, bag)[:, 2:-2], mix(skin, _DARK, 0.08 + 0.2 * eyes.bags), 0.8)
 
 
-def _iris(
-    canvas: Canvas, who: Identity, side: float, gaze: tuple[float, float], lids: tuple[np.ndarray, np.ndarray]
-) -> None:
-    """Ring, iris and pupil of one eye, cut at the lids, which are heights along the eye."""
+def _irises(canvas: Canvas, who: Identity, gaze: tuple[float, float], lids: tuple[np.ndarray, np.ndarray]) -> None:
+    """Ring, iris and pupil of both eyes, cut at the lids, which are heights along the eye."""
     eyes = who.eyes
-    rings = ((1.0, 0.45 * who.iris_rgb), (0.8, who.iris_rgb), (0.42, np.full(3, 12.0)))
-    for share, colour in rings:
-        radius = share * eyes.iris
-        disc = ellipse(56 + side * eyes.spacing + 1.8 * gaze[0], eyes.y - 0.5 + gaze[1], radius, radius)
-        along = (disc[:, 0] - 56 - side * eyes.spacing) * (side / eyes.width)
+    centres = pair(np.full(1, eyes.spacing), np.full(1, eyes.y - 0.5 + gaze[1]))
+    for share, colour in ((1.0, 0.45 * who.iris_rgb), (0.8, who.iris_rgb), (0.42, np.full(3, 12.0))):
+        discs = centres + share * eyes.iris * CIRCLE + (1.8 * gaze[0], 0.0)
+        along = (discs[..., 0] - centres[..., 0]) * (np.array([[-1.0], [1.0]]) / eyes.width)
         upper, lower = (np.interp(along, _ALONG, lid) for lid in lids)
-        disc[:, 1] = np.minimum(np.maximum(disc[:, 1], upper), lower)
-        canvas.fill(disc, colour)
+        discs[..., 1] = np.minimum(np.maximum(discs[..., 1], upper), lower)
+        canvas.fill(discs, colour)
 
 
 def draw_brows(canvas: Canvas, who: Identity, look: Expression) -> None:
     """Both eyebrows, as tapered strips."""
     brows, eyes = who.brows, who.eyes
+    inner = 0.5 * (1.0 - _ALONG)
+    out = eyes.spacing + brows.shift + brows.length * _ALONG - 1.6 * look.frown * inner
+    y = eyes.y - brows.height - 2.4 * look.brow_raise + 2.2 * look.frown * inner
+    y = y - brows.arch * (1 - (_ALONG - 0.3) ** 2) - brows.tilt * _ALONG
+    half = 0.5 * brows.thickness * (1 - brows.taper * (1.0 - inner) ** 1.5) * _BROW_END
+    strips = pair(np.concatenate([out, out[::-1]]), np.concatenate([y - half, (y + half)[::-1]]))
     colour = mix(who.skin_rgb, 0.8 * who.hair_rgb, brows.density)
-    along = 0.5 * (_ALONG + 1.0)
-    for side in (-1.0, 1.0):
-        x = 56 + side * (eyes.spacing + brows.shift + brows.length * _ALONG - 1.6 * look.frown * (1 - along))
-        y = eyes.y - brows.height - 2.4 * look.brow_raise + 2.2 * look.frown * (1 - along)
-        y = y - brows.arch * (1 - (_ALONG - 0.3) ** 2) - brows.tilt * _ALONG
-        thick = brows.thickness * (1 - brows.taper * along**1.5) * np.where(_ALONG < -0.95, 0.6, 1.0)
-        strip = np.vstack([np.column_stack([x, y - 0.5 * thick]), np.column_stack([x, y + 0.5 * thick])[::-1]])
+    for strip in strips:
         canvas.fill(strip, colour, "brow")
 
 
@@ -167,16 +160,15 @@ def draw_nose(canvas: Canvas, who: Identity) -> None:
     half = np.array([[nose.bridge, top], [nose.bridge + 0.8, nose.tip_y - 8], [nose.width, nose.tip_y],
                      [0.9 * nose.width, bottom - 1.2]]) + (56.0, 0.0)  # fmt: skip
     canvas.mark(np.vstack([half, [[56.0, bottom + 1]], mirror(half)]), "nose")
-    curve = [(0.82 * nose.width, nose.tip_y - 2.6), (nose.width, nose.tip_y + 0.4),
-             (0.88 * nose.width, bottom - 1.6), (0.6 * nose.width, bottom - 1.4)]  # fmt: skip
-    wing = smooth(np.array(curve) + (56.0, 0.0), False, 4)
+    wing = np.array([(0.82 * nose.width, nose.tip_y - 2.6), (nose.width, nose.tip_y + 0.4),
+                     (0.88 * nose.width, bottom - 1.6), (0.6 * nose.width, bottom - 1.4)])  # fmt: skip
+    wing = smooth(wing, False, 4)
     third, rim = 0.3 * nose.width, bottom - 0.5
-    base = np.array([[-third, rim], [0.0, rim + 1.1], [third, rim]]) + (56.0, 0.0)
+    base = np.array([(56 - third, rim), (56.0, rim + 1.1), (56 + third, rim)])
     canvas.stroke(smooth(base, False), mix(skin, _DARK, 0.34), 0.8)
-    for side, line in ((1.0, wing), (-1.0, mirror(wing))):
-        canvas.stroke(line, mix(skin, _DARK, 0.36), 0.8)
-        hole = ellipse(56 + side * 0.48 * nose.width, bottom - 1.5, 0.22 * nose.width, nose.nostril)
-        canvas.fill(hole, mix(0.5 * skin, _DARK, 0.4))
+    canvas.stroke(pair(wing[:, 0], wing[:, 1]), mix(skin, _DARK, 0.36), 0.8)
+    hole = CIRCLE * (0.22 * nose.width, nose.nostril) + (0.48 * nose.width, bottom - 1.5)
+    canvas.fill(pair(hole[:, 0], hole[:, 1]), mix(0.5 * skin, _DARK, 0.4))
 
 
 def draw_mouth(canvas: Canvas, who: Identity, look: Expression, makeup: float) -> None:

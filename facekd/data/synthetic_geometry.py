@@ -7,6 +7,8 @@ is brought back to the ArcFace template by the similarity that best fits its fiv
 
 from __future__ import annotations
 
+import cmath
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -21,7 +23,7 @@ TEMPLATE = np.array([[38.29, 51.70], [73.53, 51.50], [56.03, 71.74], [41.55, 92.
 PIVOT = np.array([56.0, 72.0])
 ORIGIN = -12.0
 SPAN = 136.0
-RELIEF = 80
+RELIEF = 68
 """Side of the relief map, which covers [ORIGIN, ORIGIN + SPAN) of the face plane on both axes."""
 
 _STEP = SPAN / RELIEF
@@ -30,7 +32,7 @@ _COARSE = 56
 
 
 def relief_grid() -> np.ndarray:
-    """Face coordinate of each column (and row) of a relief map, (80,) float32."""
+    """Face coordinate of each column (and row) of a relief map, (68,) float32."""
     return _GRID
 
 
@@ -50,12 +52,12 @@ def bumps(rows: np.ndarray) -> np.ndarray:
         rows: (n, 5): x, y, width, height (standard deviations in pixels) and peak value.
 
     Returns:
-        (80, 80) float32.
+        (68, 68) float32.
 
     Example:
-        >>> field = bumps(np.array([[56.0, 72.0, 5.0, 5.0, 2.0]]))
-        >>> field.shape, round(float(field.max()), 1)
-        ((80, 80), 2.0)
+        >>> field = bumps(np.array([[57.0, 73.0, 5.0, 5.0, 2.0]]))
+        >>> field.shape, float(field.max())
+        ((68, 68), 2.0)
     """
     rows = rows.astype(np.float32)
     across = np.exp(-0.5 * ((_GRID[None] - rows[:, :1]) / rows[:, 2:3]) ** 2)
@@ -71,7 +73,7 @@ def relief(who: Identity, look: Expression) -> np.ndarray:
         look: A smile lifts the cheeks.
 
     Returns:
-        (80, 80) float32 on the relief grid.
+        (68, 68) float32 on the relief grid.
     """
     head, eyes, nose, mouth = who.head, who.eyes, who.nose, who.mouth
     tip, smile = nose.tip_y, max(0.0, look.smile)
@@ -99,14 +101,14 @@ def slopes(height: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def height_at(height: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Relief under each of (n, 2) face points, from the nearest cell.
+    """Relief under each of (n, 2) face points, interpolated; the rim is continued outwards.
 
     Example:
-        >>> height_at(np.full((80, 80), 3.0), np.array([[56.0, 72.0], [-99.0, 0.0]])).tolist()
+        >>> height_at(np.full((68, 68), 3.0, np.float32), np.array([[56.0, 72.0], [-99.0, 0.0]])).tolist()
         [3.0, 3.0]
     """
-    cells = np.clip(((points - ORIGIN) / _STEP).astype(int), 0, RELIEF - 1)
-    return height[cells[:, 1], cells[:, 0]]
+    cells = ((points - (ORIGIN + 0.5 * _STEP)) / _STEP).astype(np.float32)
+    return _remap(height, cells[:, :1], cells[:, 1:])[:, 0]
 
 
 def best_similarity(source: np.ndarray, target: np.ndarray) -> tuple[complex, complex]:
@@ -126,10 +128,11 @@ def best_similarity(source: np.ndarray, target: np.ndarray) -> tuple[complex, co
         >>> best_similarity(square, 2.0 * square + 1.0)
         ((2+0j), (1+1j))
     """
-    s, t = source[:, 0] + 1j * source[:, 1], target[:, 0] + 1j * target[:, 1]
-    s0, t0 = s - s.mean(), t - t.mean()
-    a = np.vdot(s0, t0) / np.vdot(s0, s0).real
-    return complex(a), complex(t.mean() - a * s.mean())
+    s, t = (np.ascontiguousarray(points, np.float64).view(np.complex128)[:, 0] for points in (source, target))
+    s_mean, t_mean = complex(s.sum()) / len(s), complex(t.sum()) / len(t)
+    centred = s - s_mean
+    a = complex(np.vdot(centred, t - t_mean)) / float(np.vdot(centred, centred).real)
+    return a, t_mean - a * s_mean
 
 
 @dataclass(frozen=True)
@@ -147,17 +150,16 @@ class Projection:
 
 
 def _rotation(pose: Pose) -> np.ndarray:
-    yaw, pitch = np.deg2rad(pose.yaw), np.deg2rad(pose.pitch)
-    about_y = np.array([[np.cos(yaw), 0, np.sin(yaw)], [0, 1, 0], [-np.sin(yaw), 0, np.cos(yaw)]])
-    about_x = np.array([[1, 0, 0], [0, np.cos(pitch), np.sin(pitch)], [0, -np.sin(pitch), np.cos(pitch)]])
-    return about_x @ about_y
+    yaw, pitch = math.radians(pose.yaw), math.radians(pose.pitch)
+    right, far, down, up = math.cos(yaw), math.sin(yaw), math.cos(pitch), math.sin(pitch)
+    return np.array([[right, 0.0, far], [-up * far, down, up * right], [-down * far, -up, down * right]])
 
 
 def project(height: np.ndarray, landmarks: np.ndarray, pose: Pose) -> Projection:
     """Turn the head, then align it to the template by its landmarks, then misplace the crop.
 
     Args:
-        height: Relief map, (80, 80).
+        height: Relief map, (68, 68).
         landmarks: (5, 2) face points in the template's order.
         pose: Positive yaw turns the nose to the image right, positive pitch turns it down, positive roll is
             clockwise in the image and stays after alignment.
@@ -169,7 +171,7 @@ def project(height: np.ndarray, landmarks: np.ndarray, pose: Pose) -> Projection
     z = height_at(height, landmarks)
     turned = (landmarks - PIVOT) @ rotation[:2, :2].T + z[:, None] * rotation[:2, 2]
     a, b = best_similarity(turned, TEMPLATE)
-    extra = pose.zoom * np.exp(1j * np.deg2rad(pose.roll))
+    extra = cmath.rect(pose.zoom, math.radians(pose.roll))
     centre = complex(*PIVOT)
     a, b = a * extra, (b - centre) * extra + centre + complex(*pose.shift)
     matrix = np.array([[a.real, -a.imag], [a.imag, a.real]])
@@ -184,7 +186,7 @@ def inverse_map(height: np.ndarray, projection: Projection) -> tuple[np.ndarray,
     """What each crop pixel sees of the face: the projection inverted by fixed-point steps on the relief.
 
     Args:
-        height: Relief map, (80, 80).
+        height: Relief map, (68, 68).
         projection: Of this relief.
 
     Returns:
@@ -210,7 +212,7 @@ def rescale_cells(cells: np.ndarray, side: int) -> np.ndarray:
     """Places in the relief map as places in a map of ``side`` cells over the same square.
 
     Example:
-        >>> rescale_cells(np.array([-0.5, 0.5]), 160).tolist()
+        >>> rescale_cells(np.array([-0.5, 0.5]), 136).tolist()
         [-0.5, 1.5]
     """
     ratio = side / RELIEF

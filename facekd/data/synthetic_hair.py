@@ -59,7 +59,7 @@ def _hairline(who: Identity, scene: Scene) -> np.ndarray:
     ends += 8.0 * (hair.length - 0.5)
     y = np.where(np.abs(u) > 0.95, ends, np.where(np.abs(u) > 0.85, 0.5 * (ends + np.maximum(y, 20.0)), y))
     inner = np.where(np.abs(u) > 0.95, 0.985, np.abs(u) * 0.99)
-    return np.column_stack([56 + np.sign(u) * inner * half, y])
+    return np.array((56 + np.sign(u) * inner * half, y)).T
 
 
 def draw_front_hair(canvas: Canvas, who: Identity, scene: Scene) -> None:
@@ -68,17 +68,17 @@ def draw_front_hair(canvas: Canvas, who: Identity, scene: Scene) -> None:
     if style == "bald":
         return
     colour = mix(who.skin_rgb, who.hair_rgb, 0.62) if style == "buzz" else who.hair_rgb
-    edge = smooth(_hairline(who, scene), False)
+    edge = smooth(_hairline(who, scene), False, 4)
     grow = 0.5 if style == "buzz" else 2.0 + 4.0 * who.hair.volume + 0.8 * change[4]
     half = _OUTER * (who.head.cheek + who.head.temple + grow, 1.0) + (56.0, 0.0)
-    crown = smooth(np.vstack([half, [[56.0, -24.0]], mirror(half)]), False)
+    crown = smooth(np.vstack([half, [[56.0, -24.0]], mirror(half)]), False, 3)
     canvas.fill(np.vstack([edge, crown]), colour, "hair")
     if style == "buzz":
         return
-    middle = edge[6:-6]
+    middle = edge[5:-5]
     for k, (rise, gain) in enumerate(((2.4, 1.1), (5.4, 0.88), (9.0, 1.14), (13.0, 0.9))):
-        wave = 0.9 * np.sin(np.arange(len(middle)) * (0.5 + 0.5 * who.hair.volume) + 2.0 * k + change[5])
-        canvas.stroke(middle - np.column_stack([0.6 * wave, rise + wave]), gain * who.hair_rgb + 5.0 * (gain > 1), 1.0)
+        wave = 0.9 * np.sin(np.arange(len(middle)) * (0.6 + 0.6 * who.hair.volume) + 2.0 * k + change[5])
+        canvas.stroke(middle - np.array((0.6 * wave, rise + wave)).T, gain * who.hair_rgb + 5.0 * (gain > 1), 1.0)
 
 
 def draw_beard(canvas: Canvas, who: Identity, look: Expression) -> None:

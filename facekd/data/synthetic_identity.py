@@ -143,7 +143,7 @@ class Identity:
     """Everything the samples of one identity have in common.
 
     ``moles`` is (n, 4): x, y, radius, darkness. ``texture`` is an (11, 11) field of slow skin variation and
-    ``speckle`` an (n, 3) set of freckles: x, y, strength. Colours are RGB on the 0..255 scale.
+    ``speckle`` an (n, 3) set of freckles: x, y, radius. Colours are RGB on the 0..255 scale.
     """
 
     head: Head
@@ -226,7 +226,7 @@ def draw_identity(seed: int, identity: int) -> Identity:
         identity: Names the person in it, 0 or more.
 
     Returns:
-        The latent.
+        The latent; it is kept for the next sample of this identity, so its arrays cannot be written to.
 
     Example:
         >>> draw_identity(0, 5).eyes == draw_identity(0, 5).eyes
@@ -241,15 +241,19 @@ def draw_identity(seed: int, identity: int) -> Identity:
     bearded = style not in ("long", "wavy", "fringe") and rng.random() < 0.6
     beard = BEARDS[int(np.searchsorted(_BEARD_ODDS, rng.random()))] if bearded else "none"
     moles, texture = _moles(rng), rng.standard_normal((11, 11)).astype(np.float32)
-    freckles = np.column_stack([24 + 64 * rng.random(60), 54 + 26 * rng.random(60), rng.random(60)])
+    freckles = np.column_stack([24 + 64 * rng.random(60), 54 + 26 * rng.random(60), 0.3 + 0.4 * rng.random(60)])
     habit, glasses_shape, iris = rng.random(), rng.random(4), rng.random()
     hue = np.array([9.0, -4.0, -7.0]) * skin.redness
     skin_rgb = ramp(_SKIN_RAMP, skin.tone) + hue
     lip = skin_rgb * np.array([0.9, 0.62, 0.62]) + mouth.colour * np.array([22.0, -12.0, -4.0])
-    return Identity(
+    who = Identity(
         head=head, eyes=eyes, brows=brows, nose=nose, mouth=mouth, skin=skin, hair=hair, hair_style=style, beard=beard,
         glasses_odds=0.6 if habit < 0.22 else 0.06, glasses_shape=glasses_shape, moles=moles,
         speckle=freckles[: int(60 * max(0.0, skin.freckles) * (1 - 0.6 * skin.tone))], texture=texture,
         skin_rgb=np.clip(skin_rgb, 30, 250), hair_rgb=np.clip(_hair_colour(hair, skin.tone), 12, 235),
         iris_rgb=ramp(_IRIS_RAMP, iris * (1.0 - 0.7 * skin.tone)), lip_rgb=np.clip(lip, 30, 240),
     )  # fmt: skip
+    for array in vars(who).values():
+        if isinstance(array, np.ndarray):
+            array.setflags(write=False)
+    return who

@@ -22,7 +22,7 @@ _FINE = 4
 _UNIT = _SCALE * (1 << _FINE)
 _START = (-ORIGIN * _SCALE - 0.5) * (1 << _FINE) + 0.5
 _TURN = np.linspace(0.0, 2 * np.pi, 20, endpoint=False)
-_CIRCLE = np.stack([np.cos(_TURN), np.sin(_TURN)], axis=1)
+CIRCLE = np.stack([np.cos(_TURN), np.sin(_TURN)], axis=1)
 
 
 @lru_cache(maxsize=64)
@@ -61,7 +61,19 @@ def smooth(points: np.ndarray, closed: bool = True, steps: int = 5) -> np.ndarra
 
 def ellipse(x: float, y: float, width: float, height: float) -> np.ndarray:
     """(20, 2) points of an upright ellipse with half axes ``width`` and ``height``."""
-    return _CIRCLE * (width, height) + (x, y)
+    return CIRCLE * (width, height) + (x, y)
+
+
+def pair(out: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Both sides of the face from distances to its midline: (2, n, 2), image left first.
+
+    Example:
+        >>> pair(np.array([10.0]), np.array([5.0])).tolist()
+        [[[46.0, 5.0]], [[66.0, 5.0]]]
+    """
+    both = np.empty((2, len(out), 2))
+    both[0, :, 0], both[1, :, 0], both[..., 1] = 56.0 - out, 56.0 + out, y
+    return both
 
 
 def mirror(points: np.ndarray) -> np.ndarray:
@@ -87,27 +99,34 @@ class Canvas:
         self.labels = np.zeros((CANVAS, CANVAS), np.uint8)
 
     def fill(self, points: np.ndarray, rgb: np.ndarray, label: str | None = None) -> None:
-        """Fill a polygon with a colour, and with a class unless that is None."""
+        """Fill a polygon (n, 2), or disjoint ones (k, n, 2), with a colour, and with a class unless that is None."""
         fixed = _fixed(points)
-        cv2.fillPoly(self.pixels, [fixed], _colour(rgb), cv2.LINE_AA, _FINE)
+        cv2.fillPoly(self.pixels, fixed, _colour(rgb), cv2.LINE_AA, _FINE)
         if label is not None:
-            cv2.fillPoly(self.labels, [fixed], CLASS[label], cv2.LINE_8, _FINE)
+            cv2.fillPoly(self.labels, fixed, CLASS[label], cv2.LINE_8, _FINE)
 
     def stroke(self, points: np.ndarray, rgb: np.ndarray, width: float, label: str | None = None) -> None:
-        """Draw an open line ``width`` pixels of the crop wide."""
+        """Draw an open line (n, 2), or several (k, n, 2), ``width`` pixels of the crop wide."""
         fixed, thick = _fixed(points), max(1, round(width * _SCALE))
-        cv2.polylines(self.pixels, [fixed], False, _colour(rgb), thick, cv2.LINE_AA, _FINE)
+        cv2.polylines(self.pixels, fixed, False, _colour(rgb), thick, cv2.LINE_AA, _FINE)
         if label is not None:
-            cv2.polylines(self.labels, [fixed], False, CLASS[label], thick, cv2.LINE_8, _FINE)
+            cv2.polylines(self.labels, fixed, False, CLASS[label], thick, cv2.LINE_8, _FINE)
+
+    def dots(self, places: np.ndarray, rgb: np.ndarray) -> None:
+        """Draw small discs of one colour, each x, y, radius in (n, 3); classes stay."""
+        if len(places):
+            rims = places[:, None, :2] + places[:, None, 2:] * CIRCLE[None, ::4]
+            cv2.fillPoly(self.pixels, _fixed(rims), _colour(rgb), cv2.LINE_AA, _FINE)
 
     def mark(self, points: np.ndarray, label: str) -> None:
         """Give a polygon a class; its colours stay."""
-        cv2.fillPoly(self.labels, [_fixed(points)], CLASS[label], cv2.LINE_8, _FINE)
+        cv2.fillPoly(self.labels, _fixed(points), CLASS[label], cv2.LINE_8, _FINE)
 
 
-def _fixed(points: np.ndarray) -> np.ndarray:
-    """Canvas coordinates with four fractional bits, as OpenCV's drawing functions take them."""
-    return (points * _UNIT + _START).astype(np.int32)
+def _fixed(points: np.ndarray) -> list[np.ndarray]:
+    """Lines on the canvas with four fractional bits, as OpenCV's drawing functions take them."""
+    fixed = (points * _UNIT + _START).astype(np.int32)
+    return list(fixed) if fixed.ndim == 3 else [fixed]
 
 
 def _colour(rgb: np.ndarray) -> tuple[float, ...]:

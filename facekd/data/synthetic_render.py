@@ -51,22 +51,24 @@ def shade(height: np.ndarray, rotation: np.ndarray, light: Light) -> tuple[np.nd
     """How much directional light the relief reflects, and how much of it glossily.
 
     Args:
-        height: Relief map, (80, 80).
+        height: Relief map, (68, 68).
         rotation: 3x3, of the head; the light stays where it is.
         light: Direction is used.
 
     Returns:
-        Lambert term with a soft terminator and Blinn gloss, each (80, 80) in 0..1.
+        Lambert term with a soft terminator and Blinn gloss, each (68, 68) in 0..1.
     """
     across, down = geometry.slopes(height)
-    x, y, z = light.direction @ rotation
+    x, y, z = (light.direction @ rotation).astype(np.float32)
     across, down = across * _RELIEF_GAIN, down * _RELIEF_GAIN
     length = np.sqrt(1.0 + across * across + down * down)
     lambert = (z - (x * across + y * down)) / length
-    half = np.array([x, y, z]) + rotation[2]
-    half = half / np.linalg.norm(half)
-    gloss = np.maximum(0.0, (half[2] - (half[0] * across + half[1] * down)) / length) ** 24
-    return np.maximum(0.0, 0.18 + 0.82 * lambert).astype(np.float32), gloss.astype(np.float32)
+    half = light.direction @ rotation + rotation[2]
+    half = (half / np.linalg.norm(half)).astype(np.float32)
+    gloss = np.maximum(0.0, (half[2] - (half[0] * across + half[1] * down)) / length)
+    for _ in range(4):
+        gloss *= gloss
+    return np.maximum(0.0, 0.18 + 0.82 * lambert), gloss
 
 
 @lru_cache(maxsize=1)
@@ -89,7 +91,7 @@ def _response(light: Light) -> np.ndarray:
 
 
 def _illumination(who: Identity, capture: Capture, height: np.ndarray, rotation: np.ndarray) -> np.ndarray:
-    """Factor on red, green and blue, and gloss, over the face plane: (80, 80, 4) float32."""
+    """Factor on red, green and blue, and gloss, over the face plane: (68, 68, 4) float32."""
     light = capture.light
     lambert, gloss = shade(height, rotation, light)
     tones = features.complexion(who, capture.scene.makeup)
