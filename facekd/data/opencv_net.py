@@ -11,7 +11,6 @@ import numpy as np
 
 from facekd.errors import InputError
 
-
 _LOGGING = getattr(cv2.utils, "logging", cv2)  # OpenCV 5 moved these functions; 4 has them at the top
 _SILENT = 0
 

@@ -13,7 +13,7 @@ from facekd.data.identities import IdentitySource
 from facekd.engine.objective import Objective
 from facekd.engine.plan import Plan, needs_class_means
 from facekd.engine.session import Session
-from facekd.engine.teacher import Classifier, class_means, inherit_classifier, stored_classifier
+from facekd.engine.teacher import Classifier, class_means, embed_views, inherit_classifier, stored_classifier
 from facekd.errors import DeviceError
 from facekd.models.backbone import build_backbone
 from facekd.models.embedder import Embedder
@@ -21,7 +21,7 @@ from facekd.models.preprocessing import Preprocessing
 from facekd.models.weights import load_weights, read_state
 from facekd.recipe import Recipe
 from facekd.recipe.loss_options import uses_teacher_classifier
-from facekd.recipe.schema import Optimizer, Student
+from facekd.recipe.schema import Optimizer, Student, Teacher
 
 
 def resolve_device(name: str) -> torch.device:
@@ -66,7 +66,7 @@ def make_optimizer(section: Optimizer, student: nn.Module, objective: Objective)
     """
     named = [(f"student.{name}", p) for name, p in student.named_parameters() if p.requires_grad]
     named += [(f"objective.{name}", p) for name, p in objective.named_parameters() if p.requires_grad]
-    kept = {name for name, p in named if p.ndim <= 1 or name.startswith("objective.variance_head")}
+    kept = {name for name, p in named if p.ndim <= 1 or name.startswith("objective.variance")}
     groups = [
         {"params": [p for name, p in named if name not in kept], "weight_decay": section.weight_decay},
         {"params": [p for name, p in named if name in kept], "weight_decay": 0.0},
@@ -96,8 +96,8 @@ def make_session(
         FacekdError: A part that cannot be built, or does not fit another.
     """
     classifier = None
-    if teacher is not None and any(uses_teacher_classifier(loss) for loss in recipe.losses):
-        classifier = _classifier(recipe, source, teacher, cached)
+    if teacher is not None and recipe.teacher and any(uses_teacher_classifier(loss) for loss in recipe.losses):
+        classifier = _classifier(recipe, recipe.teacher, source, teacher, cached)
     student = make_student(recipe.student, recipe.train.seed).to(place)
     if recipe.train.channels_last:
         student = student.to(memory_format=torch.channels_last)
@@ -125,10 +125,11 @@ def make_session(
     )
 
 
-def _classifier(recipe: Recipe, source: IdentitySource, teacher: Embedder, cached: np.ndarray | None) -> Classifier:
-    stored = None
-    if not needs_class_means(recipe):
-        stored = stored_classifier(Path(recipe.teacher.weights), source)
+def _classifier(
+    recipe: Recipe, section: Teacher, source: IdentitySource, teacher: Embedder, cached: np.ndarray | None
+) -> Classifier:
+    stored = None if needs_class_means(recipe) else stored_classifier(Path(section.weights), source)
     if stored is None:
-        stored = class_means(cached, source.labels, len(source.names)), "class means of the teacher's embeddings"
+        rows = embed_views(teacher, source, np.arange(len(source))) if cached is None else cached
+        stored = class_means(rows, source.labels, len(source.names)), "class means of the teacher's embeddings"
     return inherit_classifier(*stored, teacher, source, cached)

@@ -58,6 +58,51 @@ def uses_teacher_embeddings(losses: Sequence[Loss]) -> bool:
     return any("teacher" in loss_inputs(loss.name) for loss in losses)
 
 
+class Variance(nn.Module):
+    """The log variance that PAD weighs by: constant during warm-up, then the head's answer.
+
+    One constant variance makes the term a rescaled L2, so its weight means the same before and after the switch, at
+    which the head is set to the residual of each dimension that the warm-up measured.
+
+    Args:
+        options: The recipe's PAD term.
+        embedding_size: Width of the embeddings.
+        steps_per_epoch: To turn the warm-up into steps.
+    """
+
+    residual: Tensor
+
+    def __init__(self, options: Pad, embedding_size: int, steps_per_epoch: int) -> None:
+        super().__init__()
+        self.head = VarianceHead(embedding_size, 1 if options.variance == "scalar" else embedding_size)
+        self.start = round(options.warmup_epochs * steps_per_epoch)
+        self.detached = options.detach_variance
+        self.register_buffer("residual", torch.zeros(embedding_size))
+
+    def forward(self, student: Tensor, teacher: Tensor, step: int) -> Tensor:
+        """Log sigma squared of the teacher about the student, ``(batch, 1)`` or ``(batch, dim)``.
+
+        Args:
+            student: Raw student embeddings, ``(batch, dim)``.
+            teacher: Raw teacher embeddings, ``(batch, dim)``.
+            step: 0-based step.
+        """
+        if step < self.start or step == 0:
+            self._measure(student.detach(), teacher, first=step == 0)
+        if step < self.start:
+            return self.residual.mean().log().expand(len(student), 1)
+        if step == self.start:
+            self.head.initialise(self.residual)
+        answer: Tensor = self.head(student.detach() if self.detached else student)
+        return answer
+
+    @torch.no_grad()
+    def _measure(self, student: Tensor, teacher: Tensor, first: bool) -> None:
+        apart = functional.normalize(teacher.float()) - functional.normalize(student.float())
+        now = apart.square().mean(0)
+        self.residual.copy_(now if first else self.residual * RESIDUAL_MEMORY + now * (1 - RESIDUAL_MEMORY))
+
+
 class Objective(nn.Module):
     """The weighted terms of a recipe, and the modules they train or hold beside the student.
 
@@ -87,8 +132,7 @@ class Objective(nn.Module):
         self.losses = tuple(losses)
         self.own: MarginClassifier | None = None
         self.inherited: FrozenClassifier | None = None
-        self.variance_head: VarianceHead | None = None
-        self.variance_start = 0
+        self.variance: Variance | None = None
         margin = next((loss for loss in self.losses if isinstance(loss, MarginSoftmax)), None)
         if margin is not None and margin.class_weights == "own":
             self.own = MarginClassifier(classes, embedding_size)
@@ -96,11 +140,7 @@ class Objective(nn.Module):
             self.inherited = FrozenClassifier(teacher_class_weights)
         pad = next((loss for loss in self.losses if isinstance(loss, Pad)), None)
         if pad is not None:
-            width = 1 if pad.variance == "scalar" else embedding_size
-            self.variance_head = VarianceHead(embedding_size, width)
-            self.variance_start = round(pad.warmup_epochs * steps_per_epoch)
-            self.register_buffer("residual", torch.zeros(embedding_size))
-        self.detach_variance = pad is not None and pad.detach_variance
+            self.variance = Variance(pad, embedding_size, steps_per_epoch)
         self._check(embedding_size)
 
     def _check(self, embedding_size: int) -> None:
@@ -134,28 +174,12 @@ class Objective(nn.Module):
         """
         inherited = None if self.inherited is None else self.inherited.class_weights
         own = inherited if self.own is None else self.own.class_weights
-        variance = None if self.variance_head is None else self._log_variance(student, teacher, step)
+        variance = None
+        if self.variance is not None and teacher is not None:
+            variance = self.variance(student, teacher, step)
         outputs = StepOutputs(student, teacher, labels, own, inherited, variance)
-        terms = {}
+        terms: dict[str, Tensor] = {}
         for loss in self.losses:
             inputs = [getattr(outputs, name) for name in loss_inputs(loss.name)]
             terms[loss.name] = loss.weight * LOSSES[loss.name](*inputs, **loss.loss_options())
         return terms
-
-    def _log_variance(self, student: Tensor, teacher: Tensor | None, step: int) -> Tensor:
-        """The variance head's answer, or during warm-up the logarithm of the running mean squared residual.
-
-        One constant variance makes the term a rescaled L2, so its weight means the same before and after the switch,
-        at which the head is set to the residual of each dimension that the warm-up measured.
-        """
-        head, residual = self.variance_head, self.residual
-        if step < self.variance_start or (step == 0 and self.variance_start == 0):
-            with torch.no_grad():
-                apart = functional.normalize(teacher.float()) - functional.normalize(student.detach().float())
-                now = apart.square().mean(0)
-                residual.copy_(now if step == 0 else residual * RESIDUAL_MEMORY + now * (1 - RESIDUAL_MEMORY))
-        if step < self.variance_start:
-            return residual.mean().log().expand(len(student), 1)
-        if step == self.variance_start:
-            head.initialise(residual)
-        return head(student.detach() if self.detach_variance else student)

@@ -21,7 +21,7 @@ PACKAGES = ("torch", "timm", "numpy", "opencv-python", "onnx", "onnxruntime", "s
 
 def environment(device: torch.device) -> dict[str, Any]:
     """Versions, machine and threads: the conditions under which a run can be repeated bit for bit."""
-    versions = {}
+    versions: dict[str, str | None] = {}
     for package in PACKAGES:
         try:
             versions[package] = version(package)

@@ -35,3 +35,8 @@ def open_source(data: Data) -> IdentitySource:
 def augment_settings(section: Augment) -> AugmentSettings:
     """The augmentation a recipe section describes."""
     return AugmentSettings(**section.model_dump())
+
+
+def source_warnings(source: IdentitySource) -> list[str]:
+    """What a user should know of training images that are used all the same."""
+    return source.warnings if isinstance(source, ImageFolder | ImageList) else []

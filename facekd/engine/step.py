@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,8 +14,11 @@ from facekd.engine.schedule import learning_rate_factor
 from facekd.engine.session import Session
 from facekd.errors import NonFiniteError
 
+Network = Callable[[Tensor], Tensor]
+"""The student as a function: the module itself, or its compiled form."""
 
-def take_step(session: Session, network: nn.Module, batch: Batch) -> dict[str, Any]:
+
+def take_step(session: Session, network: Network, batch: Batch) -> dict[str, Any]:
     """One update.
 
     Args:
@@ -130,5 +134,5 @@ def update_average(average: nn.Module, student: nn.Module, decay: float, step: i
     share = 1 - min(decay, (1 + step) / (10 + step))
     for old, new in zip(average.parameters(), student.parameters(), strict=True):
         old.lerp_(new, share)
-    for old, new in zip(average.buffers(), student.buffers(), strict=True):
-        old.copy_(new)
+    for held, now in zip(average.buffers(), student.buffers(), strict=True):
+        held.copy_(now)

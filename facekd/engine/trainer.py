@@ -21,8 +21,8 @@ from facekd.engine.run_folder import RunFolder
 from facekd.engine.selection import evaluate_student, figure_of_merit, open_sets
 from facekd.engine.session import Session, provenance
 from facekd.engine.signals import Poll, interruptible
-from facekd.engine.sources import augment_settings, open_source
-from facekd.engine.step import take_step
+from facekd.engine.sources import augment_settings, open_source, source_warnings
+from facekd.engine.step import Network, take_step
 from facekd.engine.teacher import teacher_cache
 from facekd.errors import DataError, Interrupted, UsageError
 from facekd.files import disk_errors, locked
@@ -148,7 +148,7 @@ class _Run:
             }
             share = f"{found.agreement:.1%} of {found.checked} images nearest to their own class"
             self.tell(f"inherited classifier: {found.source}; {share}")
-        for told in [session.source.warnings, *(opened.warnings for opened in self.sets)]:
+        for told in [source_warnings(session.source), *(opened.warnings for opened in self.sets)]:
             for warning in told:
                 self.tell(f"warning: {warning}")
         self.folder.record_environment(session.device, facts)
@@ -170,7 +170,7 @@ def _resume(run: _Run) -> None:
 def _loop(run: _Run) -> None:
     session, folder = run.session, run.folder
     recipe, plan = session.recipe, session.plan
-    network = torch.compile(session.student) if recipe.train.compile else session.student
+    network: Network = torch.compile(session.student) if recipe.train.compile else session.student
     save_every = checkpoint_steps(plan, recipe.train.checkpoint_every)
     since, counted = time.perf_counter(), 0
     try:

@@ -32,7 +32,10 @@ def test_round_trip(tmp_path: Path) -> None:
 def test_keeps_the_newest_two(tmp_path: Path) -> None:
     for step in (1, 2, 3):
         save_checkpoint(tmp_path, _checkpoint(step))
-    assert [p.name for p in sorted(tmp_path.glob("step-*"))] == ["step-000000002.safetensors", "step-000000003.safetensors"]
+    assert [p.name for p in sorted(tmp_path.glob("step-*"))] == [
+        "step-000000002.safetensors",
+        "step-000000003.safetensors",
+    ]
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "swap", "empty"])

@@ -70,7 +70,7 @@ def test_pad__warm_up_trains_the_student_along_l2_and_leaves_the_head_alone(batc
     objective = _objective(Pad(name="pad", warmup_epochs=1.0))
     student.requires_grad_()
     objective(student, teacher, labels, 0)["pad"].backward()
-    assert all(p.grad is None for p in objective.variance_head.parameters())
+    assert all(p.grad is None for p in objective.variance.head.parameters())
     (plain,) = torch.autograd.grad(l2(student, teacher), student)
     cosine = functional.cosine_similarity(student.grad.flatten(), plain.flatten(), dim=0)
     assert float(cosine) == pytest.approx(1, abs=1e-5)
@@ -82,14 +82,12 @@ def test_pad__at_the_switch_the_head_answers_the_measured_residual(batch) -> Non
     for step in range(2):
         objective(student, teacher, labels, step)
     measured = (functional.normalize(teacher) - functional.normalize(student)).square().mean(0)
-    torch.testing.assert_close(objective.residual, measured)
+    torch.testing.assert_close(objective.variance.residual, measured)
     value = objective(student, teacher, labels, 2)["pad"]
     assert math.isfinite(float(value.detach()))
-    torch.testing.assert_close(
-        objective.variance_head(student).mean(0).detach(), measured.log(), atol=0.2, rtol=0.05
-    )
+    torch.testing.assert_close(objective.variance.head(student).mean(0).detach(), measured.log(), atol=0.2, rtol=0.05)
     value.backward()
-    assert any(p.grad is not None for p in objective.variance_head.parameters())
+    assert any(p.grad is not None for p in objective.variance.head.parameters())
 
 
 @pytest.mark.parametrize("detach", [True, False])
@@ -97,10 +95,10 @@ def test_pad__detached_head_gives_the_student_no_gradient_through_the_variance(b
     student, teacher, labels = batch
     objective = _objective(Pad(name="pad", warmup_epochs=0.0, detach_variance=detach)).eval()
     objective(student, teacher, labels, 0)
-    for p in objective.variance_head.parameters():
+    for p in objective.variance.head.parameters():
         torch.nn.init.normal_(p)
     student.requires_grad_()
     objective(student, teacher, labels, 1)["pad"].backward()
-    constant = objective.variance_head(student).detach()
+    constant = objective.variance.head(student).detach()
     (alone,) = torch.autograd.grad(pad(student, teacher, constant), student)
     assert torch.allclose(student.grad, alone, atol=1e-7) == detach

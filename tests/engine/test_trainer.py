@@ -298,7 +298,11 @@ def test_signal__saves_and_exits_with_the_field_s_code(make_recipe, tmp_path: Pa
     command = [sys.executable, "-m", "facekd_cli", "train", str(tmp_path / "recipe.yaml")]
     command += ["--set", "train.epochs=2000", "--set", "train.workers=2", "--out", str(out), "--device", "cpu"]
     process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     deadline = time.monotonic() + 120
     while not (out / "metrics.jsonl").exists() and time.monotonic() < deadline and process.poll() is None:
