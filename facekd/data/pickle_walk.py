@@ -19,6 +19,8 @@ OPCODE_CHARGE = 64
 BASE_BUDGET = 32 * 2**20
 _FIX = "only pickles of encoded images and booleans are read"
 _OPCODE_NAMES = {ord(op.code): op.name for op in pickletools.opcodes}
+
+
 @dataclass
 class _Walker:
     data: bytes

@@ -70,7 +70,7 @@ def test_digest_notices_added_renamed_and_resized_files(faces):
 
 def test_list_accepts_bom_crlf_tabs_quotes_blank_lines_and_more_columns(faces):
     plain = ImageList(write_list(faces, "path,identity\nann/0.png,ann\nbob/0.png,bob\n"))
-    body = b"\xef\xbb\xbfidentity\tage\tpath\r\nann\t3\t\"ann/0.png\"\r\nbob\t4\t./bob//0.png\r\n\r\n"
+    body = b'\xef\xbb\xbfidentity\tage\tpath\r\nann\t3\t"ann/0.png"\r\nbob\t4\t./bob//0.png\r\n\r\n'
     other = ImageList(write_list(faces, body))
     assert other.digest == plain.digest and other.labels.tolist() == [0, 1]
 

@@ -51,8 +51,10 @@ def test_step_data__same_bits_for_0_and_2_workers_and_for_a_later_start() -> Non
 
 
 def test_step_data__the_augmentation_changes_with_the_epoch() -> None:
-    by_epoch = [{int(i): image for b in part for i, image in zip(b.indices, b.images, strict=True)}
-                for part in (_batches(Noise(), 0)[:3], _batches(Noise(), 0)[3:])]
+    by_epoch = [
+        {int(i): image for b in part for i, image in zip(b.indices, b.images, strict=True)}
+        for part in (_batches(Noise(), 0)[:3], _batches(Noise(), 0)[3:])
+    ]
     assert any(not torch.equal(by_epoch[0][i], by_epoch[1][i]) for i in by_epoch[0])
 
 
