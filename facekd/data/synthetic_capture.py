@@ -171,25 +171,24 @@ def _light(normal: list[float], dice: list[float], n: Nuisance) -> Light:
     )
 
 
-def _scene(rng: np.random.Generator, dice: list[float], who: Identity, n: Nuisance) -> Scene:
-    occluder = OCCLUDERS[1 + int(dice[1] * (len(OCCLUDERS) - 1))] if dice[0] < n.occluder_odds else "none"
-    level, hue = 0.15 + 0.7 * rng.random(), 0.12 * rng.standard_normal(3)
-    pattern = rng.standard_normal((5, 5, 4))
-    background = 255.0 * np.clip(level + hue + 0.16 * pattern[..., :1] + 0.09 * pattern[..., 1:], 0.02, 0.98)
-    style, beard, dye, colour = rng.random(4).tolist()
+def _scene(normal: np.ndarray, dice: np.ndarray, who: Identity, n: Nuisance) -> Scene:
+    """Of 111 normal and 24 uniform numbers."""
+    covered, cover, spectacles, makeup, level, style, beard, dye, colour = dice[:9].tolist()
+    occluder = OCCLUDERS[1 + int(cover * (len(OCCLUDERS) - 1))] if covered < n.occluder_odds else "none"
+    pattern = normal[11:].reshape(5, 5, 4)
+    background = 0.15 + 0.7 * level + 0.12 * normal[8:11] + 0.16 * pattern[..., :1] + 0.09 * pattern[..., 1:]
+    restyled = HAIR_STYLES[int(style / n.restyle_odds * len(HAIR_STYLES))] if style < n.restyle_odds else None
     return Scene(
-        background=background.astype(np.float32),
-        cloth=20 + 215 * rng.random(3),
-        hair_style=HAIR_STYLES[int(style / n.restyle_odds * len(HAIR_STYLES))]
-        if style < n.restyle_odds
-        else who.hair_style,
+        background=255 * np.minimum(np.maximum(background, 0.02), 0.98).astype(np.float32),
+        cloth=20 + 215 * dice[9:12],
+        hair_style=restyled or who.hair_style,
         hair_rgb=ramp(HAIR_RAMP, colour) if dye < n.dye_odds else who.hair_rgb,
         beard="none" if beard < n.shave_odds else who.beard,
-        glasses=dice[2] < who.glasses_odds and occluder != "sunglasses",
+        glasses=spectacles < who.glasses_odds and occluder != "sunglasses",
         occluder=occluder,
-        dice=rng.random(12),
-        hair_change=rng.standard_normal(8),
-        makeup=max(0.0, dice[3] - 0.6) if who.beard == "none" else 0.0,
+        dice=dice[12:],
+        hair_change=normal[:8],
+        makeup=max(0.0, makeup - 0.6) if who.beard == "none" else 0.0,
     )
 
 
@@ -225,11 +224,12 @@ def draw_capture(who: Identity, seed: int, identity: int, sample: int) -> Captur
         True
     """
     rng = generator(2, seed, identity, sample)
-    normal, dice = rng.standard_normal(20).tolist(), rng.random(24).tolist()
+    normals, dices = rng.standard_normal(130), rng.random(38)
+    normal, dice = normals[:19].tolist(), dices[:14].tolist()
     return Capture(
         pose=_pose(normal[:6], NUISANCE),
         expression=_expression(normal[6:12], dice[:3], NUISANCE),
         light=_light(normal[12:19], dice[3:6], NUISANCE),
-        scene=_scene(rng, dice[6:10], who, NUISANCE),
-        sensor=_sensor(dice[10:], NUISANCE),
+        scene=_scene(normals[19:], dices[14:], who, NUISANCE),
+        sensor=_sensor(dice[6:14], NUISANCE),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import cv2
@@ -33,7 +34,7 @@ def degrade(image: np.ndarray, sensor: Sensor) -> np.ndarray:
     Noise grows a little with brightness, as shot noise does; ``sensor.noise`` is its deviation at mid grey.
 
     Args:
-        image: RGB (H, W, 3) float32 on 0..255, sides at most 256.
+        image: RGB (H, W, 3) float32, black 0 and white 255, sides at most 256.
         sensor: Strengths; ``blur`` 0, ``resolution`` H and ``noise`` 0 leave the pixels to the JPEG alone.
 
     Returns:
@@ -46,15 +47,14 @@ def degrade(image: np.ndarray, sensor: Sensor) -> np.ndarray:
         ((112, 112, 3), 90, 90)
     """
     height, width = image.shape[:2]
-    pixels = cv2.convertScaleAbs(np.maximum(image, 0.0))
     if sensor.blur > 0.15:
-        pixels = cv2.GaussianBlur(pixels, (0, 0), sensor.blur)
+        side = 2 * math.ceil(3.0 * sensor.blur) + 1
+        image = cv2.GaussianBlur(image, (side, side), sensor.blur)
     if sensor.resolution < height:
         small = (max(1, round(width * sensor.resolution / height)), max(1, round(sensor.resolution)))
-        pixels = cv2.resize(pixels, small, interpolation=cv2.INTER_AREA)
-        pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)
-    if sensor.noise > 0:
-        gain = pixels * np.float32(0.3 / 128 * sensor.noise) + np.float32(0.7 * sensor.noise)
-        noisy = pixels + gain * _noise(height, width, sensor.dice)
-        pixels = cv2.convertScaleAbs(np.maximum(noisy, 0.0))
+        image = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+    grain = image * np.float32(0.3 / 128 * sensor.noise) + np.float32(0.7 * sensor.noise)
+    grain *= _noise(height, width, sensor.dice)
+    pixels = cv2.add(image, grain, dtype=cv2.CV_8U)
     return decode(encode_jpeg(pixels, sensor.jpeg), "synthetic face")

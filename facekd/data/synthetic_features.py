@@ -119,7 +119,8 @@ def draw_eyes(canvas: Canvas, who: Identity, look: Expression, makeup: float) ->
         _irises(canvas, who, look.gaze, (upper, lower))
         glint = pair(np.full(1, eyes.spacing), np.full(1, eyes.y + look.gaze[1] - 1.8))
         canvas.fill(glint + (1.8 * look.gaze[0] + 1.2, 0.0) + 0.8 * CIRCLE[::3], np.full(3, 240.0))
-    canvas.stroke(lids[0], lash, 0.8 + min(1.0, lift) * (0.8 * eyes.lashes + 1.2 * makeup), "eye")
+    weight = 0.6 + min(1.0, lift) * (0.9 * eyes.lashes + 1.2 * makeup)
+    canvas.fill(np.concatenate([lids[0], lids[0][:, ::-1] - (0.0, weight)], axis=1), lash, "eye")
     canvas.stroke(lids[1], mix(skin, lash, 0.45), 0.8)
     fold = base - (eyes.opening * max(lift, 0.6) + eyes.crease) * _FOLD_BOW - 0.3
     canvas.stroke(pair(out, fold)[:, 1:-1], mix(skin, _DARK, 0.38), 0.8)

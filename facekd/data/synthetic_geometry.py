@@ -28,7 +28,7 @@ RELIEF = 68
 
 _STEP = SPAN / RELIEF
 _GRID = ORIGIN + _STEP * (np.arange(RELIEF, dtype=np.float32) + 0.5)
-_COARSE = 56
+_COARSE = 44
 
 
 def relief_grid() -> np.ndarray:

@@ -76,9 +76,11 @@ def draw_front_hair(canvas: Canvas, who: Identity, scene: Scene) -> None:
     if style == "buzz":
         return
     middle = edge[5:-5]
-    for k, (rise, gain) in enumerate(((2.4, 1.1), (5.4, 0.88), (9.0, 1.14), (13.0, 0.9))):
-        wave = 0.9 * np.sin(np.arange(len(middle)) * (0.6 + 0.6 * who.hair.volume) + 2.0 * k + change[5])
-        canvas.stroke(middle - np.array((0.6 * wave, rise + wave)).T, gain * who.hair_rgb + 5.0 * (gain > 1), 1.0)
+    phase = np.arange(len(middle)) * (0.6 + 0.6 * who.hair.volume) + change[5]
+    for gain, rises in ((0.88, (5.4, 13.0)), (1.12, (2.4, 9.0))):
+        wave = 0.9 * np.sin(phase + np.array(rises)[:, None])
+        strands = middle - np.stack([0.6 * wave, wave + np.array(rises)[:, None]], axis=2)
+        canvas.stroke(strands, gain * who.hair_rgb + 5.0 * (gain > 1), 1.0)
 
 
 def draw_beard(canvas: Canvas, who: Identity, look: Expression) -> None:

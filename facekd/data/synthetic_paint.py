@@ -9,7 +9,7 @@ import numpy as np
 
 from facekd.data.synthetic_geometry import ORIGIN, SPAN
 
-CANVAS = 170
+CANVAS = 136
 """Side of the canvas in pixels, which covers the face plane of `synthetic_geometry`."""
 
 PARSING = ("background", "skin", "brow", "eye", "nose", "mouth", "hair", "beard", "ear", "neck", "cloth", "glasses",

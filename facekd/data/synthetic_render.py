@@ -111,7 +111,8 @@ def photograph(who: Identity, capture: Capture) -> tuple[np.ndarray, np.ndarray,
         capture: The circumstances; its sensor is left out.
 
     Returns:
-        RGB (112, 112, 3) float32 (may leave 0..255), landmarks (5, 2) float32, classes (112, 112) uint8.
+        RGB (112, 112, 3) float32 with black 0 and white 255 but not cut there, landmarks (5, 2) float32, and classes
+        (112, 112) uint8.
     """
     look, light, scene = capture.expression, capture.light, capture.scene
     who = replace(who, hair_style=scene.hair_style, hair_rgb=scene.hair_rgb, beard=scene.beard)
