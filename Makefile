@@ -18,13 +18,7 @@ $(STAMP): setup.cfg pyproject.toml
 	touch $@
 
 demo: $(STAMP) ## Teacher, student alone, distilled student, one table, one ONNX file: on drawn faces, under 6 minutes.
-	$(BIN)/facekd train quickstart/teacher --out $(DEMO)/teacher --overwrite
-	$(BIN)/facekd train quickstart/student --out $(DEMO)/alone --overwrite
-	$(BIN)/facekd train quickstart/proxylesskd_pad --set teacher.weights=$(DEMO)/teacher --out $(DEMO)/distilled --overwrite
-	rm -rf $(DEMO)/unseen
-	$(BIN)/facekd data synth $(DEMO)/unseen --identities 200 --samples 8 --first-identity 1000000
-	$(BIN)/facekd eval $(DEMO)/teacher $(DEMO)/alone $(DEMO)/distilled --on $(DEMO)/unseen --fpr 1e-2 --fpr 1e-3
-	$(BIN)/facekd export $(DEMO)/distilled -o $(DEMO)/student.onnx --force
+	$(BIN)/python -m benchmarks.demo --out $(DEMO)
 
 test: $(STAMP) ## Everything the README promises.
 	$(BIN)/pytest

@@ -39,8 +39,7 @@ def take_step(session: Session, network: Network, batch: Batch) -> dict[str, Any
     )
     for group in session.optimizer.param_groups:
         group["lr"] = recipe.optimizer.learning_rate * factor
-    session.student.train()
-    session.objective.train()
+    _set_modes(session)
     teacher = teacher_embeddings(session, batch.images, batch.indices, batch.flipped)
     pixels = session.preprocessing.apply(batch.images)
     if recipe.train.channels_last:
@@ -65,6 +64,23 @@ def take_step(session: Session, network: Network, batch: Batch) -> dict[str, Any
         "learning_rate": recipe.optimizer.learning_rate * factor,
         "gradient_norm": norm,
     }
+
+
+def _set_modes(session: Session) -> None:
+    """Training mode; BatchNorm in evaluation mode during the last epochs where the recipe says so.
+
+    In a batch of n a value cannot lie further than sqrt(n) deviations from the batch's own mean, however rare what
+    it stands for; with running statistics it can, and embeddings of rare images then share one long direction. The
+    last epochs let the student learn under the statistics it will be used with.
+    """
+    session.student.train()
+    session.objective.train()
+    plan = session.plan
+    frozen = round(session.recipe.train.freeze_norm_epochs * plan.steps_per_epoch)
+    if session.step >= plan.total_steps - frozen:
+        for module in session.student.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
 
 
 def _uses_bf16(session: Session) -> bool:

@@ -153,6 +153,9 @@ class Train(Section):
     ema: float | None = Field(
         default=None, gt=0, lt=1, description="decay of the averaged weights; null: none are kept"
     )
+    freeze_norm_epochs: Epochs = Field(
+        default=0.0, description="last epochs in which the student's BatchNorm uses its running statistics"
+    )
     checkpoint_every: float = Field(default=1.0, gt=0, le=100_000, description="epochs")
     log_every: int = Field(default=20, ge=1, le=1_000_000, description="steps")
     max_steps: int | None = Field(default=None, ge=1, description="stop early, after this many steps")
@@ -222,7 +225,10 @@ def _teacher_and_losses(teacher: Teacher | None, losses: tuple[Loss, ...]) -> It
         yield Problem(("teacher",), "no loss uses the teacher", "write teacher: null, or add a loss such as l2")
 
 
-def _warm_up(schedule: Schedule, train: Train) -> Iterable[Problem]:
+def _within_the_run(schedule: Schedule, train: Train) -> Iterable[Problem]:
+    if train.freeze_norm_epochs > train.epochs:
+        what = f"{train.freeze_norm_epochs:g} epochs of frozen statistics in a run of {train.epochs}"
+        yield Problem(("train", "freeze_norm_epochs"), what, "write less than train.epochs")
     if schedule.warmup_epochs > train.epochs:
         what = f"{schedule.warmup_epochs:g} epochs of warm-up in a run of {train.epochs}"
         yield Problem(("schedule", "warmup_epochs"), what, "write less than train.epochs")
@@ -246,7 +252,7 @@ Rule = Callable[..., Iterable[Problem]]
 
 RULES: tuple[tuple[tuple[str, ...], Rule], ...] = (
     (("teacher", "losses"), _teacher_and_losses),
-    (("schedule", "train"), _warm_up),
+    (("schedule", "train"), _within_the_run),
     (("data", "evaluate"), _unseen_identities),
 )
 """Checks between sections: the sections a rule reads, and the rule."""

@@ -142,6 +142,14 @@ def test_resume__with_average_and_adamw(make_recipe, tmp_path: Path) -> None:
     assert torch.equal(saved["student.linear.weight"], saved["checkpoint.average.linear.weight"])
 
 
+def test_frozen_norm__keeps_the_running_statistics_of_the_last_epochs(make_recipe, tmp_path: Path) -> None:
+    train(make_recipe(("train.max_steps=8", "schedule.name=constant")), tmp_path / "short", device="cpu")
+    train(make_recipe(("schedule.name=constant", "train.freeze_norm_epochs=1")), tmp_path / "long", device="cpu")
+    short, long = bits(tmp_path / "short"), bits(tmp_path / "long")
+    assert torch.equal(short["student.bn.running_mean"], long["student.bn.running_mean"])
+    assert not torch.equal(short["student.linear.weight"], long["student.linear.weight"])
+
+
 def test_inherited_classifier__is_bit_identical_after_training_with_decay_and_momentum(
     distil, teacher: Path, tmp_path: Path
 ) -> None:

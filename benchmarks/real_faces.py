@@ -1,0 +1,119 @@
+"""What distillation buys on real faces: teacher, student alone, l2, ProxylessKD + PAD; same steps, several seeds.
+
+FOLDER holds the teacher ``models/edgeface_xs_raw_rgb.onnx``, the images ``lfw112/`` and the lists ``lfw_train.csv``
+(training identities), ``lfw_test.csv`` and ``lfw_pairs_test.txt`` (identities never trained on). Every run is one
+``facekd train`` command; finished runs are left alone and a broken one goes on, so the study can be stopped at will.
+
+    python -m benchmarks.real_faces FOLDER --runs runs/real
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from facekd.engine.run_folder import environment
+from facekd.files import write_json
+from facekd.models.embedder import load_embedder
+
+TEACHER = ("--color", "rgb", "--normalize", "none")
+RECIPES = {
+    "student alone": "baseline/resnet_tiny_faces112",
+    "l2": "l2/edgeface_xs_resnet_tiny",
+    "ProxylessKD + PAD": "proxylesskd_pad/edgeface_xs_resnet_tiny",
+}
+RESULT = Path(__file__).parent / "results" / "real_faces.json"
+
+
+def facekd(*arguments: str) -> None:
+    """Run one command of the command line, which must succeed."""
+    print("facekd", *arguments, flush=True)
+    subprocess.run([sys.executable, "-m", "facekd_cli", *arguments], check=True)
+
+
+def train(recipe: str, folder: Path, seed: int, out: Path, changes: list[str]) -> None:
+    """Train one student to its end, from wherever an earlier attempt left it."""
+    if (out / "student.safetensors").exists():
+        return
+    sets = [f"data.path={folder / 'lfw_train.csv'}", f"data.images={folder / 'lfw112'}", f"train.seed={seed}"]
+    if not recipe.startswith("baseline/"):
+        sets.append(f"teacher.weights={folder / 'models' / 'edgeface_xs_raw_rgb.onnx'}")
+    options = [word for change in [*sets, *changes] for word in ("--set", change)]
+    resume = ["--resume"] if (out / "recipe.yaml").exists() else []
+    facekd("train", recipe, "--out", str(out), *options, *resume)
+
+
+def evaluate(models: list[Path], folder: Path, out: Path, options: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+    """Figures of models on the two sets of unseen identities; kept in ``out`` and not measured twice."""
+    if not out.exists():
+        sets = [word for name in ("lfw_test.csv", "lfw_pairs_test.txt") for word in ("--on", str(folder / name))]
+        fprs = [word for fpr in ("1e-2", "1e-3", "1e-4") for word in ("--fpr", fpr)]
+        images = ("--images", str(folder / "lfw112"))
+        facekd("eval", *map(str, models), *sets, *images, *fprs, *options, "--json", str(out))
+    return json.loads(out.read_text())["results"]
+
+
+def row(result: dict[str, Any], method: str, seed: int | None, size: dict[str, Any]) -> dict[str, Any]:
+    """One line of the table: what was measured, of what, and how large it is."""
+    figures = ("set", "protocol", "pairs", "genuine", "impostor", "accuracy", "auc", "eer", "tpr_at_fpr", "refused")
+    return {"method": method, "seed": seed, **size, **{name: result[name] for name in figures}}
+
+
+def run_size(run: Path) -> dict[str, Any]:
+    """Parameters, cost and length of a finished run, and its training speed, from what it recorded."""
+    record = json.loads((run / "environment.json").read_text())
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    seconds = sum(line["seconds"] for line in lines if "seconds" in line)
+    plan = record["plan"]
+    return {
+        "parameters": plan["student_parameters"],
+        "macs": plan["student_macs"],
+        "steps": plan["total_steps"],
+        "epochs": plan["total_steps"] // plan["steps_per_epoch"],
+        "train_seconds": round(seconds),
+        "inherited_classifier": record.get("inherited_classifier"),
+    }
+
+
+def study(folder: Path, runs: Path, seeds: list[int], changes: list[str]) -> dict[str, Any]:
+    """Train and measure everything that is missing; returns the whole table."""
+    runs.mkdir(parents=True, exist_ok=True)
+    teacher = folder / "models" / "edgeface_xs_raw_rgb.onnx"
+    rows = []
+    for seed in seeds:
+        for method, recipe in RECIPES.items():
+            run = runs / f"{recipe.split('/')[0]}-{seed}"
+            train(recipe, folder, seed, run, changes)
+            results = evaluate([run], folder, runs / f"{run.name}.json")
+            rows += [row(result, method, seed, run_size(run)) for result in results]
+    results = evaluate([teacher], folder, runs / "teacher.json", TEACHER)
+    parameters = load_embedder(teacher, color="rgb", normalize="none").parameters
+    return {
+        "benchmark": "real_faces",
+        "command": "python -m benchmarks.real_faces FOLDER" + "".join(f" --set {change}" for change in changes),
+        **environment(torch.device("cpu")),
+        "seeds": seeds,
+        "recipes": RECIPES,
+        "teacher": [row(result, "teacher", None, {"parameters": parameters}) for result in results],
+        "rows": rows,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", type=Path, help="faces, lists and models")
+    parser.add_argument("--runs", type=Path, default=Path("runs/real"), help="where runs are kept")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--set", dest="changes", action="append", default=[], metavar="KEY=VALUE")
+    given = parser.parse_args()
+    write_json(RESULT, study(given.folder, given.runs, given.seeds, given.changes))
+
+
+if __name__ == "__main__":
+    main()
