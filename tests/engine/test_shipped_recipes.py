@@ -1,0 +1,66 @@
+"""Every shipped recipe is planned and trained two steps, unmodified but for sizes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from facekd.engine.trainer import plan_run, train
+from facekd.models.embedder import load_embedder
+from facekd.recipe import Recipe, load_recipe, required_keys
+
+ROOT = Path(__file__).resolve().parents[2] / "recipes"
+SHIPPED = sorted(ROOT.rglob("*.yaml"))
+SMALL = ("train.max_steps=2", "train.batch_size=6", "train.workers=0", "evaluate.sets=[]")
+DRAWN = ("data.synthetic.identities=6", "data.synthetic.samples=2")
+
+
+def smaller(path: Path, faces: Path, teachers: dict[int, Path]) -> Recipe:
+    """The recipe on a tiny data set, its required keys filled in."""
+    wanted = load_recipe(path, allow_required=True)
+    overrides = [*SMALL, *(DRAWN if wanted.data.source == "synthetic" else ())]
+    listing = faces.parent / "faces.csv"
+    rows = [f"{p.relative_to(faces).as_posix()},{p.parent.name}" for p in sorted(faces.rglob("*.png"))]
+    listing.write_text("\n".join(["path,identity", *rows]) + "\n")
+    fill = {
+        "data.path": listing if wanted.data.source == "list" else faces,
+        "data.images": faces,
+        "teacher.weights": teachers[wanted.student.embedding_size],
+    }
+    if wanted.teacher is not None and wanted.teacher.normalize == "none":
+        overrides += ["teacher.normalize=half"]
+    overrides += [f"{key}={fill[key]}" for key in required_keys(wanted)]
+    return load_recipe(path, overrides)
+
+
+@pytest.fixture(scope="module")
+def teachers(tmp_path_factory: pytest.TempPathFactory, faces: Path) -> dict[int, Path]:
+    """A teacher without a stored classifier for every embedding size a recipe uses."""
+    found = {}
+    for path in SHIPPED:
+        size = load_recipe(path, allow_required=True).student.embedding_size
+        if size not in found:
+            folder = tmp_path_factory.mktemp("teacher")
+            recipe = folder / "recipe.yaml"
+            recipe.write_text(
+                f"name: t\nstudent: {{backbone: resnet_tiny, embedding_size: {size}, input_size: 32, "
+                f"options: {{channels: '4,8', blocks: '1,1'}}}}\ndata: {{source: folder, path: '{faces}'}}\n"
+                "losses: [{name: margin_softmax}]\noptimizer: {learning_rate: 0.01}\n"
+                "train: {epochs: 1, batch_size: 6, max_steps: 1}\n"
+            )
+            train(load_recipe(recipe), folder / "run", device="cpu")
+            found[size] = folder / "run" / "student.safetensors"
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", SHIPPED, ids=[str(p.relative_to(ROOT).with_suffix("")) for p in SHIPPED])
+def test_shipped_recipe__plans_and_trains_two_steps(
+    path: Path, faces: Path, teachers: dict[int, Path], tmp_path: Path
+) -> None:
+    recipe = smaller(path, faces, teachers)
+    plan = plan_run(recipe, "cpu")
+    assert plan.total_steps == 2 and plan.student_macs > 0
+    train(recipe, tmp_path / "run", device="cpu")
+    assert load_embedder(tmp_path / "run").parameters == plan.student_parameters
