@@ -18,6 +18,7 @@ from facekd.data.samplers import StepBatches
 from facekd.errors import FacekdError
 
 MEMORY_LIMIT = 1 << 30  # bytes of decoded images worth keeping
+AUGMENT_STREAM = 2  # first word of the seed of an augmentation
 
 Sample = tuple[np.ndarray, int, int, int]  # pixels, label, index, flipped
 
@@ -99,7 +100,7 @@ class TrainingImages(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> Sample | FacekdError:
         """The sample, or the refusal to decode it: an exception loses its type on the way out of a worker."""
         epoch, index = key
-        generator = np.random.default_rng([self.seed, epoch, index])
+        generator = np.random.default_rng([AUGMENT_STREAM, self.seed, epoch, index])
         try:
             image, flipped = augment(self.images.read(index), generator, self.settings)
         except FacekdError as error:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+ORDER_STREAM = 1  # first word of the seed: keeps the draws of an order apart from those of an augmentation
+
 
 def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
     """The order in which epoch ``epoch`` visits ``count`` images.
@@ -14,7 +16,7 @@ def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
         >>> sorted(epoch_order(4, seed=0, epoch=1).tolist())
         [0, 1, 2, 3]
     """
-    return np.random.default_rng([seed, epoch]).permutation(count)
+    return np.random.default_rng([ORDER_STREAM, seed, epoch]).permutation(count)
 
 
 class StepBatches:
