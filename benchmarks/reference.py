@@ -1,0 +1,97 @@
+"""What the README shows of the code itself: recipes, losses, backbones, and the help of every command."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator
+from importlib.metadata import version
+
+import click
+import torch
+from click.testing import CliRunner
+from facekd_cli.main import cli
+from facekd_cli.shipped import shipped_recipes
+
+from benchmarks.tables import markdown_table
+from facekd.engine.objective import loss_inputs
+from facekd.losses import LOSSES
+from facekd.models.backbone import BACKBONES, build_backbone
+from facekd.models.macs import count_parameters
+from facekd.recipe import load_recipe, required_keys
+
+HELP_WIDTH = 100
+EMBEDDING = 512
+
+
+def recipes_table() -> str:
+    """Every shipped recipe, what it does and the keys it leaves to its user."""
+    rows = []
+    for name, path in shipped_recipes().items():
+        recipe = load_recipe(path, allow_required=True)
+        rows.append([f"`{name}`", recipe.description, ", ".join(f"`{key}`" for key in required_keys(recipe))])
+    return markdown_table(["recipe", "what it does", "needs `--set`"], rows)
+
+
+def losses_table() -> str:
+    """Every loss as its docstring describes it, with the step outputs it takes."""
+    rows = []
+    for name in LOSSES:
+        docstring = inspect.getdoc(LOSSES[name]) or ""
+        taken = ", ".join(f"`{given}`" for given in loss_inputs(name))
+        rows.append([f"`{name}`", docstring.splitlines()[0], taken, papers(docstring)])
+    return markdown_table(["loss", "what it computes", "takes", "paper"], rows)
+
+
+def papers(docstring: str) -> str:
+    """The sentences before the first section that cite an arXiv paper, each cut after its last number.
+
+    Example:
+        >>> papers('Match.\\n\\nDoe et al., "X", ICML 2020, arXiv 2001.00001, on\\ncosines. It is fast.')
+        'Doe et al., "X", ICML 2020, arXiv 2001.00001.'
+    """
+    prose = " ".join(re.split(r"^[A-Z]\w+:$", docstring, maxsplit=1, flags=re.MULTILINE)[0].split())
+    cited = [re.match(r".*arXiv \d{4}\.\d{4,5}", sentence) for sentence in re.split(r"(?<=\.) (?=[A-Z])", prose)]
+    return " ".join(f"{found[0]}." for found in cited if found).replace("``", "`")
+
+
+def backbones_table() -> str:
+    """Every registered backbone with its own options and its size."""
+    rows = []
+    for name in BACKBONES:
+        options = inspect.signature(BACKBONES[name]).parameters.values()
+        shown = ", ".join(f"`{p.name}={p.default}`" for p in options if p.kind is p.KEYWORD_ONLY)
+        with torch.device("meta"):
+            parameters = count_parameters(build_backbone(name, embedding_size=EMBEDDING))
+        rows.append([f"`{name}`", f"{parameters:,}", shown])
+    return markdown_table(["backbone", f"parameters at {EMBEDDING}-d", "options"], rows)
+
+
+def commands() -> dict[tuple[str, ...], click.Command]:
+    """Every command by the words that call it, groups before what is in them."""
+
+    def walk(words: tuple[str, ...], command: click.Command) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+        yield words, command
+        if isinstance(command, click.Group):
+            context = click.Context(command)
+            for name in command.list_commands(context):
+                inner = command.get_command(context, name)
+                if inner is not None:
+                    yield from walk((*words, name), inner)
+
+    return dict(walk(("facekd",), cli))
+
+
+def help_text() -> str:
+    """What ``-h`` prints for every command, 100 columns wide; click decides its form, so its release is told."""
+    parts = []
+    for words in commands():
+        shown = CliRunner().invoke(cli, [*words[1:], "-h"], terminal_width=HELP_WIDTH, max_content_width=HELP_WIDTH)
+        parts.append(f"```text\n$ {' '.join(words)} -h\n{shown.stdout.rstrip()}\n```")
+    summary = f"{len(parts)} commands, as click {click_release()} prints their help"
+    return f"<details>\n<summary>{summary}</summary>\n\n" + "\n\n".join(parts) + "\n\n</details>"
+
+
+def click_release() -> str:
+    """Major and minor release of click."""
+    return ".".join(version("click").split(".")[:2])
