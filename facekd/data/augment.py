@@ -12,6 +12,8 @@ LUMA = (0.299, 0.587, 0.114)
 MOST_REDUCTION = 4.0
 BLUR_SIGMA = (0.4, 2.0)
 ERASED_SIDE = (0.1, 0.4)
+MEAN_SHARE = (0.3, 0.7)
+SEAM = (0.4, 0.67)
 _DRAWS = 18
 
 
@@ -29,6 +31,7 @@ class AugmentSettings:
         blur: Probability of a Gaussian blur of sigma 0.4 to 2 pixels.
         downscale: Probability of losing resolution, down to a quarter of the side.
         erase: Probability of covering a rectangle, each side 0.1 to 0.4 of the image's, with one random color.
+        mix: Probability of blending with another person's image: a virtual face that belongs to nobody.
     """
 
     flip: float = 0.5
@@ -40,6 +43,7 @@ class AugmentSettings:
     blur: float = 0.0
     downscale: float = 0.0
     erase: float = 0.0
+    mix: float = 0.0
 
 
 def augment(image: np.ndarray, rng: np.random.Generator, settings: AugmentSettings) -> tuple[np.ndarray, bool]:
@@ -79,6 +83,35 @@ def augment(image: np.ndarray, rng: np.random.Generator, settings: AugmentSettin
     if draws[13] < settings.erase:
         result = _erase(result, draws[14:18], rng.integers(0, 256, 3, dtype=np.uint8))
     return (image.copy() if result is image else result), flipped
+
+
+def blend(image: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A virtual face of two aligned ones: half of the time their weighted mean, else the upper part of one on the
+    lower part of the other.
+
+    Aligned crops have eyes, nose and mouth in the same places, so both forms read as faces. Drawn: which form, the
+    share of ``image`` in the mean (0.3 to 0.7), and the height of the seam (0.4 to 0.67 of the image).
+
+    Args:
+        image: uint8 (height, width, 3).
+        other: The same shape.
+        rng: Seeded by the caller.
+
+    Example:
+        >>> black, white = np.zeros((10, 10, 3), np.uint8), np.full((10, 10, 3), 255, np.uint8)
+        >>> mixed = blend(black, white, np.random.default_rng(0))
+        >>> bool(0 < mixed.mean() < 255)
+        True
+    """
+    form, share, seam, upper = rng.random(4)
+    if form < 0.5:
+        low, high = MEAN_SHARE
+        part = low + share * (high - low)
+        return cv2.addWeighted(image, part, other, 1 - part, 0.0)
+    low, high = SEAM
+    row = round(image.shape[0] * (low + seam * (high - low)))
+    top, bottom = (image, other) if upper < 0.5 else (other, image)
+    return np.concatenate([top[:row], bottom[row:]])
 
 
 def color_map(brightness: float, contrast: float, saturation: float, middle: float) -> np.ndarray:

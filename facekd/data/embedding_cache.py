@@ -1,4 +1,4 @@
-"""Teacher embeddings of every image and its mirror, computed once, kept memory-mapped on disk."""
+"""Teacher embeddings of every view of every image, computed once, kept memory-mapped on disk."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ import numpy as np
 from facekd.errors import CheckpointError
 from facekd.files import disk_errors, file_digest, locked, value_digest, write_json
 
-VIEWS = 2  # the image as it is, and its mirror
 BLOCK = 512
 
 Embed = Callable[[int, int], np.ndarray]
-"""Embeddings of images ``start`` to ``stop``, float32 ``(stop - start, VIEWS, dim)``."""
+"""Embeddings of images ``start`` to ``stop``, float32 ``(stop - start, views, dim)``."""
 
 
 def cache_key(**identity: str) -> str:
@@ -27,17 +26,17 @@ def cache_key(**identity: str) -> str:
         >>> cache_key(teacher="a", data="b") != cache_key(teacher="a", data="c")
         True
     """
-    return value_digest({"layout": 1, **identity})[:24]
+    return value_digest({"layout": 2, **identity})[:24]
 
 
-def cache_bytes(count: int, dim: int) -> int:
+def cache_bytes(count: int, views: int, dim: int) -> int:
     """Disk a cache needs, in bytes.
 
     Example:
-        >>> cache_bytes(1000, 512)
+        >>> cache_bytes(1000, 2, 512)
         4096000
     """
-    return count * VIEWS * dim * 4
+    return count * views * dim * 4
 
 
 def open_cache(
@@ -45,6 +44,7 @@ def open_cache(
     key: str,
     *,
     count: int,
+    views: int,
     dim: int,
     embed: Embed,
     report: Callable[[int, int], None] | None = None,
@@ -58,12 +58,13 @@ def open_cache(
         root: Folder of caches; made when absent.
         key: From :func:`cache_key`.
         count: Images in the data set.
+        views: Embeddings of each image.
         dim: Width of one embedding.
         embed: Called for each block of images that is missing.
         report: Called with the rows done and the rows in all.
 
     Returns:
-        Read-only float32 array ``(count, VIEWS, dim)``, memory-mapped.
+        Read-only float32 array ``(count, views, dim)``, memory-mapped.
 
     Raises:
         CheckpointError: The finished file no longer has its recorded digest.
@@ -73,9 +74,9 @@ def open_cache(
     folder = root / key
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    file, shape = folder / "embeddings.f32", (count, VIEWS, dim)
+    file, shape = folder / "embeddings.f32", (count, views, dim)
     with locked(folder, "filling the teacher cache"):
-        record = _read_record(folder, count, dim)
+        record = _read_record(folder, shape)
         if "sha256" not in record:
             _fill(folder, file, shape, record, embed, report)
         elif not file.is_file() or file_digest(file) != record["sha256"]:
@@ -83,19 +84,18 @@ def open_cache(
     return np.memmap(file, np.float32, "r", shape=shape)
 
 
-def _read_record(folder: Path, count: int, dim: int) -> dict:
-    fresh = {"count": count, "views": VIEWS, "dim": dim, "done": 0}
+def _read_record(folder: Path, shape: tuple[int, int, int]) -> dict:
+    fresh: dict = {"shape": list(shape), "done": 0}
     path = folder / "cache.json"
     if not path.exists():
         return fresh
     try:
         record = json.loads(path.read_text())
-        same = all(record[name] == fresh[name] for name in ("count", "views", "dim"))
+        held = record["shape"]
     except (ValueError, KeyError, TypeError):
         raise CheckpointError(str(path), "is not a cache record", f"remove {folder}") from None
-    if not same:
-        held = f"holds {record['count']} x {record['dim']}, not {count} x {dim}"
-        raise CheckpointError(str(path), held, f"remove {folder}")
+    if held != fresh["shape"]:
+        raise CheckpointError(str(path), f"holds {held}, not {fresh['shape']}", f"remove {folder}")
     return record
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from facekd.data.augment import AugmentSettings, augment
+from facekd.data.augment import AugmentSettings, augment, blend
 from facekd.data.identities import IdentitySource
 from facekd.data.images import resize
 from facekd.data.samplers import StepBatches
@@ -20,7 +20,9 @@ from facekd.errors import FacekdError
 MEMORY_LIMIT = 1 << 30  # bytes of decoded images worth keeping
 AUGMENT_STREAM = 2  # first word of the seed of an augmentation
 
-Sample = tuple[np.ndarray, int, int, int]  # pixels, label, index, flipped
+NOBODY = -1  # label of a blend of two people
+
+Sample = tuple[np.ndarray, int, int, int]  # pixels, label, index, view
 
 
 @dataclass(frozen=True)
@@ -29,23 +31,24 @@ class Batch:
 
     Attributes:
         images: Augmented pixels, uint8 RGB ``(batch, 3, height, width)``.
-        labels: Class of each image, int64 ``(batch,)``.
+        labels: Class of each image, int64 ``(batch,)``; :data:`NOBODY` for a blend of two people.
         indices: Place of each image in the data set, int64 ``(batch,)``.
-        flipped: 1 where the image was mirrored, int64 ``(batch,)``: the view of the teacher cache to use.
+        views: The view of the image in the teacher cache, int64 ``(batch,)``: its version where versions are kept,
+            else 1 where it was mirrored.
     """
 
     images: Tensor
     labels: Tensor
     indices: Tensor
-    flipped: Tensor
+    views: Tensor
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory; called by the loader when it pins."""
-        return Batch(*(tensor.pin_memory() for tensor in (self.images, self.labels, self.indices, self.flipped)))
+        return Batch(*(tensor.pin_memory() for tensor in (self.images, self.labels, self.indices, self.views)))
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on ``device``, copied while the device works where the memory is pinned."""
-        fields = (self.images, self.labels, self.indices, self.flipped)
+        fields = (self.images, self.labels, self.indices, self.views)
         return Batch(*(tensor.to(device, non_blocking=True) for tensor in fields))
 
 
@@ -79,7 +82,9 @@ class RememberedImages:
 class TrainingImages(Dataset):
     """Augmented images addressed by ``(epoch, index)``.
 
-    The augmentation of an image is drawn from ``(seed, epoch, index)``: no worker, order or resume changes it.
+    The augmentation of an image is drawn from ``(seed, epoch, index)``: no worker, order or resume changes it. With
+    ``versions`` it is drawn from ``(version, index)`` alone, version = epoch modulo ``versions``, so that a teacher
+    can be asked once about exactly the pixels every student will see, whatever its seed.
 
     Args:
         images: Pixels by index.
@@ -87,12 +92,21 @@ class TrainingImages(Dataset):
         settings: What to draw.
         seed: The run's seed.
         size: ``(height, width)`` the student takes.
+        versions: Augmented versions kept of each image; None draws a new one every epoch.
     """
 
     def __init__(
-        self, images: RememberedImages, labels: np.ndarray, settings: AugmentSettings, seed: int, size: tuple[int, int]
+        self,
+        images: RememberedImages,
+        labels: np.ndarray,
+        settings: AugmentSettings,
+        *,
+        seed: int,
+        size: tuple[int, int],
+        versions: int | None = None,
     ) -> None:
-        self.images, self.labels, self.settings, self.seed, self.size = images, labels, settings, seed, size
+        self.images, self.labels, self.settings = images, labels, settings
+        self.seed, self.size, self.versions = seed, size, versions
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -100,21 +114,31 @@ class TrainingImages(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> Sample | FacekdError:
         """The sample, or the refusal to decode it: an exception loses its type on the way out of a worker."""
         epoch, index = key
-        generator = np.random.default_rng([AUGMENT_STREAM, self.seed, epoch, index])
         try:
-            image, flipped = augment(self.images.read(index), generator, self.settings)
+            image, label, flipped = self.augmented(epoch, index)
         except FacekdError as error:
             return error
-        return resize(image, self.size), int(self.labels[index]), index, int(flipped)
+        view = int(flipped) if self.versions is None else epoch % self.versions
+        return resize(image, self.size), label, index, view
+
+    def augmented(self, epoch: int, index: int) -> tuple[np.ndarray, int, bool]:
+        """Image ``index`` as epoch ``epoch`` shows it, at its stored size; its label, and whether it was mirrored."""
+        draw = (self.seed, epoch) if self.versions is None else (epoch % self.versions,)
+        generator = np.random.default_rng([AUGMENT_STREAM, *draw, index])
+        image, flipped = augment(self.images.read(index), generator, self.settings)
+        if generator.random() >= self.settings.mix:
+            return image, int(self.labels[index]), flipped
+        other, _ = augment(self.images.read(int(generator.integers(len(self)))), generator, self.settings)
+        return blend(image, other, generator), NOBODY, flipped
 
 
 def _collate(samples: Sequence[Sample | FacekdError]) -> Batch | FacekdError:
     for sample in samples:
         if isinstance(sample, FacekdError):
             return sample
-    images, labels, indices, flipped = zip(*samples, strict=True)
+    images, labels, indices, views = zip(*samples, strict=True)
     pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
-    return Batch(pixels, torch.tensor(labels), torch.tensor(indices), torch.tensor(flipped))
+    return Batch(pixels, torch.tensor(labels), torch.tensor(indices), torch.tensor(views))
 
 
 def _leave_signals_to_parent(worker: int) -> None:

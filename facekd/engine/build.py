@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,18 +12,32 @@ import torch
 from torch import nn
 
 from facekd.data.identities import IdentitySource
+from facekd.data.loading import RememberedImages, TrainingImages
 from facekd.engine.objective import Objective
-from facekd.engine.plan import Plan, needs_class_means
+from facekd.engine.plan import Plan, cached_views, clean_views, needs_class_means
+from facekd.engine.progress import Progress
 from facekd.engine.session import Session
-from facekd.engine.teacher import Classifier, class_means, embed_views, inherit_classifier, stored_classifier
+from facekd.engine.signals import Poll
+from facekd.engine.sources import augment_settings
+from facekd.engine.teacher import (
+    Classifier,
+    class_means,
+    embed_views,
+    inherit_classifier,
+    mirror_views,
+    stored_classifier,
+    teacher_cache,
+    version_views,
+)
 from facekd.errors import DeviceError
+from facekd.files import value_digest
 from facekd.models.backbone import build_backbone
 from facekd.models.embedder import Embedder
 from facekd.models.preprocessing import Preprocessing
 from facekd.models.weights import load_weights, read_state
 from facekd.recipe import Recipe
 from facekd.recipe.loss_options import uses_teacher_classifier
-from facekd.recipe.schema import Optimizer, Student, Teacher
+from facekd.recipe.sections import Optimizer, Student, Teacher
 
 
 def resolve_device(name: str) -> torch.device:
@@ -82,12 +98,64 @@ def make_average(student: nn.Module, decay: float | None) -> nn.Module | None:
     return None if decay is None else copy.deepcopy(student).requires_grad_(False)
 
 
+@dataclass(frozen=True)
+class Caches:
+    """Teacher embeddings computed before the first step.
+
+    Attributes:
+        clean: Of every image and its mirror, ``(images, 2, dim)``, where they are needed.
+        steps: Of what the steps show, ``(images, views, dim)``, where the teacher does not run live.
+    """
+
+    clean: np.ndarray | None = None
+    steps: np.ndarray | None = None
+
+
+def make_dataset(recipe: Recipe, source: IdentitySource) -> TrainingImages:
+    """The training images as the steps see them, kept at their own size or the student's, whichever is larger."""
+    side = recipe.student.input_size
+    height, width = source.read(0).shape[:2]
+    return TrainingImages(
+        RememberedImages(source, (max(height, side), max(width, side))),
+        source.labels,
+        augment_settings(recipe.data.augment),
+        seed=recipe.train.seed,
+        size=(side, side),
+        versions=recipe.data.versions,
+    )
+
+
+def make_caches(
+    recipe: Recipe,
+    dataset: TrainingImages,
+    source: IdentitySource,
+    teacher: Embedder | None,
+    root: Path,
+    *,
+    progress: Progress | None,
+    poll: Poll,
+) -> Caches:
+    """Ask the teacher once about everything the run will want to know of it."""
+    if teacher is None:
+        return Caches()
+    ask = partial(teacher_cache, teacher, source, root, progress=progress, poll=poll)
+    clean = steps = None
+    if clean_views(recipe):
+        clean = ask(mirror_views(source), kind="mirror", count=2)
+    versions = cached_views(recipe)
+    if versions and recipe.teacher is not None and recipe.teacher.view == "same":
+        stored = {"settings": asdict(dataset.settings), "size": dataset.images.size, "versions": versions}
+        steps = ask(version_views(dataset, versions), kind=value_digest(stored), count=versions)
+    return Caches(clean, clean if versions and steps is None else steps)
+
+
 def make_session(
     recipe: Recipe,
     plan: Plan,
     source: IdentitySource,
+    dataset: TrainingImages,
     teacher: Embedder | None,
-    cached: np.ndarray | None,
+    caches: Caches,
     place: torch.device,
 ) -> Session:
     """Build every part of a run, its inherited classifier proved to fit.
@@ -97,7 +165,7 @@ def make_session(
     """
     classifier = None
     if teacher is not None and recipe.teacher and any(uses_teacher_classifier(loss) for loss in recipe.losses):
-        classifier = _classifier(recipe, recipe.teacher, source, teacher, cached)
+        classifier = _classifier(recipe, recipe.teacher, source, teacher, caches.clean)
     student = make_student(recipe.student, recipe.train.seed).to(place)
     if recipe.train.channels_last:
         student = student.to(memory_format=torch.channels_last)
@@ -113,23 +181,24 @@ def make_session(
         recipe=recipe,
         plan=plan,
         source=source,
+        dataset=dataset,
         device=place,
         student=student,
         preprocessing=Preprocessing.named(recipe.student.normalize, recipe.student.color, (size, size)),
         objective=objective,
         optimizer=make_optimizer(recipe.optimizer, student, objective),
         teacher=teacher,
-        cached=cached,
+        cached=caches.steps,
         classifier=classifier,
         average=make_average(student, recipe.train.ema),
     )
 
 
 def _classifier(
-    recipe: Recipe, section: Teacher, source: IdentitySource, teacher: Embedder, cached: np.ndarray | None
+    recipe: Recipe, section: Teacher, source: IdentitySource, teacher: Embedder, clean: np.ndarray | None
 ) -> Classifier:
     stored = None if needs_class_means(recipe) else stored_classifier(Path(section.weights), source)
     if stored is None:
-        rows = embed_views(teacher, source, np.arange(len(source))) if cached is None else cached
+        rows = embed_views(teacher, mirror_views(source), np.arange(len(source))) if clean is None else clean
         stored = class_means(rows, source.labels, len(source.names)), "class means of the teacher's embeddings"
-    return inherit_classifier(*stored, teacher, source, cached)
+    return inherit_classifier(*stored, teacher, source, clean)

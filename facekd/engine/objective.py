@@ -13,7 +13,7 @@ from torch.nn import functional
 from facekd.errors import RecipeError
 from facekd.losses import LOSSES
 from facekd.models.heads import FrozenClassifier, MarginClassifier, VarianceHead
-from facekd.recipe.schema import Loss, MarginSoftmax, Pad
+from facekd.recipe.loss_options import Loss, MarginSoftmax, Pad
 
 RESIDUAL_MEMORY = 0.9  # share of the old value kept by the running mean squared residual
 
@@ -40,6 +40,7 @@ class StepOutputs:
 
 
 FIELDS = tuple(field.name for field in fields(StepOutputs))
+PER_IMAGE = ("student", "teacher", "labels", "log_variance")
 
 
 def loss_inputs(name: str) -> list[str]:
@@ -51,11 +52,6 @@ def loss_inputs(name: str) -> list[str]:
     """
     parameters = inspect.signature(LOSSES[name]).parameters.values()
     return [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
-
-
-def uses_teacher_embeddings(losses: Sequence[Loss]) -> bool:
-    """Whether any term needs the teacher's embedding of each training image."""
-    return any("teacher" in loss_inputs(loss.name) for loss in losses)
 
 
 class Variance(nn.Module):
@@ -169,7 +165,7 @@ class Objective(nn.Module):
         Args:
             student: Raw student embeddings, float32 ``(batch, dim)``.
             teacher: Raw teacher embeddings, or None where no term needs them.
-            labels: Classes, ``(batch,)``.
+            labels: Classes, ``(batch,)``; a negative one says the image has no label: terms that take labels skip it.
             step: 0-based step, which decides the phase of a warm-up.
         """
         inherited = None if self.inherited is None else self.inherited.class_weights
@@ -178,8 +174,14 @@ class Objective(nn.Module):
         if self.variance is not None and teacher is not None:
             variance = self.variance(student, teacher, step)
         outputs = StepOutputs(student, teacher, labels, own, inherited, variance)
+        labelled = labels >= 0
         terms: dict[str, Tensor] = {}
         for loss in self.losses:
-            inputs = [getattr(outputs, name) for name in loss_inputs(loss.name)]
+            names = loss_inputs(loss.name)
+            inputs = [getattr(outputs, name) for name in names]
+            if "labels" in names:
+                inputs = [
+                    value[labelled] if name in PER_IMAGE else value for name, value in zip(names, inputs, strict=True)
+                ]
             terms[loss.name] = loss.weight * LOSSES[loss.name](*inputs, **loss.loss_options())
         return terms

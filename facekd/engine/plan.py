@@ -8,13 +8,13 @@ from pathlib import Path
 
 from facekd.data.embedding_cache import cache_bytes
 from facekd.data.identities import IdentitySource
-from facekd.engine.objective import uses_teacher_embeddings
 from facekd.errors import RecipeError, UsageError
 from facekd.models.backbone import build_backbone
 from facekd.models.embedder import Embedder, load_embedder
 from facekd.models.macs import count_macs, count_parameters
-from facekd.recipe.loss_options import uses_teacher_classifier
-from facekd.recipe.schema import Recipe, Teacher
+from facekd.recipe import Recipe
+from facekd.recipe.loss_options import uses_teacher_classifier, uses_teacher_embeddings
+from facekd.recipe.sections import Teacher
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Plan:
         student_macs: Multiply-accumulates of one student forward pass.
         teacher_parameters: Values of the teacher, 0 without one.
         classifier_bytes: Class weights with the optimizer's and the gradient's copies where they are trained.
-        cache_bytes: Disk for the teacher's embeddings of every image and its mirror, 0 where none are kept.
+        cache_bytes: Disk for the teacher's embeddings of every view of every image, 0 where none are kept.
     """
 
     images: int
@@ -53,12 +53,18 @@ def open_teacher(teacher: Teacher, device: str) -> Embedder:
     return load_embedder(Path(teacher.weights), color=teacher.color, normalize=teacher.normalize, device=device)
 
 
-def caches_teacher(recipe: Recipe) -> bool:
-    """Whether the run computes the teacher's embedding of every training image once and keeps it."""
+def cached_views(recipe: Recipe) -> int:
+    """Teacher embeddings kept of each training image for the steps: 0 where the teacher runs live or not at all."""
     teacher = recipe.teacher
-    if teacher is None:
-        return False
-    return (teacher.view == "clean" and uses_teacher_embeddings(recipe.losses)) or needs_class_means(recipe)
+    if teacher is None or not any(uses_teacher_embeddings(loss) for loss in recipe.losses):
+        return 0
+    return 2 if teacher.view == "clean" else recipe.data.versions or 0
+
+
+def clean_views(recipe: Recipe) -> int:
+    """Teacher embeddings kept of each image and its mirror, for the steps or for class means."""
+    clean = recipe.teacher is not None and recipe.teacher.view == "clean" and cached_views(recipe)
+    return 2 if clean or needs_class_means(recipe) else 0
 
 
 def needs_class_means(recipe: Recipe) -> bool:
@@ -87,7 +93,7 @@ def make_plan(recipe: Recipe, source: IdentitySource, teacher: Embedder | None) 
         raise UsageError("train.batch_size", f"{batch}, but there are {count} training images", f"at most {count}")
     student = recipe.student
     width = student.embedding_size
-    compares = uses_teacher_embeddings(recipe.losses) and not all(loss.name == "logit_kd" for loss in recipe.losses)
+    compares = any(uses_teacher_embeddings(loss) and loss.name != "logit_kd" for loss in recipe.losses)
     if teacher is not None and compares and teacher.embedding_size != width:
         raise RecipeError(
             [f"student.embedding_size: {width}, the teacher's is {teacher.embedding_size} (set it to the same)"]
@@ -113,8 +119,14 @@ def make_plan(recipe: Recipe, source: IdentitySource, teacher: Embedder | None) 
         teacher_parameters=0 if teacher is None else teacher.parameters,
         classifier_bytes=matrix * width * copies * trained
         + (matrix * teacher.embedding_size if held and teacher is not None else 0),
-        cache_bytes=cache_bytes(count, teacher.embedding_size) if teacher is not None and caches_teacher(recipe) else 0,
+        cache_bytes=0 if teacher is None else cache_bytes(count, _kept_views(recipe), teacher.embedding_size),
     )
+
+
+def _kept_views(recipe: Recipe) -> int:
+    """Views in all caches of a run: those of the steps, and the clean ones where they are others."""
+    shared = recipe.teacher is not None and recipe.teacher.view == "clean"
+    return max(cached_views(recipe), clean_views(recipe)) if shared else cached_views(recipe) + clean_views(recipe)
 
 
 def checkpoint_steps(plan: Plan, every_epochs: float) -> int:

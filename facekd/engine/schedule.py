@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import math
 
-from facekd.recipe.schema import Schedule
+from facekd.recipe.sections import Schedule
 
 
 def learning_rate_factor(step: int, *, steps_per_epoch: int, total_steps: int, schedule: Schedule) -> float:
@@ -25,7 +25,7 @@ def learning_rate_factor(step: int, *, steps_per_epoch: int, total_steps: int, s
         A factor in [0, 1].
 
     Example:
-        >>> from facekd.recipe.schema import Schedule
+        >>> from facekd.recipe.sections import Schedule
         >>> cosine = Schedule(name="cosine", warmup_epochs=1)
         >>> [round(learning_rate_factor(s, steps_per_epoch=2, total_steps=6, schedule=cosine), 3) for s in range(6)]
         [0.5, 1.0, 1.0, 0.854, 0.5, 0.146]

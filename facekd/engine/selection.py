@@ -10,7 +10,7 @@ from facekd.engine.session import Session
 from facekd.engine.signals import Poll
 from facekd.engine.sources import synthetic_source
 from facekd.models.embedder import TorchEmbedder
-from facekd.recipe.schema import Evaluate, EvaluationSet
+from facekd.recipe.sections import Evaluate, EvaluationSet
 
 
 def open_sets(section: Evaluate) -> list[OpenedSet]:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from facekd.data.identities import IdentitySource
+from facekd.data.loading import TrainingImages
 from facekd.engine.checkpoint import Checkpoint, flatten, optimizer_tensors, restore_optimizer, select
 from facekd.engine.objective import Objective
 from facekd.engine.plan import Plan
@@ -30,13 +31,14 @@ class Session:
         recipe: What was asked for.
         plan: Its size.
         source: The training images.
+        dataset: The same, as steps see them.
         device: Where tensors live.
         student: The backbone in training.
         preprocessing: The student's.
         objective: The losses with their own modules.
         optimizer: Over the student and the objective's trained modules.
         teacher: The teacher, where there is one.
-        cached: Teacher embeddings ``(count, 2, dim)``, where the run uses them.
+        cached: Teacher embeddings ``(count, views, dim)`` of what the steps show, where they were computed before.
         classifier: The inherited classifier and its proof, where there is one.
         average: Running average of the student, where the recipe wants one.
         step: Steps taken.
@@ -47,6 +49,7 @@ class Session:
     recipe: Recipe
     plan: Plan
     source: IdentitySource
+    dataset: TrainingImages
     device: torch.device
     student: nn.Module
     preprocessing: Preprocessing

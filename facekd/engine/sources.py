@@ -8,7 +8,7 @@ from facekd.data.augment import AugmentSettings
 from facekd.data.identities import IdentitySource, ImageFolder, ImageList
 from facekd.data.synthetic import SyntheticFaces
 from facekd.errors import UsageError
-from facekd.recipe.schema import Augment, Data, Synthetic
+from facekd.recipe.sections import Augment, Data, Synthetic
 
 
 def synthetic_source(section: Synthetic) -> SyntheticFaces:

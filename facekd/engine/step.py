@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from facekd.data.loading import Batch
-from facekd.engine.objective import uses_teacher_embeddings
 from facekd.engine.schedule import learning_rate_factor
 from facekd.engine.session import Session
 from facekd.errors import NonFiniteError
+from facekd.recipe.loss_options import uses_teacher_embeddings
 
 Network = Callable[[Tensor], Tensor]
 """The student as a function: the module itself, or its compiled form."""
@@ -40,7 +40,7 @@ def take_step(session: Session, network: Network, batch: Batch) -> dict[str, Any
     for group in session.optimizer.param_groups:
         group["lr"] = recipe.optimizer.learning_rate * factor
     _set_modes(session)
-    teacher = teacher_embeddings(session, batch.images, batch.indices, batch.flipped)
+    teacher = teacher_embeddings(session, batch)
     pixels = session.preprocessing.apply(batch.images)
     if recipe.train.channels_last:
         pixels = pixels.contiguous(memory_format=torch.channels_last)
@@ -115,22 +115,19 @@ def _finite_gradient(session: Session, step: int) -> float:
     return norm
 
 
-def teacher_embeddings(session: Session, pixels: Tensor, indices: Tensor, flipped: Tensor) -> Tensor | None:
+def teacher_embeddings(session: Session, batch: Batch) -> Tensor | None:
     """The teacher's embeddings for a step: from the cache, or live on the student's pixels.
 
     Args:
         session: The run.
-        pixels: Augmented images, uint8 ``(batch, 3, height, width)``.
-        indices: Their places in the data set.
-        flipped: The view of the cache each stands for.
+        batch: The step's images.
     """
-    section = session.recipe.teacher
-    if session.teacher is None or section is None or not uses_teacher_embeddings(session.recipe.losses):
+    if session.teacher is None or not any(uses_teacher_embeddings(loss) for loss in session.recipe.losses):
         return None
-    if session.cached is not None and section.view == "clean":
-        rows = session.cached[indices.cpu().numpy(), flipped.cpu().numpy()]
+    if session.cached is not None:
+        rows = session.cached[batch.indices.cpu().numpy(), batch.views.cpu().numpy()]
         return torch.from_numpy(rows).to(session.device, non_blocking=True)
-    size = session.teacher.preprocessing.size
+    pixels, size = batch.images, session.teacher.preprocessing.size
     if pixels.shape[-2:] != size:
         wide = nn.functional.interpolate(pixels.float(), size=size, mode="bilinear", antialias=True)
         pixels = wide.round().clamp(0, 255).to(torch.uint8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from torch.nn import functional
 from facekd.data.embedding_cache import cache_key, open_cache
 from facekd.data.identities import IdentitySource
 from facekd.data.images import resize
+from facekd.data.loading import TrainingImages
 from facekd.engine.progress import Progress
 from facekd.engine.signals import Poll
 from facekd.errors import InputError, UsageError
@@ -42,43 +44,69 @@ class Classifier:
     checked: int
 
 
-def embed_views(embedder: Embedder, source: IdentitySource, indices: np.ndarray) -> np.ndarray:
-    """Raw embeddings of images and of their mirrors.
+Views = Callable[[int], Sequence[np.ndarray]]
+"""The images, uint8 RGB, that stand for training image ``index`` in a cache."""
+
+
+def mirror_views(source: IdentitySource) -> Views:
+    """The image as it is, and its mirror."""
+
+    def views(index: int) -> list[np.ndarray]:
+        image = source.read(index)
+        return [image, image[:, ::-1]]
+
+    return views
+
+
+def version_views(dataset: TrainingImages, versions: int) -> Views:
+    """The augmented versions the steps will show, at the size they are stored in."""
+    return lambda index: [dataset.augmented(version, index)[0] for version in range(versions)]
+
+
+def embed_views(embedder: Embedder, views: Views, indices: np.ndarray) -> np.ndarray:
+    """Raw embeddings of every view of some images.
 
     Args:
         embedder: The teacher.
-        source: The images.
-        indices: Which of them, ``(count,)``.
+        views: The same number for every image.
+        indices: Which images, ``(count,)``.
 
     Returns:
-        float32 ``(count, 2, dim)``: view 0 the image, view 1 its mirror.
+        float32 ``(count, views, dim)``.
     """
-    found = np.empty((len(indices), 2, embedder.embedding_size), np.float32)
-    for start in range(0, len(indices), EMBED_BATCH):
-        chosen = indices[start : start + EMBED_BATCH]
-        images = np.stack([resize(source.read(int(index)), embedder.preprocessing.size) for index in chosen])
-        pixels = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
-        for view, seen in enumerate((pixels, pixels.flip(-1))):
-            found[start : start + len(chosen), view] = embedder.embed(seen).cpu().numpy()
-    return found
+    rows, waiting = [], []
+    for index in indices.tolist():
+        waiting += [resize(image, embedder.preprocessing.size) for image in views(index)]
+        if len(waiting) >= EMBED_BATCH or index == indices[-1]:
+            pixels = np.ascontiguousarray(np.stack(waiting).transpose(0, 3, 1, 2))
+            rows.append(embedder.embed(torch.from_numpy(pixels)).cpu().numpy())
+            waiting = []
+    return np.concatenate(rows).reshape(len(indices), -1, embedder.embedding_size)
 
 
 def teacher_cache(
     embedder: Embedder,
     source: IdentitySource,
     root: Path,
+    views: Views,
     *,
+    kind: str,
+    count: int,
     progress: Progress | None = None,
     poll: Poll | None = None,
 ) -> np.ndarray:
-    """Teacher embeddings of every training image and its mirror, ``(count, 2, dim)``, memory-mapped.
+    """Teacher embeddings of every view of every training image, ``(images, count, dim)``, memory-mapped.
 
-    Computed once per teacher, preprocessing and data set, and shared by every run whose folder has the same parent.
+    Computed once per teacher, preprocessing, data set and kind of view, and shared by every run whose folder has the
+    same parent.
 
     Args:
         embedder: The teacher.
         source: The training images.
         root: Folder of caches.
+        views: What to embed of each.
+        kind: What the views are, as a digest or name: part of the key.
+        count: Views of each image.
         progress: Told the images done.
         poll: Asked between blocks whether to stop.
 
@@ -89,7 +117,7 @@ def teacher_cache(
     def embed(start: int, stop: int) -> np.ndarray:
         if poll:
             poll()
-        rows = embed_views(embedder, source, np.arange(start, stop))
+        rows = embed_views(embedder, views, np.arange(start, stop))
         bad = np.flatnonzero(~np.isfinite(rows).all(axis=(1, 2)))
         if len(bad):
             name = source.sample_name(start + int(bad[0]))
@@ -97,9 +125,10 @@ def teacher_cache(
         return rows
 
     preprocessing = value_digest(embedder.preprocessing.to_metadata())
-    key = cache_key(teacher=embedder.digest, preprocessing=preprocessing, data=source.digest)
+    key = cache_key(teacher=embedder.digest, preprocessing=preprocessing, data=source.digest, views=kind)
     report = (lambda done, total: progress("teacher embeddings", done, total)) if progress else None
-    return open_cache(root, key, count=len(source), dim=embedder.embedding_size, embed=embed, report=report)
+    dim = embedder.embedding_size
+    return open_cache(root, key, count=len(source), views=count, dim=dim, embed=embed, report=report)
 
 
 def class_means(embeddings: np.ndarray, labels: np.ndarray, classes: int) -> Tensor:
@@ -174,7 +203,7 @@ def inherit_classifier(
         origin: Where they came from.
         embedder: The teacher.
         source: The training data.
-        cached: Its teacher embeddings, where they are already there.
+        cached: Teacher embeddings of the images as they are (view 0), where they are already there.
 
     Raises:
         UsageError: Fewer than half of the images are nearest to their own class.
@@ -184,9 +213,9 @@ def inherit_classifier(
         what = f"its classifier has {class_weights.shape[1]} columns, its embedding {embedder.embedding_size}"
         raise InputError(embedder.name, what, "give the classifier that was trained with it")
     chosen = np.random.default_rng(0).permutation(len(source))[:CHECKED_IMAGES]
-    rows = embed_views(embedder, source, chosen)[:, 0] if cached is None else np.array(cached[chosen, 0])
+    rows = embed_views(embedder, mirror_views(source), chosen) if cached is None else cached[chosen]
     labels = torch.from_numpy(source.labels[chosen])
-    agreement = nearest_centre_agreement(torch.from_numpy(rows), labels, class_weights)
+    agreement = nearest_centre_agreement(torch.from_numpy(np.array(rows[:, 0])), labels, class_weights)
     if agreement < LEAST_AGREEMENT:
         what = f"only {agreement:.1%} of {len(chosen)} training images are nearest to their own class in its classifier"
         fix = "labels in another order, another teacher's classifier, or wrong colour order or scaling"

@@ -10,20 +10,19 @@ from typing import Any
 
 import torch
 
-from facekd.data.loading import Batch, RememberedImages, TrainingImages, step_data
+from facekd.data.loading import Batch, step_data
 from facekd.data.samplers import StepBatches
-from facekd.engine.build import make_session, resolve_device
+from facekd.engine.build import make_caches, make_dataset, make_session, resolve_device
 from facekd.engine.checkpoint import load_checkpoint, save_checkpoint
 from facekd.engine.evaluator import OpenedSet
-from facekd.engine.plan import Plan, caches_teacher, checkpoint_steps, make_plan, open_teacher
+from facekd.engine.plan import Plan, checkpoint_steps, make_plan, open_teacher
 from facekd.engine.progress import Progress
 from facekd.engine.run_folder import RunFolder
 from facekd.engine.selection import evaluate_student, figure_of_merit, open_sets
 from facekd.engine.session import Session, provenance
 from facekd.engine.signals import Poll, interruptible
-from facekd.engine.sources import augment_settings, open_source, source_warnings
+from facekd.engine.sources import open_source, source_warnings
 from facekd.engine.step import Network, take_step
-from facekd.engine.teacher import teacher_cache
 from facekd.errors import DataError, Interrupted, UsageError
 from facekd.files import disk_errors, locked
 from facekd.models.weights import save_classifier, save_model
@@ -95,10 +94,10 @@ def train(
     with locked(out, "training"), interruptible(str(out), "stopped; go on with --resume") as poll:
         folder = RunFolder(out)
         folder.prepare(recipe, resume=resume, overwrite=overwrite)
-        cached = None
-        if teacher is not None and caches_teacher(recipe):
-            cached = teacher_cache(teacher, source, out.parent / "teacher-cache", progress=listener.progress, poll=poll)
-        session = make_session(recipe, plan, source, teacher, cached, place)
+        dataset = make_dataset(recipe, source)
+        root = out.parent / "teacher-cache"
+        caches = make_caches(recipe, dataset, source, teacher, root, progress=listener.progress, poll=poll)
+        session = make_session(recipe, plan, source, dataset, teacher, caches, place)
         run = _Run(session, folder, sets, listener, poll)
         run.announce()
         if resume:
@@ -196,13 +195,9 @@ def _loop(run: _Run) -> None:
 
 
 def _step_data(session: Session) -> Iterator[Batch]:
-    recipe, plan, size = session.recipe, session.plan, session.preprocessing.size
-    height, width = session.source.read(0).shape[:2]
-    images = RememberedImages(session.source, (max(height, size[0]), max(width, size[1])))
-    settings = augment_settings(recipe.data.augment)
-    dataset = TrainingImages(images, session.source.labels, settings, recipe.train.seed, size)
+    recipe, plan = session.recipe, session.plan
     batches = StepBatches(plan.images, recipe.train.batch_size, recipe.train.seed, session.step, plan.total_steps)
-    return step_data(dataset, batches, recipe.train.workers, session.device.type == "cuda")
+    return step_data(session.dataset, batches, recipe.train.workers, session.device.type == "cuda")
 
 
 def _evaluate_if_due(run: _Run) -> None:

@@ -10,7 +10,8 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from facekd.recipe.base import Location, Problem
-from facekd.recipe.schema import Recipe, contradictions_between
+from facekd.recipe.rules import contradictions_between
+from facekd.recipe.schema import Recipe
 from facekd.registry import did_you_mean
 
 _EXPECTED = {

@@ -114,12 +114,14 @@ class Pad(LossSection):
     )
 
 
-LOSS_OPTIONS: tuple[type[MarginSoftmax | L2 | Cosine | LogitKD | Pad], ...] = (MarginSoftmax, L2, Cosine, LogitKD, Pad)
+Loss = MarginSoftmax | L2 | Cosine | LogitKD | Pad
 
-LossOptions = Annotated[MarginSoftmax | L2 | Cosine | LogitKD | Pad, Field(discriminator="name")]
+LossOptions = Annotated[Loss, Field(discriminator="name")]
+
+LOSS_OPTIONS: tuple[type[Loss], ...] = (MarginSoftmax, L2, Cosine, LogitKD, Pad)
 
 
-def uses_teacher(loss: MarginSoftmax | L2 | Cosine | LogitKD | Pad) -> bool:
+def uses_teacher(loss: Loss) -> bool:
     """Whether a loss needs a teacher at all.
 
     Example:
@@ -129,7 +131,7 @@ def uses_teacher(loss: MarginSoftmax | L2 | Cosine | LogitKD | Pad) -> bool:
     return not isinstance(loss, MarginSoftmax) or loss.class_weights == "teacher"
 
 
-def uses_teacher_classifier(loss: MarginSoftmax | L2 | Cosine | LogitKD | Pad) -> bool:
+def uses_teacher_classifier(loss: Loss) -> bool:
     """Whether a loss needs the teacher's class weights.
 
     Example:
@@ -137,3 +139,15 @@ def uses_teacher_classifier(loss: MarginSoftmax | L2 | Cosine | LogitKD | Pad) -
         (True, False)
     """
     return isinstance(loss, LogitKD) or (isinstance(loss, MarginSoftmax) and loss.class_weights == "teacher")
+
+
+def uses_teacher_embeddings(loss: Loss) -> bool:
+    """Whether a loss needs the teacher's embedding of each image.
+
+    Example:
+        >>> uses_teacher_embeddings(L2(name="l2"))
+        True
+        >>> uses_teacher_embeddings(MarginSoftmax(name="margin_softmax", class_weights="teacher"))
+        False
+    """
+    return not isinstance(loss, MarginSoftmax)

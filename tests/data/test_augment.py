@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from facekd.data.augment import LUMA, AugmentSettings, augment, color_map
+from facekd.data.augment import LUMA, AugmentSettings, augment, blend, color_map
 
 OFF = AugmentSettings(flip=0.0)
 FULL = AugmentSettings(0.5, 0.1, 0.1, 15.0, 0.4, 0.2, 0.5, 0.5, 0.5)
@@ -135,3 +135,20 @@ def test_erase_covers_one_rectangle_within_its_limits_with_one_color():
         assert 10 <= height <= 46 and 10 <= width <= 46
         assert changed.sum() >= 0.9 * height * width
         assert len(np.unique(result[changed], axis=0)) == 1
+
+
+def test_blend__is_a_mean_in_bounds_or_a_seam_between_the_two() -> None:
+    low, high = np.full((60, 40, 3), 10, np.uint8), np.full((60, 40, 3), 210, np.uint8)
+    means, seams = 0, 0
+    for seed in range(60):
+        mixed = blend(low, high, np.random.default_rng(seed))
+        values = np.unique(mixed)
+        if len(values) == 1:
+            means += 1
+            assert 10 + 0.3 * 200 - 1 <= values[0] <= 10 + 0.7 * 200 + 1
+        else:
+            seams += 1
+            assert values.tolist() == [10, 210]
+            change = np.flatnonzero(np.diff(mixed[:, 0, 0].astype(int)))
+            assert len(change) == 1 and 0.4 * 60 <= change[0] + 1 <= 0.67 * 60 + 1
+    assert min(means, seams) > 15

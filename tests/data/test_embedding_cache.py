@@ -36,38 +36,38 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_open_cache__holds_what_the_teacher_gave_and_asks_once(tmp_path: Path) -> None:
     first, second = Teacher(), Teacher()
-    assert np.array_equal(open_cache(tmp_path, "k", count=COUNT, dim=DIM, embed=first), TRUTH)
-    assert np.array_equal(open_cache(tmp_path, "k", count=COUNT, dim=DIM, embed=second), TRUTH)
+    assert np.array_equal(open_cache(tmp_path, "k", count=COUNT, views=2, dim=DIM, embed=first), TRUTH)
+    assert np.array_equal(open_cache(tmp_path, "k", count=COUNT, views=2, dim=DIM, embed=second), TRUTH)
     assert first.calls == [0, 4, 8, 12, 16, 20] and second.calls == []
 
 
 def test_open_cache__goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        open_cache(tmp_path, "k", count=COUNT, dim=DIM, embed=Teacher(stop_after=3))
+        open_cache(tmp_path, "k", count=COUNT, views=2, dim=DIM, embed=Teacher(stop_after=3))
     rest = Teacher()
-    assert np.array_equal(open_cache(tmp_path, "k", count=COUNT, dim=DIM, embed=rest), TRUTH)
+    assert np.array_equal(open_cache(tmp_path, "k", count=COUNT, views=2, dim=DIM, embed=rest), TRUTH)
     assert rest.calls == [12, 16, 20]
 
 
 def test_open_cache__a_block_that_was_half_written_is_computed_again(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        open_cache(tmp_path, "k", count=COUNT, dim=DIM, embed=Teacher(stop_after=2))
+        open_cache(tmp_path, "k", count=COUNT, views=2, dim=DIM, embed=Teacher(stop_after=2))
     with open(tmp_path / "k" / "embeddings.f32", "ab") as stream:
         stream.write(b"torn")
-    assert np.array_equal(open_cache(tmp_path, "k", count=COUNT, dim=DIM, embed=Teacher()), TRUTH)
+    assert np.array_equal(open_cache(tmp_path, "k", count=COUNT, views=2, dim=DIM, embed=Teacher()), TRUTH)
 
 
 def test_open_cache__one_flipped_bit_is_refused(tmp_path: Path) -> None:
-    open_cache(tmp_path, "k", count=COUNT, dim=DIM, embed=Teacher())
+    open_cache(tmp_path, "k", count=COUNT, views=2, dim=DIM, embed=Teacher())
     path = tmp_path / "k" / "embeddings.f32"
     data = bytearray(path.read_bytes())
     data[100] ^= 1
     path.write_bytes(data)
     with pytest.raises(CheckpointError, match="digest differs"):
-        open_cache(tmp_path, "k", count=COUNT, dim=DIM, embed=Teacher())
+        open_cache(tmp_path, "k", count=COUNT, views=2, dim=DIM, embed=Teacher())
 
 
 def test_open_cache__another_size_under_the_same_key_is_refused(tmp_path: Path) -> None:
-    open_cache(tmp_path, "k", count=COUNT, dim=DIM, embed=Teacher())
-    with pytest.raises(CheckpointError, match="holds 21 x 4, not 22 x 4"):
-        open_cache(tmp_path, "k", count=22, dim=DIM, embed=Teacher())
+    open_cache(tmp_path, "k", count=COUNT, views=2, dim=DIM, embed=Teacher())
+    with pytest.raises(CheckpointError, match=r"holds \[21, 2, 4\], not \[22, 2, 4\]"):
+        open_cache(tmp_path, "k", count=22, views=2, dim=DIM, embed=Teacher())

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from facekd.data.augment import AugmentSettings
-from facekd.data.loading import RememberedImages, TrainingImages, step_data
+from facekd.data.loading import NOBODY, RememberedImages, TrainingImages, step_data
 from facekd.data.samplers import StepBatches
 from facekd.errors import DataError
 
 SETTINGS = AugmentSettings(flip=0.5, shift=0.1, scale=0.1, rotate=10, color=0.3, erase=0.3)
+MIXED = AugmentSettings(flip=0.5, shift=0.1, color=0.3, mix=0.5)
 
 
 class Noise:
@@ -37,7 +38,7 @@ class Noise:
 
 
 def _batches(source: Noise, workers: int, first: int = 0) -> list:
-    dataset = TrainingImages(RememberedImages(source, (40, 40)), source.labels, SETTINGS, 7, (32, 32))
+    dataset = TrainingImages(RememberedImages(source, (40, 40)), source.labels, SETTINGS, seed=7, size=(32, 32))
     return list(step_data(dataset, StepBatches(12, 4, 7, first, 6), workers, pin=False))
 
 
@@ -45,7 +46,7 @@ def test_step_data__same_bits_for_0_and_2_workers_and_for_a_later_start() -> Non
     plain, parallel, late = _batches(Noise(), 0), _batches(Noise(), 2), _batches(Noise(), 0, first=4)
     for one, other in zip(plain, parallel, strict=True):
         assert torch.equal(one.images, other.images) and torch.equal(one.labels, other.labels)
-        assert torch.equal(one.indices, other.indices) and torch.equal(one.flipped, other.flipped)
+        assert torch.equal(one.indices, other.indices) and torch.equal(one.views, other.views)
     for one, other in zip(plain[4:], late, strict=True):
         assert torch.equal(one.images, other.images)
 
@@ -56,6 +57,25 @@ def test_step_data__the_augmentation_changes_with_the_epoch() -> None:
         for part in (_batches(Noise(), 0)[:3], _batches(Noise(), 0)[3:])
     ]
     assert any(not torch.equal(by_epoch[0][i], by_epoch[1][i]) for i in by_epoch[0])
+
+
+def test_versions__repeat_after_their_number_and_do_not_depend_on_the_seed() -> None:
+    sets = [
+        TrainingImages(RememberedImages(Noise(), (40, 40)), Noise().labels, MIXED, seed=seed, size=(40, 40), versions=3)
+        for seed in (0, 1)
+    ]
+    for index in range(12):
+        first, again, other_seed = sets[0][(1, index)], sets[0][(4, index)], sets[1][(1, index)]
+        assert np.array_equal(first[0], again[0]) and np.array_equal(first[0], other_seed[0])
+        assert first[3] == again[3] == 1
+        assert not np.array_equal(first[0], sets[0][(2, index)][0])
+
+
+def test_mix__a_blend_has_no_label_and_the_share_is_the_asked_one() -> None:
+    dataset = TrainingImages(RememberedImages(Noise(), (40, 40)), Noise().labels, MIXED, seed=0, size=(40, 40))
+    labels = [dataset[(epoch, index)][1] for epoch in range(50) for index in range(12)]
+    assert {label for label in labels if label != NOBODY} == {0, 1}
+    assert labels.count(NOBODY) / len(labels) == pytest.approx(0.5, abs=0.07)
 
 
 def test_remembered_images__reads_each_image_once() -> None:

@@ -11,7 +11,7 @@ from torch.nn import functional
 from facekd.engine.objective import Objective, loss_inputs
 from facekd.errors import RecipeError
 from facekd.losses import LOSSES, l2, margin_softmax, pad
-from facekd.recipe.schema import L2, LogitKD, MarginSoftmax, Pad
+from facekd.recipe.loss_options import L2, LogitKD, MarginSoftmax, Pad
 
 CLASSES, DIM, BATCH, PER_EPOCH = 5, 8, 6, 4
 
@@ -39,6 +39,17 @@ def test_terms__are_the_weighted_pure_losses(batch) -> None:
     terms = _objective(margin, L2(name="l2", weight=2.0), teacher_class_weights=weights)(student, teacher, labels, 0)
     torch.testing.assert_close(terms["margin_softmax"], 0.5 * margin_softmax(student, weights, labels, margin=0.3))
     torch.testing.assert_close(terms["l2"], 2.0 * l2(student, teacher))
+
+
+def test_images_without_a_label__are_skipped_by_terms_that_take_labels_and_only_by_those(batch) -> None:
+    student, teacher, labels = batch
+    weights = torch.randn(CLASSES, DIM)
+    some = labels.clone()
+    some[::2] = -1
+    losses = (MarginSoftmax(name="margin_softmax", class_weights="teacher"), L2(name="l2"))
+    terms = _objective(*losses, teacher_class_weights=weights)(student, teacher, some, 0)
+    torch.testing.assert_close(terms["margin_softmax"], margin_softmax(student[1::2], weights, labels[1::2]))
+    torch.testing.assert_close(terms["l2"], l2(student, teacher))
 
 
 def test_every_loss_names_known_outputs_only() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from facekd.engine.schedule import learning_rate_factor
-from facekd.recipe.schema import Schedule
+from facekd.recipe.sections import Schedule
 
 
 def factor(step: int, schedule: Schedule) -> float:

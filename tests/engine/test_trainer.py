@@ -210,6 +210,22 @@ def test_live_teacher__sees_the_pixels_the_student_sees(distil, teacher: Path, t
     assert not (tmp_path / "1" / "teacher-cache").exists()
 
 
+def test_versions__the_cached_teacher_saw_exactly_what_the_student_is_shown(
+    distil, teacher: Path, tmp_path: Path
+) -> None:
+    changed = distil().data.model_dump() | {"versions": 2}
+    changed["augment"] |= {"mix": 0.5}
+    live = distil(losses=[{"name": "l2"}], data=changed, teacher={"weights": str(teacher), "view": "same"})
+    runs = []
+    for name, cached in (("cached", True), ("live", False)):
+        with pytest.MonkeyPatch.context() as patch:
+            if not cached:
+                patch.setattr("facekd.engine.build.cached_views", lambda recipe: 0)
+            train(live, tmp_path / name, device="cpu")
+        runs.append([record["loss"] for record in steps(tmp_path / name)])
+    assert runs[0] == pytest.approx(runs[1], rel=1e-4)
+
+
 def test_a_loss_that_is_not_finite__stops_before_the_update_with_term_and_step(
     make_recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,95 @@
+"""What must hold between the sections of a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from facekd.recipe.base import Problem
+from facekd.recipe.loss_options import (
+    Loss,
+    MarginSoftmax,
+    uses_teacher,
+    uses_teacher_classifier,
+    uses_teacher_embeddings,
+)
+from facekd.recipe.sections import Data, Evaluate, Schedule, Teacher, Train
+
+
+def _teacher_and_losses(teacher: Teacher | None, losses: tuple[Loss, ...]) -> Iterable[Problem]:
+    for index, loss in enumerate(losses):
+        earlier = [other.name for other in losses[:index]]
+        if loss.name in earlier:
+            fix = "keep one, and set its weight"
+            yield Problem(("losses", index, "name"), f"{loss.name} is already losses.{earlier.index(loss.name)}", fix)
+        if teacher is None and uses_teacher(loss):
+            what = f"{loss.name} needs a teacher"
+            if isinstance(loss, MarginSoftmax):
+                what = f"{loss.name} with class_weights: teacher needs a teacher"
+            yield Problem(("losses", index), what, "add teacher: {weights: FILE}")
+        elif teacher is not None and teacher.classifier == "none" and uses_teacher_classifier(loss):
+            fix = "write auto or class_means"
+            yield Problem(("teacher", "classifier"), f"none, but {loss.name} needs the teacher's classifier", fix)
+    if losses and all(loss.weight == 0 for loss in losses):
+        yield Problem(("losses",), "the weight of every loss is 0", "give one a weight above 0")
+    if teacher is not None and losses and not any(uses_teacher(loss) for loss in losses):
+        yield Problem(("teacher",), "no loss uses the teacher", "write teacher: null, or add a loss such as l2")
+
+
+def _blends(teacher: Teacher | None, data: Data, losses: tuple[Loss, ...]) -> Iterable[Problem]:
+    if data.augment.mix == 0:
+        return
+    if not any(uses_teacher_embeddings(loss) for loss in losses):
+        what = "blends of two people have no label, and no loss asks the teacher about them"
+        yield Problem(("data", "augment", "mix"), what, "write 0, or add a loss such as l2")
+    elif teacher is not None and teacher.view == "clean":
+        what = "the teacher must see the blends the student sees"
+        yield Problem(("teacher", "view"), what, "write view: same, or data.augment.mix: 0")
+    if data.augment.mix == 1 and any(loss.name == "margin_softmax" for loss in losses):
+        yield Problem(("data", "augment", "mix"), "1 leaves margin_softmax no labelled image", "write less than 1")
+
+
+def _within_the_run(schedule: Schedule, train: Train) -> Iterable[Problem]:
+    if train.freeze_norm_epochs > train.epochs:
+        what = f"{train.freeze_norm_epochs:g} epochs of frozen statistics in a run of {train.epochs}"
+        yield Problem(("train", "freeze_norm_epochs"), what, "write less than train.epochs")
+    if schedule.warmup_epochs > train.epochs:
+        what = f"{schedule.warmup_epochs:g} epochs of warm-up in a run of {train.epochs}"
+        yield Problem(("schedule", "warmup_epochs"), what, "write less than train.epochs")
+
+
+def _unseen_identities(data: Data, evaluate: Evaluate) -> Iterable[Problem]:
+    if data.source != "synthetic":
+        return
+    trained = data.synthetic
+    end = trained.first_identity + trained.identities
+    for index, item in enumerate(evaluate.sets):
+        drawn = item.synthetic
+        if drawn is None or drawn.seed != trained.seed:
+            continue
+        if drawn.first_identity < end and trained.first_identity < drawn.first_identity + drawn.identities:
+            what = f"shares identities with the training data ({trained.first_identity} to {end - 1})"
+            yield Problem(("evaluate", "sets", index, "synthetic"), what, f"write first_identity: {end}")
+
+
+Rule = Callable[..., Iterable[Problem]]
+
+RULES: tuple[tuple[tuple[str, ...], Rule], ...] = (
+    (("teacher", "losses"), _teacher_and_losses),
+    (("schedule", "train"), _within_the_run),
+    (("teacher", "data", "losses"), _blends),
+    (("data", "evaluate"), _unseen_identities),
+)
+"""Checks between sections: the sections a rule reads, and the rule."""
+
+
+def contradictions_between(sections: dict[str, Any]) -> list[Problem]:
+    """Problems between sections, from every rule whose sections are all at hand.
+
+    Example:
+        >>> from facekd.recipe.loss_options import L2
+        >>> [p.what for p in contradictions_between({"teacher": None, "losses": (L2(name="l2"),)})]
+        ['l2 needs a teacher']
+    """
+    ready = [(names, rule) for names, rule in RULES if all(name in sections for name in names)]
+    return [problem for names, rule in ready for problem in rule(*(sections[name] for name in names))]

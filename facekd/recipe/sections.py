@@ -1,0 +1,200 @@
+"""The sections of a recipe: every hyper-parameter of a run, with its range and its one default."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from facekd.recipe.base import FilePath, Fraction, Positive, Problem, Section, Seed
+
+Color = Literal["rgb", "bgr"]
+Normalize = Annotated[
+    Literal["half", "128", "imagenet", "none"], BeforeValidator(lambda v: "128" if v == 128 and v is not True else v)
+]
+Epochs = Annotated[float, Field(ge=0, le=100_000)]
+OptionValue = bool | int | float | str
+
+
+class Student(Section):
+    """The small model to train."""
+
+    backbone: str = Field(min_length=1, max_length=200, description="a registered name, or timm/<name>")
+    embedding_size: int = Field(default=512, ge=2, le=16_384)
+    input_size: int = Field(default=112, ge=32, le=1024, description="height and width in pixels")
+    options: dict[str, OptionValue] = Field(default={}, description="keyword options of the backbone")
+    color: Color = "rgb"
+    normalize: Normalize = "half"
+    weights: FilePath | None = Field(default=None, description="weights to start from")
+
+
+class Teacher(Section):
+    """The large model to learn from."""
+
+    weights: FilePath = Field(description="run folder, .safetensors, .pt, .pth or .onnx")
+    color: Color | None = Field(default=None, description="only for a foreign model that does not say")
+    normalize: Normalize | None = Field(default=None, description="only for a foreign model that does not say")
+    view: Literal["clean", "same"] = Field(
+        default="clean",
+        description="clean: unchanged pixels and their mirror, cached; same: the student's augmented pixels",
+    )
+    classifier: Literal["auto", "class_means", "none"] = Field(
+        default="auto", description="where the teacher's class weights come from; auto: its file, else class means"
+    )
+    licence: str = Field(default="", max_length=2000)
+
+
+class Synthetic(Section):
+    """Drawn faces: a range of identities, each rendered ``samples`` times."""
+
+    identities: int = Field(default=200, ge=2, le=10_000_000)
+    samples: int = Field(default=20, ge=1, le=100_000)
+    seed: Seed = 0
+    first_identity: int = Field(default=0, ge=0, le=1_000_000_000)
+
+
+class Augment(Section):
+    """Strengths of the random changes to a training image; 0 switches one off."""
+
+    flip: Fraction = 0.5
+    shift: Fraction = 0.0
+    scale: float = Field(default=0.0, ge=0, lt=1)
+    rotate: float = Field(default=0.0, ge=0, le=180, description="degrees to either side")
+    color: Fraction = 0.0
+    grayscale: Fraction = 0.0
+    blur: Fraction = 0.0
+    downscale: Fraction = 0.0
+    erase: Fraction = 0.0
+    mix: Fraction = Field(default=0.0, description="share of images blended with another person's; they have no label")
+
+
+class Data(Section):
+    """The training images."""
+
+    source: Literal["synthetic", "folder", "list"]
+    path: FilePath | None = Field(default=None, description="folder of identity folders, or .csv with path,identity")
+    images: FilePath | None = Field(
+        default=None, description="root of the paths in a list; the list's own folder if null"
+    )
+    licence: str = Field(default="", max_length=2000)
+    synthetic: Synthetic = Synthetic()
+    augment: Augment = Augment()
+    versions: int | None = Field(
+        default=None,
+        ge=1,
+        le=1000,
+        description="augmented versions kept of each image, so that teacher.view: same can be cached; null: no end",
+    )
+
+    def contradictions(self) -> Iterable[Problem]:
+        if self.source == "synthetic":
+            for key in ("path", "images"):
+                if getattr(self, key) is not None:
+                    yield Problem((key,), "has no meaning with source: synthetic", "remove it, or change source")
+            return
+        if self.path is None:
+            yield Problem(("path",), f"missing; source: {self.source} needs one", "add path: ...")
+        if self.source == "folder" and self.images is not None:
+            yield Problem(("images",), "has no meaning with source: folder", "remove it, or write source: list")
+        if self.synthetic != Synthetic():
+            fix = "remove it, or --set data.synthetic={}"
+            yield Problem(("synthetic",), f"has no meaning with source: {self.source}", fix)
+
+
+class Optimizer(Section):
+    """How gradients change the weights."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: float = Field(gt=0, le=100)
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="of SGD; the first beta of AdamW")
+    weight_decay: float = Field(default=5e-4, ge=0, le=10)
+    clip_gradient: Positive | None = Field(default=None, description="largest norm of the backbone's gradient")
+
+
+class Schedule(Section):
+    """The learning rate over the run, as a factor of ``optimizer.learning_rate``."""
+
+    name: Literal["constant", "cosine", "step", "poly"] = "constant"
+    warmup_epochs: Epochs = Field(default=0.0, description="epochs of linear rise from 0")
+    milestones: Annotated[tuple[Positive, ...], Field(strict=False)] = Field(
+        default=(), description="step: epochs of the drops"
+    )
+    gamma: float = Field(default=0.1, gt=0, lt=1, description="step: factor of each drop")
+    power: float = Field(default=2.0, gt=0, le=10, description="poly: exponent")
+    final: Fraction = Field(default=0.0, description="cosine, poly: factor at the end")
+
+    def contradictions(self) -> Iterable[Problem]:
+        used = {"step": ("milestones", "gamma"), "poly": ("power", "final"), "cosine": ("final",)}.get(self.name, ())
+        for key in ("milestones", "gamma", "power", "final"):
+            if key not in used and getattr(self, key) != type(self).model_fields[key].default:
+                yield Problem((key,), f"has no effect with name: {self.name}", "remove it, or change name")
+        if self.name == "step" and not self.milestones:
+            yield Problem(("milestones",), "missing; name: step needs them", "add milestones: [10, 20]")
+        if any(a >= b for a, b in zip(self.milestones, self.milestones[1:], strict=False)):
+            yield Problem(("milestones",), f"not increasing: {list(self.milestones)}", "sort them, each once")
+
+
+class Train(Section):
+    """The loop."""
+
+    epochs: int = Field(ge=1, le=100_000)
+    batch_size: int = Field(default=128, ge=2, le=65_536)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: bool = False
+    channels_last: bool = True
+    workers: int = Field(default=0, ge=0, le=256, description="processes that load images")
+    seed: Seed = 0
+    ema: float | None = Field(
+        default=None, gt=0, lt=1, description="decay of the averaged weights; null: none are kept"
+    )
+    freeze_norm_epochs: Epochs = Field(
+        default=0.0, description="last epochs in which the student's BatchNorm uses its running statistics"
+    )
+    checkpoint_every: float = Field(default=1.0, gt=0, le=100_000, description="epochs")
+    log_every: int = Field(default=20, ge=1, le=1_000_000, description="steps")
+    max_steps: int | None = Field(default=None, ge=1, description="stop early, after this many steps")
+
+
+class EvaluationSet(Section):
+    """Images to evaluate on while training: a file or folder, or drawn faces."""
+
+    path: FilePath | None = None
+    synthetic: Synthetic | None = None
+    images: FilePath | None = Field(default=None, description="root of the paths in a pairs file or list")
+    protocol: Literal["auto", "lfw", "pairs", "all-pairs"] = "auto"
+
+    def contradictions(self) -> Iterable[Problem]:
+        if (self.path is None) == (self.synthetic is None):
+            yield Problem((), "give exactly one of path and synthetic")
+        if self.synthetic is None:
+            return
+        if self.images is not None:
+            yield Problem(("images",), "has no meaning for synthetic faces", "remove it")
+        if self.protocol not in ("auto", "all-pairs"):
+            yield Problem(("protocol",), f"{self.protocol} needs a pairs file", "write auto or all-pairs")
+        if self.synthetic.samples < 2:
+            yield Problem(("synthetic", "samples"), "1 image per identity gives no genuine pair", "write 2 or more")
+
+
+FprTarget = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Evaluate(Section):
+    """What is measured during and after training."""
+
+    every: float | None = Field(
+        default=None, gt=0, le=100_000, description="epochs between evaluations; null: at the end only"
+    )
+    sets: Annotated[tuple[EvaluationSet, ...], Field(strict=False)] = ()
+    fpr: Annotated[tuple[FprTarget, ...], Field(strict=False, min_length=1)] = (1e-2, 1e-3)
+    flip: bool = Field(default=True, description="add the embedding of the mirrored image")
+    select: Literal["last", "best"] = Field(default="last", description="which weights become student.safetensors")
+
+    def contradictions(self) -> Iterable[Problem]:
+        if len(set(self.fpr)) != len(self.fpr):
+            yield Problem(("fpr",), "names a target twice", "give each once")
+        if self.select == "best" and not self.sets:
+            yield Problem(("select",), "best needs something to measure", "add evaluate.sets, or write last")
+        elif self.select == "best" and self.every is None:
+            yield Problem(("select",), "best needs evaluations during training", "add evaluate.every, or write last")
