@@ -1,4 +1,4 @@
-"""``facekd data``: make, look at, convert and verify data sets."""
+"""``facekd data``: make data sets."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from .common import console, progress_bar
 _LARGEST = 2**32 - 1
 
 
-@click.group("data", short_help="Make, look at, convert and verify data sets.")
+@click.group("data", short_help="Make data sets.")
 def command() -> None:
-    """Make, look at, convert and verify data sets.
+    """Make data sets.
 
     \b
     Example:

@@ -43,7 +43,8 @@ class ImageFolder:
     """Images laid out as ``root/IDENTITY/IMAGE``.
 
     Folders and files are taken in sorted order, so labels do not depend on the disk. Names starting with a dot are
-    left alone. Other files are left out and counted in ``warnings``, which holds what a user should know. The digest
+    left alone, and so are files beside the identities. Files within an identity that are no images are left out and
+    counted in ``warnings``, which holds what a user should know. The digest
     covers relative paths, byte counts and identities, not the content of the images.
 
     Args:
@@ -63,7 +64,6 @@ class ImageFolder:
         empty, others, sizes = [], [], []
         for name, is_folder in _entries(self._root, ""):
             if not is_folder:
-                others.append(name)
                 continue
             found, rest = _images_of(self._root, name)
             others += rest

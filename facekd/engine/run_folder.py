@@ -60,9 +60,7 @@ class RunFolder:
             DeviceError: The disk refused.
         """
         stored = self.path / "recipe.yaml"
-        if self.path.exists() and not self.path.is_dir():
-            raise UsageError(str(self.path), "is a file, not a folder", "choose another --out")
-        if stored.exists() and overwrite:
+        if stored.exists() and (overwrite or not (self.trained or resume)):
             self._clear()
         elif stored.exists() and not resume:
             raise UsageError(
@@ -78,6 +76,11 @@ class RunFolder:
         with disk_errors(self.path):
             self.checkpoints.mkdir(parents=True, exist_ok=True)
         write_text(stored, recipe_yaml(recipe))
+
+    @property
+    def trained(self) -> bool:
+        """Whether anything would be lost with this folder: a run refused before its first checkpoint left nothing."""
+        return self.student.exists() or (self.checkpoints / "checkpoints.jsonl").exists()
 
     def _clear(self) -> None:
         for name in ("student.safetensors", "classifier.safetensors", "metrics.jsonl", "log.txt", "environment.json"):

@@ -108,6 +108,8 @@ def train(
 
 def _refuse_folder(recipe: Recipe, out: Path, resume: bool) -> None:
     """Refuse a run folder that would be made for nothing, or would replace its own teacher."""
+    if out.exists() and not out.is_dir():
+        raise UsageError(str(out), "is a file, not a folder", "choose another --out")
     if resume and not (out / "recipe.yaml").exists():
         raise UsageError(str(out), "holds no run to resume", "leave out --resume")
     if recipe.teacher is not None and out.resolve() == Path(recipe.teacher.weights).resolve():

@@ -104,6 +104,8 @@ def load_embedder(
     path = Path(path)
     file = path / STUDENT_FILE if path.is_dir() else path
     name = "/".join(path.parts[-2:])
+    if not path.exists():
+        raise InputError(str(path), "no such file or folder", f"looked from {Path.cwd()}")
     if path.is_dir() and not file.is_file():
         raise CheckpointError(str(path), f"a folder without {STUDENT_FILE}", "give a finished run or a model file")
     if file.suffix not in SUFFIXES:

@@ -163,8 +163,9 @@ def test_inherited_classifier__with_permuted_labels_is_refused(distil, teacher: 
     path = teacher / "classifier.safetensors"
     weights, names, source = load_classifier(path)
     save_classifier(path, weights.roll(1, 0), names, source)
-    with pytest.raises(UsageError, match="training images are nearest to their own class"):
-        train(distil(losses=[INHERITED]), tmp_path / "student", device="cpu")
+    for _ in range(2):
+        with pytest.raises(UsageError, match="training images are nearest to their own class"):
+            train(distil(losses=[INHERITED]), tmp_path / "student", device="cpu")
 
 
 def test_inherited_classifier__of_other_identities_is_refused(distil, teacher: Path, tmp_path: Path) -> None:
@@ -284,6 +285,9 @@ def test_a_second_run_in_the_folder__is_refused_by_name(make_recipe, tmp_path: P
     with pytest.raises(UsageError, match="holds no run to resume"):
         train(changed, tmp_path / "new", resume=True, device="cpu")
     assert not (tmp_path / "new").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="is a file, not a folder"):
+        train(changed, tmp_path / "file", device="cpu")
 
 
 def test_the_teachers_own_folder__is_refused(distil, teacher: Path) -> None:
