@@ -109,6 +109,12 @@ def test_all_problems_come_at_once_and_in_the_order_of_the_file(tmp_path):
         ("backbone", "normalize: 127\n  backbone", ":3: student.normalize: unknown value: number 127"),
         ("epochs: 2", "epochs: 2\nschedule: {warmup_epochs: 3}", ":12: schedule.warmup_epochs: 3 epochs of warm-up"),
         ("epochs: 2", "epochs: 2\nschedule: {gamma: 0.5}", ":12: schedule.gamma: has no effect with name: constant"),
+        (
+            "epochs: 2",
+            "epochs: 2\n  freeze_norm_epochs: 3",
+            ":12: train.freeze_norm_epochs: 3 epochs of frozen statistics",
+        ),
+        ("synthetic", "synthetic\n  augment: {mix: 0.5}", ":6: data.augment.mix: blends of two people have no label"),
         ("epochs: 2", "epochs: 2\nevaluate: {select: best}", ":12: evaluate.select: best needs something to measure"),
         (
             "epochs: 2",
