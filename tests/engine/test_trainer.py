@@ -184,6 +184,13 @@ def test_inherited_classifier__rows_follow_the_names_not_the_order(distil, teach
     assert torch.equal(load_classifier(tmp_path / "student" / "classifier.safetensors")[0], weights)
 
 
+def test_variance_head__is_trained_and_checkpointed_but_not_part_of_the_student(distil, tmp_path: Path) -> None:
+    train(distil(losses=[PAD]), tmp_path / "student", device="cpu")
+    found = bits(tmp_path / "student")
+    assert any(name.startswith("checkpoint.objective.variance.head") for name in found)
+    assert not any("variance" in name for name in found if name.startswith("student."))
+
+
 def test_class_means__stand_in_and_are_named(distil, teacher: Path, tmp_path: Path) -> None:
     (teacher / "classifier.safetensors").unlink()
     train(distil(losses=[INHERITED]), tmp_path / "student", device="cpu")
