@@ -172,24 +172,25 @@ def nearest_centre_agreement(embeddings: Tensor, labels: Tensor, class_weights: 
 
 
 def stored_classifier(run: Path, source: IdentitySource) -> tuple[Tensor, str] | None:
-    """The classifier stored in a teacher's run folder, its rows put in the order of this data set's labels.
+    """The classifier stored in a teacher's run folder: the rows of this data set's identities, in their order.
+
+    The data may hold fewer identities than the teacher was trained on, not others.
 
     Returns:
         Class weights and their source, or None where the teacher has none.
 
     Raises:
-        InputError: Its identities are not those of the training data.
+        InputError: It lacks an identity of the training data.
     """
     path = run / "classifier.safetensors"
     if not path.is_file():
         return None
     class_weights, names, origin = load_classifier(path)
-    if set(names) != set(source.names):
-        strangers = sorted(set(source.names) - set(names))[:3]
-        what = f"has {len(names)} classes, the data {len(source.names)} identities"
-        what += f"; not among them: {', '.join(strangers)}" if strangers else ""
-        raise InputError(str(path), what, "train on the teacher's data, or set teacher.classifier=class_means")
     place = {name: row for row, name in enumerate(names)}
+    strangers = [name for name in source.names if name not in place]
+    if strangers:
+        what = f"lacks {len(strangers)} of the data's {len(source.names)} identities: {', '.join(strangers[:3])}"
+        raise InputError(str(path), what, "train on the teacher's identities, or set teacher.classifier=class_means")
     return class_weights[torch.tensor([place[name] for name in source.names])], origin
 
 

@@ -172,7 +172,7 @@ def test_inherited_classifier__of_other_identities_is_refused(distil, teacher: P
     path = teacher / "classifier.safetensors"
     weights, names, source = load_classifier(path)
     save_classifier(path, weights, ["stranger", *names[1:]], source)
-    with pytest.raises(InputError, match="6 classes, the data 6 identities; not among them: person0"):
+    with pytest.raises(InputError, match="lacks 1 of the data's 6 identities: person0"):
         train(distil(losses=[INHERITED]), tmp_path / "student", device="cpu")
 
 
@@ -189,6 +189,15 @@ def test_variance_head__is_trained_and_checkpointed_but_not_part_of_the_student(
     found = bits(tmp_path / "student")
     assert any(name.startswith("checkpoint.objective.variance.head") for name in found)
     assert not any("variance" in name for name in found if name.startswith("student."))
+
+
+def test_inherited_classifier__may_know_more_identities_than_the_data(distil, teacher: Path, tmp_path: Path) -> None:
+    path = teacher / "classifier.safetensors"
+    weights, names, source = load_classifier(path)
+    more = torch.cat([torch.randn(2, 8), weights])
+    save_classifier(path, more, ["a stranger", "another", *names], source)
+    train(distil(losses=[INHERITED]), tmp_path / "student", device="cpu")
+    assert torch.equal(load_classifier(tmp_path / "student" / "classifier.safetensors")[0], weights)
 
 
 def test_class_means__stand_in_and_are_named(distil, teacher: Path, tmp_path: Path) -> None:
