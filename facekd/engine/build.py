@@ -20,6 +20,7 @@ from facekd.engine.session import Session
 from facekd.engine.signals import Poll
 from facekd.engine.sources import augment_settings
 from facekd.engine.teacher import (
+    CLASS_MEANS,
     Classifier,
     class_means,
     embed_views,
@@ -200,5 +201,5 @@ def _classifier(
     stored = None if needs_class_means(recipe) else stored_classifier(Path(section.weights), source)
     if stored is None:
         rows = embed_views(teacher, mirror_views(source), np.arange(len(source))) if clean is None else clean
-        stored = class_means(rows, source.labels, len(source.names)), "class means of the teacher's embeddings"
+        stored = class_means(rows, source.labels, len(source.names)), CLASS_MEANS
     return inherit_classifier(*stored, teacher, source, clean)

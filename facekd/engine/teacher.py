@@ -25,6 +25,7 @@ from facekd.models.weights import load_classifier
 LEAST_AGREEMENT = 0.5
 CHECKED_IMAGES = 2048
 EMBED_BATCH = 64
+CLASS_MEANS = "class means of the teacher's embeddings"
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,9 @@ class Classifier:
 
     Attributes:
         class_weights: ``(classes, dim)`` float32, in the order of the data set's labels.
-        source: ``trained`` with the teacher, or ``class means of the teacher's embeddings``.
-        agreement: Share of checked training images whose nearest row is their own class.
+        source: ``trained`` with the teacher, or :data:`CLASS_MEANS`.
+        agreement: Share of checked training images whose nearest row is their own class. Under class means each image
+            is part of its own row: low values still tell a wrong label or a useless teacher, high ones little.
         checked: Images the agreement was measured on.
     """
 

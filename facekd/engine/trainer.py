@@ -23,6 +23,7 @@ from facekd.engine.session import Session, provenance
 from facekd.engine.signals import Poll, interruptible
 from facekd.engine.sources import open_source, source_warnings
 from facekd.engine.step import Network, take_step
+from facekd.engine.teacher import CLASS_MEANS
 from facekd.errors import DataError, Interrupted, UsageError
 from facekd.files import disk_errors, locked
 from facekd.models.weights import save_classifier, save_model
@@ -148,7 +149,8 @@ class _Run:
                 "checked_images": found.checked,
             }
             share = f"{found.agreement:.1%} of {found.checked} images nearest to their own class"
-            self.tell(f"inherited classifier: {found.source}; {share}")
+            within = ", of which each is a part" if found.source == CLASS_MEANS else ""
+            self.tell(f"inherited classifier: {found.source}; {share}{within}")
         for told in [source_warnings(session.source), *(opened.warnings for opened in self.sets)]:
             for warning in told:
                 self.tell(f"warning: {warning}")
