@@ -16,11 +16,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from facekd.engine.run_folder import environment
 from facekd.files import write_json
 from facekd.models.embedder import load_embedder
+from facekd.recipe import load_recipe
 
 TEACHER = ("--color", "rgb", "--normalize", "none")
 RECIPES = {
@@ -72,6 +70,7 @@ def run_size(run: Path) -> dict[str, Any]:
     seconds = sum(line["seconds"] for line in lines if "seconds" in line)
     plan = record["plan"]
     return {
+        "input_size": load_recipe(run / "recipe.yaml").student.input_size,
         "parameters": plan["student_parameters"],
         "macs": plan["student_macs"],
         "steps": plan["total_steps"],
@@ -81,11 +80,18 @@ def run_size(run: Path) -> dict[str, Any]:
     }
 
 
+def conditions(run: Path) -> dict[str, Any]:
+    """Machine, versions, device and threads a run was trained with, as it recorded them."""
+    record = json.loads((run / "environment.json").read_text())
+    names = ("facekd", "python", "machine", "packages", "device", "accelerator", "threads")
+    return {name: record[name] for name in names}
+
+
 def study(folder: Path, runs: Path, seeds: list[int], changes: list[str]) -> dict[str, Any]:
     """Train and measure everything that is missing; returns the whole table."""
     runs.mkdir(parents=True, exist_ok=True)
     teacher = folder / "models" / "edgeface_xs_raw_rgb.onnx"
-    rows = []
+    rows, run = [], runs
     for seed in seeds:
         for method, recipe in RECIPES.items():
             run = runs / f"{recipe.split('/')[0]}-{seed}"
@@ -97,7 +103,7 @@ def study(folder: Path, runs: Path, seeds: list[int], changes: list[str]) -> dic
     return {
         "benchmark": "real_faces",
         "command": "python -m benchmarks.real_faces FOLDER" + "".join(f" --set {change}" for change in changes),
-        **environment(torch.device("cpu")),
+        **conditions(run),
         "seeds": seeds,
         "recipes": RECIPES,
         "teacher": [row(result, "teacher", None, {"parameters": parameters}) for result in results],
