@@ -34,7 +34,7 @@ def test_damage_is_told_or_harmless(seed, tmp_path):
     rng = random.Random(seed)
     whole = find_recipe("quickstart/proxylesskd_pad").read_bytes()
     path, outcomes = tmp_path / "r.yaml", set()
-    for _ in range(60):
+    for _ in range(150):
         path.write_bytes(damaged(whole, rng))
         value = rng.choice(PIECES_BYTES).decode("utf-8", "surrogateescape")
         overrides = [f"{rng.choice(TARGETS)}={value}"] if rng.random() < 0.3 else []
