@@ -9,6 +9,17 @@ import pytest
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
+EXPECTED = (
+    "formats/small_lfw.bin",
+    "lfw_pairs.txt",
+    "lfw_pairs_test.txt",
+    "lfw_test.csv",
+    "lfw_train.csv",
+    "models/edgeface_xs_raw_rgb.onnx",
+    "models/foamliu/mobilefacenet.pt",
+    "models/yunet.onnx",
+)
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
@@ -18,8 +29,7 @@ def shared_data() -> Path:
     """
     if not SHARED_DATA.exists():
         pytest.skip("no shared data beside this checkout")
-    expected = ["README.md", "lfw_pairs.txt", "lfw_test.csv", "lfw_train.csv", "models/edgeface_xs_raw_rgb.onnx"]
-    missing = [name for name in expected if not (SHARED_DATA / name).is_file()]
+    missing = [name for name in EXPECTED if not (SHARED_DATA / name).is_file()]
     if missing:
         problem = f"shared data is incomplete: {', '.join(missing)} missing"
         if os.environ.get("CI"):

@@ -22,7 +22,8 @@ def test_demo__every_step_parses(words: list[str]) -> None:
     while isinstance(group, click.Group):
         name, group, rest = group.resolve_command(context, rest)
         context = click.Context(group, parent=context, info_name=name)
-    group.make_parser(context).parse_args(list(rest))
+    options, left, _ = group.make_parser(context).parse_args(list(rest))
+    assert options and not left
 
 
 def test_demo__trains_unmodified_quickstart_recipes_on_identities_it_does_not_measure() -> None:

@@ -83,8 +83,6 @@ def test_installed_version_is_this_one() -> None:
 
 def test_changelog_knows_the_version() -> None:
     changelog = ROOT / "CHANGELOG.md"
-    if not changelog.is_file():
-        pytest.skip("no CHANGELOG.md")
     assert re.search(rf"^## .*\b{re.escape(facekd.__version__)}\b", changelog.read_text(encoding="utf-8"), re.MULTILINE)
 
 
