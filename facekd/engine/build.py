@@ -30,10 +30,9 @@ from facekd.engine.teacher import (
     teacher_cache,
     version_views,
 )
-from facekd.errors import DeviceError
 from facekd.files import value_digest
 from facekd.models.backbone import build_backbone
-from facekd.models.embedder import Embedder
+from facekd.models.embedder import Embedder, open_device
 from facekd.models.preprocessing import Preprocessing
 from facekd.models.weights import load_weights, read_state
 from facekd.recipe import Recipe
@@ -50,11 +49,7 @@ def resolve_device(name: str) -> torch.device:
     mps = torch.backends.mps.is_available()
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
-    device = torch.device(name)
-    present = {"cpu": True, "cuda": (device.index or 0) < torch.cuda.device_count(), "mps": mps}
-    if not present.get(device.type, False):
-        raise DeviceError(name, "no such device here", "use --device cpu or auto")
-    return device
+    return open_device(name)
 
 
 def make_student(section: Student, seed: int) -> nn.Module:
