@@ -4,7 +4,8 @@ FOLDER holds the teacher ``models/edgeface_xs_raw_rgb.onnx``, the images ``lfw11
 (training identities), ``lfw_test.csv`` and ``lfw_pairs_test.txt`` (identities never trained on). Every run is one
 ``facekd train`` command; finished runs are left alone and a broken one goes on, so the study can be stopped at will.
 
-    python -m benchmarks.real_faces FOLDER --runs runs/real
+    python -m benchmarks.real_faces FOLDER
+    python -m benchmarks.real_faces FOLDER --study real_faces_longer --seeds 0
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,17 @@ RECIPES = {
     "l2": "l2/edgeface_xs_resnet_tiny",
     "ProxylessKD + PAD": "proxylesskd_pad/edgeface_xs_resnet_tiny",
 }
-RESULT = Path(__file__).parent / "results" / "real_faces.json"
+LONGER = ("train.epochs=120", "train.freeze_norm_epochs=30")
+STUDIES: dict[str, dict[str, tuple[str, ...]]] = {
+    "real_faces": dict.fromkeys(RECIPES, ()),
+    "real_faces_longer": {
+        "student alone": LONGER,
+        "l2": (*LONGER, "data.versions=16"),
+        "ProxylessKD + PAD": (*LONGER, "data.versions=16"),
+    },
+}
+"""Study -> method -> what it changes in the method's recipe."""
+RESULTS = Path(__file__).parent / "results"
 
 
 def facekd(*arguments: str) -> None:
@@ -35,7 +47,7 @@ def facekd(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "facekd_cli", *arguments], check=True)
 
 
-def train(recipe: str, folder: Path, seed: int, out: Path, changes: list[str]) -> None:
+def train(recipe: str, folder: Path, seed: int, out: Path, changes: Sequence[str]) -> None:
     """Train one student to its end, from wherever an earlier attempt left it."""
     if (out / "student.safetensors").exists():
         return
@@ -87,13 +99,14 @@ def conditions(run: Path) -> dict[str, Any]:
     return {name: record[name] for name in names}
 
 
-def study(folder: Path, runs: Path, seeds: list[int], changes: list[str]) -> dict[str, Any]:
+def study(name: str, folder: Path, runs: Path, seeds: list[int]) -> dict[str, Any]:
     """Train and measure everything that is missing; returns the whole table."""
     runs.mkdir(parents=True, exist_ok=True)
     teacher = folder / "models" / "edgeface_xs_raw_rgb.onnx"
     rows, run = [], runs
     for seed in seeds:
-        for method, recipe in RECIPES.items():
+        for method, changes in STUDIES[name].items():
+            recipe = RECIPES[method]
             run = runs / f"{recipe.split('/')[0]}-{seed}"
             train(recipe, folder, seed, run, changes)
             results = evaluate([run], folder, runs / f"{run.name}.json")
@@ -101,11 +114,11 @@ def study(folder: Path, runs: Path, seeds: list[int], changes: list[str]) -> dic
     results = evaluate([teacher], folder, runs / "teacher.json", TEACHER)
     parameters = load_embedder(teacher, color="rgb", normalize="none").parameters
     return {
-        "benchmark": "real_faces",
-        "command": "python -m benchmarks.real_faces FOLDER" + "".join(f" --set {change}" for change in changes),
+        "benchmark": name,
+        "command": f"python -m benchmarks.real_faces FOLDER --study {name} --seeds {' '.join(map(str, seeds))}",
         **conditions(run),
         "seeds": seeds,
-        "recipes": RECIPES,
+        "recipes": {method: " --set ".join([RECIPES[method], *changes]) for method, changes in STUDIES[name].items()},
         "teacher": [row(result, "teacher", None, {"parameters": parameters}) for result in results],
         "rows": rows,
     }
@@ -114,11 +127,12 @@ def study(folder: Path, runs: Path, seeds: list[int], changes: list[str]) -> dic
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path, help="faces, lists and models")
-    parser.add_argument("--runs", type=Path, default=Path("runs/real"), help="where runs are kept")
+    parser.add_argument("--study", choices=STUDIES, default="real_faces")
+    parser.add_argument("--runs", type=Path, help="where runs are kept; runs/STUDY if not given")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--set", dest="changes", action="append", default=[], metavar="KEY=VALUE")
     given = parser.parse_args()
-    write_json(RESULT, study(given.folder, given.runs, given.seeds, given.changes))
+    runs = given.runs or Path("runs") / given.study
+    write_json(RESULTS / f"{given.study}.json", study(given.study, given.folder, runs, given.seeds))
 
 
 if __name__ == "__main__":

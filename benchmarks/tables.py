@@ -17,6 +17,7 @@ WELL_FOUNDED = 30
 STARRED = f"\\* rests on fewer than {WELL_FOUNDED} false accepts: the threshold is uncertain."
 RUN_KEYS = {"input_size": "input", "epochs": "epochs", "steps": "steps", "train_seconds": "training, s"}
 """What a row may tell of its run -> its column."""
+LONGER_COMMAND = "python -m benchmarks.real_faces FOLDER --study real_faces_longer --seeds 0"
 SPEED_COMMAND = "python -m benchmarks.synthetic_speed --out benchmarks/results/synthetic_speed.json"
 
 Record = Mapping[str, Any]
@@ -214,6 +215,7 @@ def synthetic_speed(data: Record) -> str:
 
 SECTIONS: dict[str, tuple[str, str, Callable[[Record], str]]] = {
     "real_faces": ("Distillation on real faces", "make bench-real FACES=faces/", real_faces_in_full),
+    "real_faces_longer": ("Real faces, three times the steps", LONGER_COMMAND, real_faces_in_full),
     "demo": ("The demo on drawn faces", "python -m benchmarks.demo --record benchmarks/results/demo.json", demo),
     "synthetic_speed": ("Drawing synthetic faces", SPEED_COMMAND, synthetic_speed),
 }

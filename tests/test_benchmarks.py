@@ -51,6 +51,17 @@ def test_real_faces__recipes_differ_in_nothing_but_the_method(recipe: str) -> No
     assert set(required_keys(loaded)) <= {"data.path", "data.images", "teacher.weights"}
 
 
+@pytest.mark.parametrize("study", real_faces.STUDIES)
+def test_real_faces__every_study_changes_the_length_of_all_methods_alike(study: str) -> None:
+    changes = real_faces.STUDIES[study]
+    assert list(changes) == list(real_faces.RECIPES)
+    loaded = [
+        load_recipe(find_recipe(real_faces.RECIPES[method]), overrides=overrides, allow_required=True).train
+        for method, overrides in changes.items()
+    ]
+    assert all(train == loaded[0] for train in loaded)
+
+
 def test_real_faces__a_finished_run_and_a_measured_model_are_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
