@@ -53,13 +53,13 @@ def command(
     for path in (model, data, *([images] if images else [])):
         if not path.exists():
             raise InputError(str(path), "no such file or folder", "check the path")
-    from facekd.data.identities import ImageFolder, ImageList
+    from facekd.data.open_source import open_identities
     from facekd.engine.build import resolve_device
     from facekd.engine.embed import StoredEmbeddings, embed_images, require_usable, save_embeddings
     from facekd.engine.signals import interruptible
     from facekd.models.embedder import load_embedder
 
-    source = ImageFolder(data) if data.is_dir() else ImageList(data, images)
+    source = open_identities(data, images)
     for warning in source.warnings:
         click.echo(f"facekd: warning: {warning}", err=True)
     embedder = load_embedder(model, color=color, normalize=normalize, device=str(resolve_device(device)))

@@ -8,9 +8,12 @@ import os
 import re
 import stat
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from facekd.data.images import shown
+import numpy as np
+
+from facekd.data.images import decode, read_bytes, shown
 from facekd.errors import InputError
 
 MAX_LIST_BYTES = 2**30
@@ -151,6 +154,34 @@ class ImageRoot:
         if not stat.S_ISREG(status.st_mode):
             raise InputError(where, f"'{shown(relative)}' is not a regular file")
         return status.st_size
+
+
+@dataclass(frozen=True)
+class FileImages:
+    """Images in files below a root, by number.
+
+    Attributes:
+        root: Where the paths are looked up.
+        paths: Relative to the root.
+    """
+
+    root: ImageRoot
+    paths: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def encoded(self, index: int) -> bytes:
+        """The file of image ``index``; raises `DataError` where it is gone."""
+        return read_bytes(self.root.join(self.paths[index]))
+
+    def read(self, index: int) -> np.ndarray:
+        """Image ``index``, uint8 RGB (height, width, 3); raises `DataError` where it is gone or does not decode."""
+        return decode(self.encoded(index), shown(self.root.join(self.paths[index])))
+
+    def sample_name(self, index: int) -> str:
+        """Path of image ``index`` relative to the root."""
+        return self.paths[index]
 
 
 def refuse_missing(path: Path, missing: Sequence[tuple[int, str]], root: ImageRoot) -> None:

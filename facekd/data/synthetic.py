@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from facekd.data.images import encode_png
 from facekd.data.synthetic_capture import NUISANCE, Capture, draw_capture
 from facekd.data.synthetic_degrade import degrade
 from facekd.data.synthetic_identity import draw_identity
@@ -126,6 +127,7 @@ class SyntheticFaces:
             "seed": seed, "first_identity": first_identity,
         }  # fmt: skip
         self.digest = value_digest(parameters)
+        self.warnings: list[str] = []
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -139,6 +141,10 @@ class SyntheticFaces:
         """Image ``index`` with everything known about it; raises `UsageError` beyond the end."""
         identity, sample = self._place(index)
         return render_face(self._seed, self._first + identity, sample)
+
+    def encoded(self, index: int) -> bytes:
+        """Image ``index`` as PNG; raises `UsageError` beyond the end."""
+        return encode_png(self.read(index))
 
     def read(self, index: int) -> np.ndarray:
         """Image ``index``, uint8 RGB (112, 112, 3); raises `UsageError` beyond the end."""

@@ -12,8 +12,8 @@ from typing import Protocol
 import numpy as np
 
 from facekd.data.bin_format import read_bin, write_bin
-from facekd.data.images import decode, read_bytes, shown
-from facekd.data.lists import ImageRoot, refuse_missing
+from facekd.data.images import decode, shown
+from facekd.data.lists import FileImages, ImageRoot, refuse_missing
 from facekd.data.pair_lists import PairList, read_lfw_pairs, read_table_pairs, sniff_list
 from facekd.errors import InputError
 
@@ -57,24 +57,6 @@ class VerificationSet:
     subjects: np.ndarray | None
     digest: str
     warnings: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class FileImages:
-    """Images in files below a root."""
-
-    root: ImageRoot
-    paths: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def read(self, index: int) -> np.ndarray:
-        path = self.root.join(self.paths[index])
-        return decode(read_bytes(path), shown(path))
-
-    def sample_name(self, index: int) -> str:
-        return self.paths[index]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from facekd.data.identities import IdentitySource, ImageFolder, ImageList
+from facekd.data.identities import IdentitySource
+from facekd.data.open_source import open_identities
 from facekd.data.verification import VerificationSet, open_verification_set, sniff_list
 from facekd.engine.embed import StoredEmbeddings, embed_images, require_usable
 from facekd.engine.progress import Progress
@@ -92,14 +93,9 @@ def open_set(path: Path, *, images: Path | None = None, protocol: str = "auto") 
         InputError: A set that cannot be used, lacks genuine or impostor pairs, or has too many pairs.
         UsageError: A protocol the set cannot serve.
     """
-    if path.is_dir():
-        folder = ImageFolder(path)
-        return identity_set(path.name, folder, protocol, folder.warnings)
-    if not path.exists():
-        raise InputError(str(path), "no such file or folder", "check the path")
-    if sniff_list(path) == "identities":
-        listed = ImageList(path, images)
-        return identity_set(path.name, listed, protocol, listed.warnings)
+    if path.is_dir() or not path.exists() or sniff_list(path) == "identities":
+        source = open_identities(path, images)
+        return identity_set(path.name, source, protocol, source.warnings)
     if protocol == "all-pairs":
         raise UsageError(str(path), "holds pairs, not identities", "use --protocol auto, or an identity list")
     found = open_verification_set(path, images=images)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from facekd.data.augment import AugmentSettings
-from facekd.data.identities import IdentitySource, ImageFolder, ImageList
+from facekd.data.identities import IdentitySource
+from facekd.data.image_folder import ImageFolder
+from facekd.data.image_list import ImageList
 from facekd.data.synthetic import SyntheticFaces
 from facekd.errors import UsageError
 from facekd.recipe.sections import Augment, Data, Synthetic
@@ -35,8 +37,3 @@ def open_source(data: Data) -> IdentitySource:
 def augment_settings(section: Augment) -> AugmentSettings:
     """The augmentation a recipe section describes."""
     return AugmentSettings(**section.model_dump())
-
-
-def source_warnings(source: IdentitySource) -> list[str]:
-    """What a user should know of training images that are used all the same."""
-    return source.warnings if isinstance(source, ImageFolder | ImageList) else []

@@ -21,7 +21,7 @@ from facekd.engine.run_folder import RunFolder
 from facekd.engine.selection import evaluate_student, figure_of_merit, open_sets
 from facekd.engine.session import Session, provenance
 from facekd.engine.signals import Poll, interruptible
-from facekd.engine.sources import open_source, source_warnings
+from facekd.engine.sources import open_source
 from facekd.engine.step import Network, take_step
 from facekd.engine.teacher import CLASS_MEANS
 from facekd.errors import DataError, Interrupted, UsageError
@@ -151,7 +151,7 @@ class _Run:
             share = f"{found.agreement:.1%} of {found.checked} images nearest to their own class"
             within = ", of which each is a part" if found.source == CLASS_MEANS else ""
             self.tell(f"inherited classifier: {found.source}; {share}{within}")
-        for told in [source_warnings(session.source), *(opened.warnings for opened in self.sets)]:
+        for told in [session.source.warnings, *(opened.warnings for opened in self.sets)]:
             for warning in told:
                 self.tell(f"warning: {warning}")
         self.folder.record_environment(session.device, facts)

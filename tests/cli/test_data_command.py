@@ -10,7 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 from facekd_cli.main import cli
 
-from facekd.data.identities import ImageFolder, ImageList
+from facekd.data.image_folder import ImageFolder
+from facekd.data.image_list import ImageList
 from facekd.data.images import decode, read_bytes
 from facekd.data.synthetic import QUALITY_FACTORS, contact_sheet, render_face
 from facekd.engine import synthesis

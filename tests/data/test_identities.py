@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from facekd.data.identities import ImageFolder, ImageList
+from facekd.data.image_folder import ImageFolder
+from facekd.data.image_list import ImageList
 from facekd.data.images import encode_png
 from facekd.errors import DataError, InputError
 
