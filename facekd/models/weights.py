@@ -22,6 +22,7 @@ __all__ = [
     "check_finite",
     "decode",
     "file_digest",
+    "load_checkpoint",
     "load_classifier",
     "load_weights",
     "read_bytes",
@@ -167,6 +168,18 @@ def decode(data: bytes, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         return dialects.unwrap(_torch_load(data, where), where), {}
     state, metadata = safetensors_file.decode(data, where)
     return (state if "format" in metadata else dialects.unwrap(state, where)), metadata
+
+
+def load_checkpoint(path: Path) -> object:
+    """The whole tree of a checkpoint, on the CPU: dicts, lists, numbers and tensors as they were saved.
+
+    Nothing is taken off it and nothing in it is run; a ``.safetensors`` file is a flat dict.
+
+    Raises:
+        CheckpointError: Missing, empty, truncated, no checkpoint, or one that asks for code to be run.
+    """
+    data, where = read_bytes(path), str(path)
+    return safetensors_file.decode(data, where)[0] if path.suffix == ".safetensors" else _torch_load(data, where)
 
 
 def _torch_load(data: bytes, where: str) -> object:
