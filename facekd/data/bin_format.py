@@ -6,8 +6,6 @@ The file is a pickle of ``(images, genuine)`` where pair ``i`` is images ``2i`` 
 
 from __future__ import annotations
 
-import os
-import pickle
 import stat
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,9 +13,13 @@ from pathlib import Path
 from facekd.data.images import check_header, shown
 from facekd.data.pickle_values import Array
 from facekd.data.pickle_walk import walk
-from facekd.errors import DataError, DeviceError, InputError
+from facekd.errors import DataError, InputError
+from facekd.files import write_atomic
 
 MAX_BIN_BYTES = 4 * 2**30
+
+BIN_HEAD = b"\x80\x04]("
+"""How a written ``.bin`` begins: protocol 4, then a list whose items follow."""
 
 
 def read_bin(path: Path) -> tuple[list[bytes], list[bool]]:
@@ -34,6 +36,21 @@ def read_bin(path: Path) -> tuple[list[bytes], list[bool]]:
         InputError: Not such a pickle (names byte and opcode), counts that do not fit, or a record that is no image
             or no boolean (names the record).
     """
+    images, labels = stored_bin(path)
+    checked: set[int] = set()
+    for record, data in enumerate(images):
+        if id(data) not in checked:
+            _check(data, f"{shown(path)}: image {record}")
+            checked.add(id(data))
+    return images, labels
+
+
+def stored_bin(path: Path) -> tuple[list[bytes], list[bool]]:
+    """:func:`read_bin` without a look at the images: their bytes may be anything.
+
+    Raises:
+        InputError: As :func:`read_bin`, but for bytes that are no image.
+    """
     name = shown(path)
     content = walk(_content(path), name)
     if not isinstance(content, tuple | list) or len(content) != 2:
@@ -46,17 +63,19 @@ def read_bin(path: Path) -> tuple[list[bytes], list[bool]]:
         raise InputError(name, f"{len(stored_images)} images for {len(labels)} labels", "a pair has two images")
     if not labels:
         raise InputError(name, "holds no pairs")
-    checked: dict[int, bytes] = {}
+    known: dict[int, bytes] = {}
     images = []
     for record, stored in enumerate(stored_images):
-        if id(stored) not in checked:
-            checked[id(stored)] = _image(stored, f"{name}: image {record}")
-        images.append(checked[id(stored)])
+        if id(stored) not in known:
+            known[id(stored)] = _bytes(stored, f"{name}: image {record}")
+        images.append(known[id(stored)])
     return images, labels
 
 
 def write_bin(path: Path, encoded_images: Sequence[bytes], genuine: Sequence[bool]) -> None:
     """Write a verification ``.bin``: protocol 4, bytes and Python booleans, complete or not at all.
+
+    An image that comes again is stored once and referred to.
 
     Args:
         path: Where to write.
@@ -70,18 +89,39 @@ def write_bin(path: Path, encoded_images: Sequence[bytes], genuine: Sequence[boo
     name = shown(path)
     if len(encoded_images) != 2 * len(genuine):
         raise InputError(name, f"{len(encoded_images)} images for {len(genuine)} labels", "a pair has two images")
-    images = [_image(data, f"{name}: image {record}") for record, data in enumerate(encoded_images)]
-    data = pickle.dumps((images, [bool(label) for label in genuine]), protocol=4)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    for record, data in enumerate(encoded_images):
+        _check(data, f"{name}: image {record}")
+
+    def fill(temporary: Path) -> None:
+        known: dict[bytes, int] = {}
         with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise DeviceError(name, f"cannot be written: {error.strerror}") from None
+            file.write(BIN_HEAD)
+            for data in encoded_images:
+                file.write(bin_again(known[data]) if data in known else bin_image(data))
+                known.setdefault(data, len(known))
+            file.write(bin_tail(genuine))
+
+    write_atomic(path, fill)
+
+
+def bin_image(data: bytes) -> bytes:
+    """The next image of a ``.bin`` that begins with `BIN_HEAD`; the k-th given this way gets the number k, from 0."""
+    return b"B" + len(data).to_bytes(4, "little") + data + b"\x94"
+
+
+def bin_again(number: int) -> bytes:
+    """An image of a ``.bin`` that :func:`bin_image` wrote before, by its number."""
+    return b"j" + number.to_bytes(4, "little")
+
+
+def bin_tail(genuine: Sequence[bool]) -> bytes:
+    """The end of a ``.bin``: whether each pair shows one person.
+
+    Example:
+        >>> walk(BIN_HEAD + bin_image(b"a") + bin_again(0) + bin_tail([True]), "a.bin")
+        ([b'a', b'a'], [True])
+    """
+    return b"e](" + b"".join(b"\x88" if label else b"\x89" for label in genuine) + b"e\x86."
 
 
 def _content(path: Path) -> bytes:
@@ -109,16 +149,19 @@ def _labels(stored: object, name: str) -> list[bool]:
     return list(stored)
 
 
-def _image(stored: object, where: str) -> bytes:
+def _bytes(stored: object, where: str) -> bytes:
     if isinstance(stored, Array) and stored.dtype == "uint8" and stored.shape[1:] in ((), (1,)):
         stored = stored.data
     if not isinstance(stored, bytes):
         raise InputError(where, f"is {_described(stored)}, not an encoded image", "store the bytes of JPEG files")
+    return stored
+
+
+def _check(data: bytes, where: str) -> None:
     try:
-        check_header(stored, where)
+        check_header(_bytes(data, where), where)
     except DataError as error:
         raise InputError(error.where, error.what, error.fix) from None
-    return stored
 
 
 def _described(value: object) -> str:

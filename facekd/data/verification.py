@@ -27,6 +27,9 @@ class ImageSource(Protocol):
 
     def __len__(self) -> int: ...
 
+    def encoded(self, index: int) -> bytes:
+        """Image ``index`` as stored: the bytes of a JPEG, PNG, BMP or WebP file."""
+
     def read(self, index: int) -> np.ndarray:
         """Image ``index``, uint8 RGB (height, width, 3)."""
 
@@ -64,20 +67,25 @@ class StoredImages:
     """Encoded images in memory, each with the record it was first met at."""
 
     name: str
-    encoded: tuple[bytes, ...]
+    stored: tuple[bytes, ...]
     records: tuple[int, ...]
 
     def __len__(self) -> int:
-        return len(self.encoded)
+        return len(self.stored)
+
+    def encoded(self, index: int) -> bytes:
+        return self.stored[index]
 
     def read(self, index: int) -> np.ndarray:
-        return decode(self.encoded[index], f"{self.name}: image {self.records[index]}")
+        return decode(self.stored[index], f"{self.name}: image {self.records[index]}")
 
     def sample_name(self, index: int) -> str:
         return str(self.records[index])
 
 
-def open_verification_set(path: Path, *, images: Path | None = None, seed: int = 0) -> VerificationSet:
+def open_verification_set(
+    path: Path, *, images: Path | None = None, seed: int = 0, both_kinds: bool = True
+) -> VerificationSet:
     """Open a verification set and check everything that can be checked without decoding.
 
     Folds are those of the file where it states them. Sets whose pairs come in a published order without stating folds
@@ -88,6 +96,7 @@ def open_verification_set(path: Path, *, images: Path | None = None, seed: int =
         path: ``.bin`` (InsightFace), ``.txt`` (LFW pairs) or ``.csv``/``.tsv`` (path1, path2, label[, fold]).
         images: Folder the paths of a list are relative to; the list's own folder when None.
         seed: Of the drawn folds.
+        both_kinds: Refuse a set without genuine or without impostor pairs: nothing can be measured on it.
 
     Raises:
         InputError: A malformed or unsafe file (names the line or record), missing images (first three and count), a
@@ -97,19 +106,21 @@ def open_verification_set(path: Path, *, images: Path | None = None, seed: int =
     readers = {".txt": read_lfw_pairs, ".csv": read_table_pairs, ".tsv": read_table_pairs}
     suffix = path.suffix.lower()
     if suffix == ".bin":
-        return _open_bin(path, seed)
+        return _open_bin(path, seed, both_kinds)
     if suffix not in readers:
         known = ".bin, .txt (LFW pairs), .csv or .tsv"
         raise InputError(shown(path), "not a verification set" if path.exists() else "no such file", f"give a {known}")
     listed = readers[suffix](path)
-    _refuse_one_kind(shown(path), listed.genuine)
+    if both_kinds:
+        _refuse_one_kind(shown(path), listed.genuine)
     return _open_list(path, listed, ImageRoot(Path(images) if images is not None else path.parent), seed)
 
 
-def _open_bin(path: Path, seed: int) -> VerificationSet:
+def _open_bin(path: Path, seed: int, both_kinds: bool) -> VerificationSet:
     encoded, labels = read_bin(path)
     name = shown(path)
-    _refuse_one_kind(name, labels)
+    if both_kinds:
+        _refuse_one_kind(name, labels)
     contents = {id(data): hashlib.sha256(data).hexdigest() for data in {id(data): data for data in encoded}.values()}
     first: dict[str, int] = {}
     records: list[int] = []
