@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,27 +100,13 @@ def export_onnx(
     _check_options(preprocess, batch)
     source = _exportable(embedder)
     batches = DYNAMIC_BATCHES if batch == "dynamic" else (int(batch),)
-    steps = len(batches) * (2 if opencv else 1)
-    checks: list[Parity] = []
     with interruptible(f"export of {out}", "nothing was written; run the command again") as poll:
-        model = build_model(source, preprocess, batch)
-        data = model.SerializeToString()
-
-        def write(temporary: Path) -> None:
-            temporary.write_bytes(data)
-            for check in _run_checks(source, temporary, batches, opencv, poll):
-                _require_parity(out, check)
-                checks.append(check)
-                if progress is not None:
-                    progress("parity", len(checks), steps)
-
+        data = build_model(source, preprocess, batch).SerializeToString()
         if progress is not None:
             progress("trace", 1, 1)
-        try:
-            digest = write_atomic(out, write)
-        except InputError as error:
-            fix = "leave OpenCV out with --no-opencv" if "OpenCV" in error.what else "choose another backbone"
-            raise ExportError(str(out), error.what, fix) from error
+        digest, checks = _write_checked(
+            out, data, lambda file: _run_checks(source, file, batches, opencv, poll, progress)
+        )
     height, width = embedder.preprocessing.size
     size: str | int = "batch" if batch == "dynamic" else batch
     return ExportReport(
@@ -247,17 +233,46 @@ def _metadata(embedder: TorchEmbedder, preprocess: str, expects: Preprocessing) 
     return {f"facekd.{key}": value for key, value in values.items()}
 
 
+def _write_checked(out: Path, data: bytes, run_checks: Callable[[Path], Iterator[Parity]]) -> tuple[str, list[Parity]]:
+    """Write a file that gets its name once every check has passed; its digest, and the checks."""
+    passed: list[Parity] = []
+
+    def write(temporary: Path) -> None:
+        temporary.write_bytes(data)
+        for check in run_checks(temporary):
+            _require_parity(out, check)
+            passed.append(check)
+
+    try:
+        return write_atomic(out, write), passed
+    except InputError as error:
+        fix = "leave OpenCV out with --no-opencv" if "OpenCV" in error.what else "choose another backbone"
+        raise ExportError(str(out), error.what, fix) from error
+
+
 def _run_checks(
-    embedder: TorchEmbedder, path: Path, batches: tuple[int, ...], opencv: bool, poll: Poll
+    embedder: TorchEmbedder,
+    path: Path,
+    batches: tuple[int, ...],
+    opencv: bool,
+    poll: Poll,
+    progress: Progress | None,
 ) -> Iterator[Parity]:
+    """Each runtime at each batch size; a check counts as done once the taker asks for the next."""
     images = torch.from_numpy(probe_images(sum(batches), embedder.preprocessing.size))
     exported = load_onnx(path, embedder.name)
+    runtimes = {"onnxruntime": lambda part: exported.embed(part).numpy()}
+    if opencv:
+        runtimes["opencv"] = lambda part: forward_onnx(path, exported.preprocessing.apply(part).numpy())
+    done = 0
     for part in images.split(list(batches)):
         poll()
         expected = embedder.embed(part).cpu().numpy()
-        yield compare("onnxruntime", expected, exported.embed(part).numpy())
-        if opencv:
-            yield compare("opencv", expected, forward_onnx(path, exported.preprocessing.apply(part).numpy()))
+        for runtime, forward in runtimes.items():
+            yield compare(runtime, expected, forward(part))
+            done += 1
+            if progress is not None:
+                progress("parity", done, len(batches) * len(runtimes))
 
 
 def _require_parity(out: Path, check: Parity) -> None:
