@@ -13,7 +13,7 @@ from facekd.models.backbone import build_backbone
 from facekd.models.embedder import Embedder, load_embedder
 from facekd.models.macs import count_macs, count_parameters
 from facekd.recipe import Recipe
-from facekd.recipe.loss_options import uses_teacher_classifier, uses_teacher_embeddings
+from facekd.recipe.loss_options import compares_elements, uses_teacher_classifier, uses_teacher_embeddings
 from facekd.recipe.sections import Teacher
 
 
@@ -93,7 +93,7 @@ def make_plan(recipe: Recipe, source: IdentitySource, teacher: Embedder | None) 
         raise UsageError("train.batch_size", f"{batch}, but there are {count} training images", f"at most {count}")
     student = recipe.student
     width = student.embedding_size
-    compares = any(uses_teacher_embeddings(loss) and loss.name != "logit_kd" for loss in recipe.losses)
+    compares = any(compares_elements(loss) for loss in recipe.losses)
     if teacher is not None and compares and teacher.embedding_size != width:
         raise RecipeError(
             [f"student.embedding_size: {width}, the teacher's is {teacher.embedding_size} (set it to the same)"]

@@ -12,20 +12,25 @@ from torch import Tensor
 
 from facekd.losses.classifier import apply_margin, cosine_logits, logit_kd, margin_softmax
 from facekd.losses.feature import cosine, l2, pad, variance_weighted
+from facekd.losses.relation import cckd, pkt, rkd, sp
 from facekd.registry import Registry
 
 LOSSES: Registry[Callable[..., Tensor]] = Registry("loss")
-for _loss in (margin_softmax, l2, cosine, logit_kd, pad):
+for _loss in (margin_softmax, l2, cosine, logit_kd, pad, cckd, rkd, pkt, sp):
     LOSSES.register(_loss.__name__)(_loss)
 
 __all__ = [
     "LOSSES",
     "apply_margin",
+    "cckd",
     "cosine",
     "cosine_logits",
     "l2",
     "logit_kd",
     "margin_softmax",
     "pad",
+    "pkt",
+    "rkd",
+    "sp",
     "variance_weighted",
 ]

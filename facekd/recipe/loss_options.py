@@ -22,7 +22,7 @@ class LossSection(Section):
 
     engine_options: ClassVar[frozenset[str]] = frozenset({"weight"})
 
-    def loss_options(self) -> dict[str, float | str]:
+    def loss_options(self) -> dict[str, float | str | None]:
         """The keyword arguments for the function in ``facekd.losses``.
 
         Example:
@@ -114,11 +114,47 @@ class Pad(LossSection):
     )
 
 
-Loss = MarginSoftmax | L2 | Cosine | LogitKD | Pad
+class Cckd(LossSection):
+    """Correlation congruence: Gaussian similarities of all pairs of a batch."""
+
+    name: Literal["cckd"]
+    weight: Weight = 1.0
+    gamma: Positive = Field(default=0.4, le=1e4, description="sharpness of the similarity")
+    order: int | None = Field(default=2, ge=1, le=50, description="of the Taylor series; null: the exponential itself")
+
+
+class Rkd(LossSection):
+    """Relational distillation: distances of pairs and angles of triplets."""
+
+    name: Literal["rkd"]
+    weight: Weight = 1.0
+    distance_weight: float = Field(default=1.0, ge=0, le=1e6)
+    angle_weight: float = Field(default=2.0, ge=0, le=1e6, description="0 spares memory that grows with batch^3")
+
+    def contradictions(self) -> Iterable[Problem]:
+        if self.distance_weight == self.angle_weight == 0:
+            yield Problem(("angle_weight",), "0, and so is distance_weight", "give one of them a weight")
+
+
+class Pkt(LossSection):
+    """Probabilistic knowledge transfer: neighbourhoods of a batch as probabilities."""
+
+    name: Literal["pkt"]
+    weight: Weight = 1.0
+
+
+class Sp(LossSection):
+    """Similarity-preserving distillation: normalised rows of a batch's similarities."""
+
+    name: Literal["sp"]
+    weight: Weight = 1.0
+
+
+Loss = MarginSoftmax | L2 | Cosine | LogitKD | Pad | Cckd | Rkd | Pkt | Sp
 
 LossOptions = Annotated[Loss, Field(discriminator="name")]
 
-LOSS_OPTIONS: tuple[type[Loss], ...] = (MarginSoftmax, L2, Cosine, LogitKD, Pad)
+LOSS_OPTIONS: tuple[type[Loss], ...] = (MarginSoftmax, L2, Cosine, LogitKD, Pad, Cckd, Rkd, Pkt, Sp)
 
 
 def uses_teacher(loss: Loss) -> bool:
@@ -151,3 +187,13 @@ def uses_teacher_embeddings(loss: Loss) -> bool:
         False
     """
     return not isinstance(loss, MarginSoftmax)
+
+
+def compares_elements(loss: Loss) -> bool:
+    """Whether a loss sets each element of the student's embedding against the teacher's, so that widths must agree.
+
+    Example:
+        >>> compares_elements(L2(name="l2")), compares_elements(Rkd(name="rkd"))
+        (True, False)
+    """
+    return isinstance(loss, L2 | Cosine | Pad)
