@@ -26,6 +26,7 @@ __all__ = [
     "load_classifier",
     "load_weights",
     "read_bytes",
+    "read_classifier",
     "read_state",
     "save_classifier",
     "save_model",
@@ -91,7 +92,9 @@ def check_finite(state: Mapping[str, Tensor], where: str) -> None:
             raise NonFiniteError(where, f"{name}: {bad} non-finite values", "take an earlier checkpoint")
 
 
-def save_classifier(path: Path, class_weights: Tensor, class_names: Sequence[str], source: str) -> str:
+def save_classifier(
+    path: Path, class_weights: Tensor, class_names: Sequence[str], source: str, *, teacher_digest: str = ""
+) -> str:
     """Write class weights with the identity each row stands for.
 
     Args:
@@ -99,6 +102,7 @@ def save_classifier(path: Path, class_weights: Tensor, class_names: Sequence[str
         class_weights: (classes, dim).
         class_names: Identity names in row order.
         source: Where the rows come from, in words.
+        teacher_digest: SHA-256 of the model file they were proved to fit, where there is one.
 
     Returns:
         SHA-256 of the file, in hex.
@@ -112,6 +116,8 @@ def save_classifier(path: Path, class_weights: Tensor, class_names: Sequence[str
     state = {"class_weights": class_weights}
     check_finite(state, str(path))
     metadata = {"format": CLASSIFIER_FORMAT, "class_names": json.dumps(list(class_names)), "source": source}
+    if teacher_digest:
+        metadata["teacher_digest"] = teacher_digest
     return safetensors_file.write(Path(path), state, metadata)
 
 
@@ -122,6 +128,12 @@ def load_classifier(path: Path) -> tuple[Tensor, list[str], str]:
         CheckpointError: Missing, damaged, or no classifier of ours.
         NonFiniteError: A weight is NaN or infinite.
     """
+    class_weights, names, metadata = read_classifier(path)
+    return class_weights, names, metadata.get("source", "")
+
+
+def read_classifier(path: Path) -> tuple[Tensor, list[str], dict[str, str]]:
+    """`load_classifier` with all of the file's metadata in place of its source."""
     tensors, metadata = read_state(path)
     found = metadata.get("format")
     if found != CLASSIFIER_FORMAT or set(tensors) != {"class_weights"}:
@@ -131,7 +143,7 @@ def load_classifier(path: Path) -> tuple[Tensor, list[str], str]:
     class_weights, names = tensors["class_weights"], json.loads(metadata["class_names"])
     if class_weights.dim() != 2 or len(names) != len(class_weights):
         raise CheckpointError(str(path), f"{len(names)} names for class weights {tuple(class_weights.shape)}")
-    return class_weights, names, metadata.get("source", "")
+    return class_weights, names, metadata
 
 
 def read_bytes(path: Path) -> bytes:
