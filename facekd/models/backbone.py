@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from facekd.errors import UsageError
-from facekd.models import iresnet, mobilefacenet, resnet_tiny
+from facekd.models import face_vit, ir, iresnet, mobilefacenet, mobilefacenet_foamliu, resnet_tiny
 from facekd.registry import Registry, did_you_mean
 
 BACKBONES: Registry[Callable[..., nn.Module]] = Registry("backbone")
@@ -19,8 +19,19 @@ for _factory in (
     iresnet.iresnet50,
     iresnet.iresnet100,
     iresnet.iresnet200,
+    ir.ir18,
+    ir.ir34,
+    ir.ir50,
+    ir.ir101,
+    ir.ir152,
+    ir.ir200,
+    face_vit.vit_t,
+    face_vit.vit_s,
+    face_vit.vit_b,
     mobilefacenet.mobilefacenet,
     mobilefacenet.mobilefacenet_insightface,
+    mobilefacenet.mobilefacenet_insightface_large,
+    mobilefacenet_foamliu.mobilefacenet_foamliu,
     resnet_tiny.resnet_tiny,
 ):
     BACKBONES.register(_factory.__name__)(_factory)

@@ -19,6 +19,7 @@ BLOCKS = {
     "iresnet100": (3, 13, 30, 3),
     "iresnet200": (6, 26, 60, 6),
 }
+EPSILON = 1e-5
 CHANNELS = (64, 128, 256, 512)
 
 
@@ -56,9 +57,12 @@ class IResNet(nn.Module):
         blocks: Blocks in each of the four stages.
         embedding_size: Width of the embedding.
         input_size: Side of the square input in pixels; the fully connected layer sees a sixteenth of it, rounded up.
+        eps: Added to every variance: 1e-5 in arcface_torch, 2e-5 in MagFace, whose keys are the same.
     """
 
-    def __init__(self, blocks: tuple[int, int, int, int], embedding_size: int, input_size: int) -> None:
+    def __init__(
+        self, blocks: tuple[int, int, int, int], embedding_size: int, input_size: int, eps: float = EPSILON
+    ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
@@ -74,6 +78,8 @@ class IResNet(nn.Module):
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.normal_(layer.weight, 0.0, 0.1)
+            elif isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
+                layer.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.prelu(self.bn1(self.conv1(x)))
@@ -84,26 +90,26 @@ class IResNet(nn.Module):
         return out
 
 
-def iresnet18(embedding_size: int, input_size: int) -> nn.Module:
+def iresnet18(embedding_size: int, input_size: int, *, eps: float = EPSILON) -> nn.Module:
     """IResNet-18: 24,025,600 parameters at 112 pixels and 512 dimensions."""
-    return IResNet(BLOCKS["iresnet18"], embedding_size, input_size)
+    return IResNet(BLOCKS["iresnet18"], embedding_size, input_size, eps)
 
 
-def iresnet34(embedding_size: int, input_size: int) -> nn.Module:
+def iresnet34(embedding_size: int, input_size: int, *, eps: float = EPSILON) -> nn.Module:
     """IResNet-34."""
-    return IResNet(BLOCKS["iresnet34"], embedding_size, input_size)
+    return IResNet(BLOCKS["iresnet34"], embedding_size, input_size, eps)
 
 
-def iresnet50(embedding_size: int, input_size: int) -> nn.Module:
+def iresnet50(embedding_size: int, input_size: int, *, eps: float = EPSILON) -> nn.Module:
     """IResNet-50: 43,590,848 parameters at 112 pixels and 512 dimensions."""
-    return IResNet(BLOCKS["iresnet50"], embedding_size, input_size)
+    return IResNet(BLOCKS["iresnet50"], embedding_size, input_size, eps)
 
 
-def iresnet100(embedding_size: int, input_size: int) -> nn.Module:
+def iresnet100(embedding_size: int, input_size: int, *, eps: float = EPSILON) -> nn.Module:
     """IResNet-100."""
-    return IResNet(BLOCKS["iresnet100"], embedding_size, input_size)
+    return IResNet(BLOCKS["iresnet100"], embedding_size, input_size, eps)
 
 
-def iresnet200(embedding_size: int, input_size: int) -> nn.Module:
+def iresnet200(embedding_size: int, input_size: int, *, eps: float = EPSILON) -> nn.Module:
     """IResNet-200."""
-    return IResNet(BLOCKS["iresnet200"], embedding_size, input_size)
+    return IResNet(BLOCKS["iresnet200"], embedding_size, input_size, eps)

@@ -1,8 +1,9 @@
 """MobileFaceNet (Chen et al., 2018, arXiv 1804.07573) in the two forms the field uses.
 
 `mobilefacenet` is the form of TFace, AdaDistill and FaceX-Zoo (1,199,488 parameters, 221 M multiply-accumulates at
-112 pixels and 512 dimensions); `mobilefacenet_insightface` is InsightFace's `mbf` (2,059,520 and 437 M). State dicts
-carry the keys of those projects. Both start from Kaiming-normal (fan out) convolution and linear weights.
+112 pixels and 512 dimensions); `mobilefacenet_insightface` is InsightFace's `mbf` (2,059,520 and 437 M) and
+`mobilefacenet_insightface_large` its `mbf_large`. State dicts carry the keys of those projects. All start from
+Kaiming-normal (fan out) convolution and linear weights.
 """
 
 from __future__ import annotations
@@ -189,27 +190,40 @@ def _layers_bottleneck(channels_in: int, hidden: int, channels_out: int, stride:
     )
 
 
-class MobileFaceNetInsightFace(nn.Module):
-    """InsightFace's `mbf`: blocks 1, 4, 6, 2 at twice the width, hidden widths as in the narrow net.
+def _layers_row(channels: int, hidden: int, blocks: int) -> _Layers:
+    return _Layers(*(_layers_bottleneck(channels, hidden, channels, 1) for _ in range(blocks)))
 
-    The second convolution has 64 groups on 128 channels, which is how the published weights are shaped.
+
+class MobileFaceNetInsightFace(nn.Module):
+    """InsightFace's `mbf`: hidden widths as in the narrow net, all others ``scale`` times as wide.
+
+    A single block of the first stage is a convolution with 64 groups whatever its channels, which is how the published
+    weights are shaped.
+
+    Args:
+        embedding_size: Width of the embedding.
+        input_size: Side of the square input in pixels.
+        blocks: Blocks between the convolutions that halve the map.
+        scale: Factor of the widths.
     """
 
-    def __init__(self, embedding_size: int, input_size: int) -> None:
+    def __init__(self, embedding_size: int, input_size: int, blocks: tuple[int, int, int, int], scale: int) -> None:
         super().__init__()
+        narrow, wide = 64 * scale, 128 * scale
+        first = _layers_block(_convolution(narrow, narrow, 3, 1, 1, 64))
         self.layers = nn.ModuleList(
             [
-                _layers_block(_convolution(3, 128, 3, 2, 1, 1)),
-                _layers_block(_convolution(128, 128, 3, 1, 1, 64)),
-                _layers_bottleneck(128, 128, 128, 2),
-                _Layers(*(_layers_bottleneck(128, 128, 128, 1) for _ in range(4))),
-                _layers_bottleneck(128, 256, 256, 2),
-                _Layers(*(_layers_bottleneck(256, 256, 256, 1) for _ in range(6))),
-                _layers_bottleneck(256, 512, 256, 2),
-                _Layers(*(_layers_bottleneck(256, 256, 256, 1) for _ in range(2))),
+                _layers_block(_convolution(3, narrow, 3, 2, 1, 1)),
+                first if blocks[0] == 1 else _layers_row(narrow, 128, blocks[0]),
+                _layers_bottleneck(narrow, 128, narrow, 2),
+                _layers_row(narrow, 128, blocks[1]),
+                _layers_bottleneck(narrow, 256, wide, 2),
+                _layers_row(wide, 256, blocks[2]),
+                _layers_bottleneck(wide, 512, wide, 2),
+                _layers_row(wide, 256, blocks[3]),
             ]
         )
-        self.conv_sep = _layers_block(_convolution(256, 512, 1, 1, 0, 1))
+        self.conv_sep = _layers_block(_convolution(wide, 512, 1, 1, 0, 1))
         side = downsampled(input_size)
         self.features = _Layers(
             _layers_block(_convolution(512, 512, side, 1, 0, 512), activation=False),
@@ -233,4 +247,9 @@ def mobilefacenet_insightface(embedding_size: int, input_size: int) -> nn.Module
         >>> sum(p.numel() for p in mobilefacenet_insightface(512, 112).parameters())
         2059520
     """
-    return MobileFaceNetInsightFace(embedding_size, input_size)
+    return MobileFaceNetInsightFace(embedding_size, input_size, (1, 4, 6, 2), 2)
+
+
+def mobilefacenet_insightface_large(embedding_size: int, input_size: int) -> nn.Module:
+    """InsightFace's `mbf_large`, key for key: 6.3 M parameters at 112 pixels and 512 dimensions."""
+    return MobileFaceNetInsightFace(embedding_size, input_size, (2, 8, 12, 4), 4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,6 +18,20 @@ COUNTS = {
     "iresnet50": (475, 43_590_848),
     "mobilefacenet": (331, 1_199_488),
     "mobilefacenet_insightface": (333, 2_059_520),
+    "mobilefacenet_insightface_large": (606, 6_314_880),
+}
+DEEP = {
+    "iresnet34",
+    "iresnet50",
+    "iresnet100",
+    "iresnet200",
+    "ir34",
+    "ir50",
+    "ir101",
+    "ir152",
+    "ir200",
+    "vit_s",
+    "vit_b",
 }
 
 
@@ -69,6 +84,33 @@ def test_insightface_mobilefacenet_keys_and_the_group_quirk() -> None:
     assert shapes["features.layers.3.running_mean"] == (256,)
 
 
+def test_large_insightface_mobilefacenet_begins_with_residuals() -> None:
+    state = build_backbone("mobilefacenet_insightface_large").state_dict()
+    assert state["layers.1.layers.1.layers.2.layers.0.weight"].shape == (256, 128, 1, 1)
+    assert state["layers.3.layers.7.layers.1.layers.0.weight"].shape == (128, 1, 3, 3)
+    assert state["conv_sep.layers.0.weight"].shape == (512, 512, 1, 1)
+
+
+def test_eps_is_that_of_every_batch_norm() -> None:
+    for eps in (1e-5, 2e-5):
+        module = build_backbone("iresnet18", input_size=32, options={"eps": eps})
+        assert {layer.eps for layer in module.modules() if hasattr(layer, "running_var")} == {eps}
+
+
+def test_foamliu_s_mobilefacenet_is_its_onnx(shared_data: Path) -> None:
+    import onnxruntime
+
+    folder = shared_data / "models" / "foamliu"
+    module = build_backbone("mobilefacenet_foamliu", embedding_size=128).eval()
+    module.load_state_dict(torch.load(folder / "mobilefacenet.pt", weights_only=True, map_location="cpu"))
+    session = onnxruntime.InferenceSession(folder / "MobileFaceNet.onnx", providers=["CPUExecutionProvider"])
+    for seed in range(3):
+        images = torch.randn(1, 3, 112, 112, generator=torch.Generator().manual_seed(seed))
+        (expected,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})
+        with torch.no_grad():
+            assert torch.allclose(module(images), torch.from_numpy(expected), atol=2e-5)
+
+
 def test_mobilefacenet_keys() -> None:
     state = build_backbone("mobilefacenet").state_dict()
     for key in ("conv2_dw.prelu.weight", "conv_23.project.bn.weight", "conv_4.model.5.conv_dw.conv.weight"):
@@ -90,7 +132,18 @@ def test_mobilefacenet_starts_from_kaiming_fan_out() -> None:
     assert weight.std().item() == pytest.approx(math.sqrt(2 / 512), rel=0.02)
 
 
-@pytest.mark.parametrize("name", ["iresnet18", "mobilefacenet", "mobilefacenet_insightface", "resnet_tiny"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "iresnet18",
+        "ir18",
+        "mobilefacenet",
+        "mobilefacenet_insightface",
+        "mobilefacenet_insightface_large",
+        "mobilefacenet_foamliu",
+        "resnet_tiny",
+    ],
+)
 @pytest.mark.parametrize("size", [112, 64, 56])
 def test_embedding_shape_at_any_size(name: str, size: int) -> None:
     module = build_backbone(name, embedding_size=96, input_size=size).eval()
@@ -100,7 +153,9 @@ def test_embedding_shape_at_any_size(name: str, size: int) -> None:
     assert torch.isfinite(embedding).all()
 
 
-@pytest.mark.parametrize("name", ["iresnet18", "mobilefacenet", "resnet_tiny"])
+@pytest.mark.parametrize(
+    "name", ["iresnet18", "ir18", "vit_t", "mobilefacenet", "mobilefacenet_foamliu", "resnet_tiny"]
+)
 def test_memory_format_does_not_change_the_embedding(name: str) -> None:
     module = build_backbone(name, embedding_size=32, input_size=64).eval()
     images = torch.randn(2, 3, 64, 64)
@@ -110,7 +165,7 @@ def test_memory_format_does_not_change_the_embedding(name: str) -> None:
     assert torch.allclose(plain, last, rtol=1e-4, atol=1e-4 * plain.abs().max().item())
 
 
-@pytest.mark.parametrize("name", sorted(set(BACKBONES) - {"iresnet34", "iresnet50", "iresnet100", "iresnet200"}))
+@pytest.mark.parametrize("name", sorted(set(BACKBONES) - DEEP))
 def test_every_trainable_parameter_gets_a_gradient(name: str) -> None:
     module = build_backbone(name, embedding_size=32, input_size=32)
     module(torch.randn(4, 3, 32, 32)).square().sum().backward()
@@ -138,7 +193,7 @@ def test_resnet_tiny_default_is_under_three_quarters_of_a_million() -> None:
         ("mobilefacenet", {"width": True}, "option width is True"),
         ("mobilefacenet", {"width": 9.0}, "9 is outside 0.1..4"),
         ("mobilefacenet", {"activation": "gelu"}, "gelu is not offered .known: prelu, relu"),
-        ("iresnet50", {"depth": 3}, "unknown option depth .this backbone takes no options"),
+        ("vit_t", {"depth": 3}, "unknown option depth .this backbone takes no options"),
         ("resnet_tiny", {"channels": "8,x"}, "option channels is '8,x'"),
         ("resnet_tiny", {"channels": "8,16", "blocks": "1"}, "name 2 and 1 stages"),
         ("timm/mobilenetv3_small_050", {"width": 2.0}, "unknown option width .timm backbones take no options"),
