@@ -48,7 +48,7 @@ def disk_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        fix = "free some space, then go on with --resume" if full else "choose a folder that can be written"
+        fix = "free some space, then run it again (train: --resume)" if full else "choose a folder that can be written"
         raise DeviceError(str(path), f"cannot be written: {error.strerror or error}", fix) from error
 
 
@@ -141,7 +141,7 @@ def locked(folder: Path, doing: str) -> Iterator[None]:
                 raise
         holder = path.read_text(errors="replace").strip() if path.exists() else ""
         if holder.isdigit() and holder != mine and _alive(int(holder)):
-            raise UsageError(str(folder), f"process {holder} is {doing} here", "wait for it, or choose another --out")
+            raise UsageError(str(folder), f"process {holder} is {doing} here", "wait for it, or write to another place")
         path.unlink(missing_ok=True)
     with os.fdopen(descriptor, "w") as stream:
         stream.write(mine)

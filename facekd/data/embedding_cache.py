@@ -1,4 +1,4 @@
-"""Teacher embeddings of every view of every image, computed once, kept memory-mapped on disk."""
+"""Embeddings of every view of every image, computed once, kept memory-mapped on disk."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from facekd.errors import CheckpointError
 from facekd.files import disk_errors, file_digest, locked, value_digest, write_json
 
 BLOCK = 512
+"""Images after which what is done is made durable."""
 
 Embed = Callable[[int, int], np.ndarray]
 """Embeddings of images ``start`` to ``stop``, float32 ``(stop - start, views, dim)``."""
@@ -43,11 +44,10 @@ def open_cache(
     root: Path,
     key: str,
     *,
-    count: int,
-    views: int,
-    dim: int,
+    shape: tuple[int, int, int],
     embed: Embed,
     report: Callable[[int, int], None] | None = None,
+    multiple: int = 1,
 ) -> np.ndarray:
     """The cached embeddings under ``root / key``, computing what is missing.
 
@@ -57,11 +57,10 @@ def open_cache(
     Args:
         root: Folder of caches; made when absent.
         key: From :func:`cache_key`.
-        count: Images in the data set.
-        views: Embeddings of each image.
-        dim: Width of one embedding.
+        shape: Images in the data set, embeddings of each, width of one embedding.
         embed: Called for each block of images that is missing.
         report: Called with the rows done and the rows in all.
+        multiple: A block is at least :data:`BLOCK` images, and a multiple of this.
 
     Returns:
         Read-only float32 array ``(count, views, dim)``, memory-mapped.
@@ -74,11 +73,11 @@ def open_cache(
     folder = root / key
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    file, shape = folder / "embeddings.f32", (count, views, dim)
-    with locked(folder, "filling the teacher cache"):
+    file = folder / "embeddings.f32"
+    with locked(folder, "storing embeddings"):
         record = _read_record(folder, shape)
         if "sha256" not in record:
-            _fill(folder, file, shape, record, embed, report)
+            _fill(folder, file, shape, record, embed, report, multiple * math.ceil(BLOCK / multiple))
         elif not file.is_file() or file_digest(file) != record["sha256"]:
             raise CheckpointError(str(file), "is not the file that was written (digest differs)", f"remove {folder}")
     return np.memmap(file, np.float32, "r", shape=shape)
@@ -99,15 +98,17 @@ def _read_record(folder: Path, shape: tuple[int, int, int]) -> dict:
     return record
 
 
-def _fill(folder: Path, file: Path, shape: tuple, record: dict, embed: Embed, report: Callable | None) -> None:
+def _fill(
+    folder: Path, file: Path, shape: tuple, record: dict, embed: Embed, report: Callable | None, block: int
+) -> None:
     row = 4 * math.prod(shape[1:])
     if file.exists() and file.stat().st_size < record["done"] * row:
         record["done"] = 0
     with disk_errors(file), open(file, "r+b" if file.exists() else "wb") as stream:
         stream.truncate(record["done"] * row)
         stream.seek(0, os.SEEK_END)
-        for start in range(record["done"], shape[0], BLOCK):
-            stop = min(start + BLOCK, shape[0])
+        for start in range(record["done"], shape[0], block):
+            stop = min(start + block, shape[0])
             stream.write(np.ascontiguousarray(embed(start, stop), np.float32).data)
             stream.flush()
             os.fsync(stream.fileno())

@@ -129,8 +129,7 @@ def teacher_cache(
     preprocessing = value_digest(embedder.preprocessing.to_metadata())
     key = cache_key(teacher=embedder.digest, preprocessing=preprocessing, data=source.digest, views=kind)
     report = (lambda done, total: progress("teacher embeddings", done, total)) if progress else None
-    dim = embedder.embedding_size
-    return open_cache(root, key, count=len(source), views=count, dim=dim, embed=embed, report=report)
+    return open_cache(root, key, shape=(len(source), count, embedder.embedding_size), embed=embed, report=report)
 
 
 def class_means(embeddings: np.ndarray, labels: np.ndarray, classes: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""The teacher cache is computed once, resumes, and notices damage."""
+"""A cache of embeddings is computed once, resumes, and notices damage."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from facekd.data.embedding_cache import open_cache
 from facekd.errors import CheckpointError
 
 COUNT, DIM = 21, 4
+SHAPE = (COUNT, 2, DIM)
 TRUTH = np.random.default_rng(0).normal(size=(COUNT, 2, DIM)).astype(np.float32)
 
 
@@ -36,38 +37,45 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_open_cache__holds_what_the_teacher_gave_and_asks_once(tmp_path: Path) -> None:
     first, second = Teacher(), Teacher()
-    assert np.array_equal(open_cache(tmp_path, "k", count=COUNT, views=2, dim=DIM, embed=first), TRUTH)
-    assert np.array_equal(open_cache(tmp_path, "k", count=COUNT, views=2, dim=DIM, embed=second), TRUTH)
+    assert np.array_equal(open_cache(tmp_path, "k", shape=SHAPE, embed=first), TRUTH)
+    assert np.array_equal(open_cache(tmp_path, "k", shape=SHAPE, embed=second), TRUTH)
     assert first.calls == [0, 4, 8, 12, 16, 20] and second.calls == []
 
 
 def test_open_cache__goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        open_cache(tmp_path, "k", count=COUNT, views=2, dim=DIM, embed=Teacher(stop_after=3))
+        open_cache(tmp_path, "k", shape=SHAPE, embed=Teacher(stop_after=3))
     rest = Teacher()
-    assert np.array_equal(open_cache(tmp_path, "k", count=COUNT, views=2, dim=DIM, embed=rest), TRUTH)
+    assert np.array_equal(open_cache(tmp_path, "k", shape=SHAPE, embed=rest), TRUTH)
     assert rest.calls == [12, 16, 20]
 
 
 def test_open_cache__a_block_that_was_half_written_is_computed_again(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        open_cache(tmp_path, "k", count=COUNT, views=2, dim=DIM, embed=Teacher(stop_after=2))
+        open_cache(tmp_path, "k", shape=SHAPE, embed=Teacher(stop_after=2))
     with open(tmp_path / "k" / "embeddings.f32", "ab") as stream:
         stream.write(b"torn")
-    assert np.array_equal(open_cache(tmp_path, "k", count=COUNT, views=2, dim=DIM, embed=Teacher()), TRUTH)
+    assert np.array_equal(open_cache(tmp_path, "k", shape=SHAPE, embed=Teacher()), TRUTH)
+
+
+@pytest.mark.parametrize(("multiple", "starts"), [(2, [0, 4, 8, 12, 16, 20]), (3, [0, 6, 12, 18]), (7, [0, 7, 14])])
+def test_open_cache__blocks_are_whole_batches(tmp_path: Path, multiple: int, starts: list[int]) -> None:
+    teacher = Teacher()
+    assert np.array_equal(open_cache(tmp_path, "k", shape=SHAPE, embed=teacher, multiple=multiple), TRUTH)
+    assert teacher.calls == starts
 
 
 def test_open_cache__one_flipped_bit_is_refused(tmp_path: Path) -> None:
-    open_cache(tmp_path, "k", count=COUNT, views=2, dim=DIM, embed=Teacher())
+    open_cache(tmp_path, "k", shape=SHAPE, embed=Teacher())
     path = tmp_path / "k" / "embeddings.f32"
     data = bytearray(path.read_bytes())
     data[100] ^= 1
     path.write_bytes(data)
     with pytest.raises(CheckpointError, match="digest differs"):
-        open_cache(tmp_path, "k", count=COUNT, views=2, dim=DIM, embed=Teacher())
+        open_cache(tmp_path, "k", shape=SHAPE, embed=Teacher())
 
 
 def test_open_cache__another_size_under_the_same_key_is_refused(tmp_path: Path) -> None:
-    open_cache(tmp_path, "k", count=COUNT, views=2, dim=DIM, embed=Teacher())
+    open_cache(tmp_path, "k", shape=SHAPE, embed=Teacher())
     with pytest.raises(CheckpointError, match=r"holds \[21, 2, 4\], not \[22, 2, 4\]"):
-        open_cache(tmp_path, "k", count=22, views=2, dim=DIM, embed=Teacher())
+        open_cache(tmp_path, "k", shape=(22, 2, DIM), embed=Teacher())
