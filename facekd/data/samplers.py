@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 
 import numpy as np
 
 ORDER_STREAM = 1  # first word of the seed: keeps the draws of an order apart from those of an augmentation
+IDENTITY_STREAM = 3
+
+Draw = Callable[[int], np.ndarray]
+"""The images of a 0-based step, as indices ``(batch_size,)``."""
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
@@ -19,38 +24,95 @@ def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([ORDER_STREAM, seed, epoch]).permutation(count)
 
 
-class StepBatches:
-    """Batches of ``(epoch, index)`` keys for steps ``first_step`` to ``last_step``.
+def shuffled(count: int, batch_size: int, seed: int) -> Draw:
+    """Every image once an epoch, in a new order each time; the last, ragged batch is left out.
 
-    The batch of a step depends on ``(seed, step)`` only, so a run that resumes at any step goes on with the batches
-    the unbroken run would have seen. The last, ragged batch of an epoch is left out: BatchNorm is given full batches.
+    BatchNorm is given full batches that way.
 
     Args:
         count: Images in the data set, at least ``batch_size``.
         batch_size: Images in a step.
         seed: The run's seed.
+
+    Example:
+        >>> draw = shuffled(4, 2, seed=0)
+        >>> sorted([*draw(0), *draw(1)]) == [0, 1, 2, 3]
+        True
+    """
+    steps_per_epoch = count // batch_size
+    order = lru_cache(maxsize=1)(lambda epoch: epoch_order(count, seed, epoch))
+
+    def draw(step: int) -> np.ndarray:
+        epoch, batch = divmod(step, steps_per_epoch)
+        return order(epoch)[batch * batch_size : (batch + 1) * batch_size]
+
+    return draw
+
+
+def class_uniform(labels: np.ndarray, batch_size: int, images_per_identity: int, seed: int) -> Draw:
+    """The same number of images of each of a few identities, all identities alike however many images they have.
+
+    Peng et al. 2019 (arXiv 1904.01802) draw batches so for CCKD. Identities are drawn without repetition within a
+    step, their images too as long as they last; who has fewer images is shown some of them again.
+
+    Args:
+        labels: Identity of each image, ``(count,)``.
+        batch_size: Images in a step, a multiple of ``images_per_identity``.
+        images_per_identity: Images of each identity.
+        seed: The run's seed.
+
+    Raises:
+        ValueError: The batch does not divide, or there are fewer identities than it takes.
+
+    Example:
+        >>> draw = class_uniform(np.array([0, 0, 0, 1, 1, 2]), 4, 2, seed=0)
+        >>> len(draw(0)), len(set(np.array([0, 0, 0, 1, 1, 2])[draw(0)].tolist()))
+        (4, 2)
+    """
+    identities, rest = divmod(batch_size, images_per_identity)
+    order = np.argsort(labels, kind="stable")
+    names, starts, counts = np.unique(labels[order], return_index=True, return_counts=True)
+    if rest or identities > len(names):
+        what = f"{batch_size} images cannot be {images_per_identity} of each of {identities} identities"
+        raise ValueError(f"{what}; the data has {len(names)}")
+
+    def draw(step: int) -> np.ndarray:
+        generator = np.random.default_rng([IDENTITY_STREAM, seed, step])
+        chosen = generator.permutation(len(names))[:identities]
+        places = [np.resize(generator.permutation(counts[one]), images_per_identity) + starts[one] for one in chosen]
+        return order[np.concatenate(places)]
+
+    return draw
+
+
+class StepBatches:
+    """Batches of ``(epoch, index)`` keys for steps ``first_step`` to ``last_step``.
+
+    The batch of a step depends on ``(seed, step)`` only, so a run that resumes at any step goes on with the batches
+    the unbroken run would have seen.
+
+    Args:
+        draw: The images of a step.
+        steps_per_epoch: Steps that count as one epoch, which decides the augmentation.
+        seed: The run's seed.
         first_step: 0-based step to begin with.
         last_step: Step to end before.
 
     Example:
-        >>> whole = list(StepBatches(6, 2, 0, 0, 6))
-        >>> list(StepBatches(6, 2, 0, 4, 6)) == whole[4:]
+        >>> draw = shuffled(6, 2, seed=0)
+        >>> whole = list(StepBatches(draw, 3, 0, 0, 6))
+        >>> list(StepBatches(draw, 3, 0, 4, 6)) == whole[4:]
         True
     """
 
-    def __init__(self, count: int, batch_size: int, seed: int, first_step: int, last_step: int) -> None:
-        self.count, self.batch_size, self.seed = count, batch_size, seed
+    def __init__(self, draw: Draw, steps_per_epoch: int, seed: int, first_step: int, last_step: int) -> None:
+        self.draw, self.steps_per_epoch, self.seed = draw, steps_per_epoch, seed
         self.first_step, self.last_step = first_step, last_step
-        self.steps_per_epoch = count // batch_size
 
     def __len__(self) -> int:
         return self.last_step - self.first_step
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order, current = np.empty(0, np.int64), -1
         for step in range(self.first_step, self.last_step):
-            epoch, batch = divmod(step, self.steps_per_epoch)
-            if epoch != current:
-                order, current = epoch_order(self.count, self.seed, epoch), epoch
-            chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            yield [(epoch, int(index)) for index in chosen]
+            epoch = step // self.steps_per_epoch
+            yield [(epoch, int(index)) for index in self.draw(step)]

@@ -85,12 +85,16 @@ def make_plan(recipe: Recipe, source: IdentitySource, teacher: Embedder | None) 
         teacher: Its teacher, where it has one.
 
     Raises:
-        UsageError: More images in a batch than in the data, or a backbone that does not exist.
+        UsageError: More images or identities in a batch than in the data, or a backbone that does not exist.
         RecipeError: Student and teacher embeddings of different width under a loss that compares them.
     """
     count, batch = len(source), recipe.train.batch_size
     if batch > count:
         raise UsageError("train.batch_size", f"{batch}, but there are {count} training images", f"at most {count}")
+    identities = batch // (recipe.train.images_per_identity or batch)
+    if identities > len(source.names):
+        what = f"a batch takes {identities} identities, the data has {len(source.names)}"
+        raise UsageError("train.images_per_identity", what, "lower train.batch_size, or raise it")
     student = recipe.student
     width = student.embedding_size
     compares = any(compares_elements(loss) for loss in recipe.losses)

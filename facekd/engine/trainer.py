@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from facekd.data.loading import Batch, step_data
-from facekd.data.samplers import StepBatches
+from facekd.data.samplers import StepBatches, class_uniform, shuffled
 from facekd.engine.build import make_caches, make_dataset, make_session, resolve_device
 from facekd.engine.checkpoint import load_checkpoint, save_checkpoint
 from facekd.engine.evaluator import OpenedSet
@@ -199,9 +199,13 @@ def _loop(run: _Run) -> None:
 
 
 def _step_data(session: Session) -> Iterator[Batch]:
-    recipe, plan = session.recipe, session.plan
-    batches = StepBatches(plan.images, recipe.train.batch_size, recipe.train.seed, session.step, plan.total_steps)
-    return step_data(session.dataset, batches, recipe.train.workers, session.device.type == "cuda")
+    train, plan = session.recipe.train, session.plan
+    if train.images_per_identity is None:
+        draw = shuffled(plan.images, train.batch_size, train.seed)
+    else:
+        draw = class_uniform(session.source.labels, train.batch_size, train.images_per_identity, train.seed)
+    batches = StepBatches(draw, plan.steps_per_epoch, train.seed, session.step, plan.total_steps)
+    return step_data(session.dataset, batches, train.workers, session.device.type == "cuda")
 
 
 def _evaluate_if_due(run: _Run) -> None:

@@ -140,6 +140,12 @@ class Train(Section):
 
     epochs: int = Field(ge=1, le=100_000)
     batch_size: int = Field(default=128, ge=2, le=65_536)
+    images_per_identity: int | None = Field(
+        default=None,
+        ge=2,
+        le=65_536,
+        description="batches of this many images of each of a few identities; null: every image once an epoch",
+    )
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: bool = False
     channels_last: bool = True
@@ -154,6 +160,11 @@ class Train(Section):
     checkpoint_every: float = Field(default=1.0, gt=0, le=100_000, description="epochs")
     log_every: int = Field(default=20, ge=1, le=1_000_000, description="steps")
     max_steps: int | None = Field(default=None, ge=1, description="stop early, after this many steps")
+
+    def contradictions(self) -> Iterable[Problem]:
+        if self.images_per_identity is not None and self.batch_size % self.images_per_identity:
+            what = f"{self.batch_size} is no multiple of images_per_identity: {self.images_per_identity}"
+            yield Problem(("batch_size",), what, "change one of them")
 
 
 class EvaluationSet(Section):

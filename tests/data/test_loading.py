@@ -8,7 +8,7 @@ import torch
 
 from facekd.data.augment import AugmentSettings
 from facekd.data.loading import NOBODY, RememberedImages, TrainingImages, step_data
-from facekd.data.samplers import StepBatches
+from facekd.data.samplers import StepBatches, shuffled
 from facekd.errors import DataError
 
 SETTINGS = AugmentSettings(flip=0.5, shift=0.1, scale=0.1, rotate=10, color=0.3, erase=0.3)
@@ -39,7 +39,7 @@ class Noise:
 
 def _batches(source: Noise, workers: int, first: int = 0) -> list:
     dataset = TrainingImages(RememberedImages(source, (40, 40)), source.labels, SETTINGS, seed=7, size=(32, 32))
-    return list(step_data(dataset, StepBatches(12, 4, 7, first, 6), workers, pin=False))
+    return list(step_data(dataset, StepBatches(shuffled(12, 4, 7), 3, 7, first, 6), workers, pin=False))
 
 
 def test_step_data__same_bits_for_0_and_2_workers_and_for_a_later_start() -> None:
