@@ -12,7 +12,7 @@ from facekd.recipe import Recipe, load_recipe, required_keys
 
 ROOT = Path(__file__).resolve().parents[2] / "recipes"
 SHIPPED = sorted(ROOT.rglob("*.yaml"))
-SMALL = ("train.max_steps=2", "train.batch_size=6", "train.workers=0", "evaluate.sets=[]")
+SMALL = ("train.max_steps=2", "train.batch_size=8", "train.workers=0", "evaluate.sets=[]")
 DRAWN = ("data.synthetic.identities=6", "data.synthetic.samples=2")
 
 
