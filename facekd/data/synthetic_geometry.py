@@ -15,6 +15,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
+from facekd.data.align import best_similarity
 from facekd.data.synthetic_capture import Expression, Pose
 from facekd.data.synthetic_identity import Identity
 
@@ -109,30 +110,6 @@ def height_at(height: np.ndarray, points: np.ndarray) -> np.ndarray:
     """
     cells = ((points - (ORIGIN + 0.5 * _STEP)) / _STEP).astype(np.float32)
     return _remap(height, cells[:, :1], cells[:, 1:])[:, 0]
-
-
-def best_similarity(source: np.ndarray, target: np.ndarray) -> tuple[complex, complex]:
-    """The similarity (no mirror) that maps ``source`` nearest to ``target`` in least squares.
-
-    Points are complex numbers, so the map is ``z -> a z + b`` with closed form a = <s, t> / <s, s> about the means.
-
-    Args:
-        source: (n, 2) points, not all equal.
-        target: (n, 2) points.
-
-    Returns:
-        a (rotation and scale) and b (shift).
-
-    Example:
-        >>> square = np.array([[0.0, 0.0], [2.0, 0.0], [2.0, 2.0], [0.0, 2.0]])
-        >>> best_similarity(square, 2.0 * square + 1.0)
-        ((2+0j), (1+1j))
-    """
-    s, t = (np.ascontiguousarray(points, np.float64).view(np.complex128)[:, 0] for points in (source, target))
-    s_mean, t_mean = complex(s.sum()) / len(s), complex(t.sum()) / len(t)
-    centred = s - s_mean
-    a = complex(np.vdot(centred, t - t_mean)) / float(np.vdot(centred, centred).real)
-    return a, t_mean - a * s_mean
 
 
 @dataclass(frozen=True)
