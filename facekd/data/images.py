@@ -114,7 +114,7 @@ def check_header(data: bytes, where: str) -> tuple[int, int]:
         foreign = next((name for magic, name in _FOREIGN.items() if data.startswith(magic)), None)
         if foreign:
             raise DataError(where, f"{foreign} is not accepted", f"convert it to {ACCEPTED}")
-        raise DataError(where, "not an image", f"starts with {_shown_start(data)}")
+        raise DataError(where, "not an image", f"starts with {shown_start(data)}")
     if data[:4] == b"RIFF" and data[12:16] == b"VP8X" and len(data) > 20 and data[20] & 0x02:
         raise DataError(where, "animated WebP is not accepted", f"convert it to {ACCEPTED}")
     size = header_size(data)
@@ -202,15 +202,21 @@ def shown(text: object, most: int = 200) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in short)
 
 
+def shown_start(data: bytes) -> str:
+    """The first bytes of a file, as text where they are text.
+
+    Example:
+        >>> shown_start(b"<html><body>"), shown_start(b"\\x89PNG")
+        ("'<html>'", "'\\\\x89PNG'")
+    """
+    return repr(data[:16])[1:] if not data[:6].isascii() else repr(data[:6].decode())
+
+
 def _encode(image: np.ndarray, suffix: str, options: list[int]) -> bytes:
     done, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
     if not done:
         raise DataError(f"image {image.shape}", f"cannot be encoded as {suffix}")
     return data.tobytes()
-
-
-def _shown_start(data: bytes) -> str:
-    return repr(data[:16])[1:] if not data[:6].isascii() else repr(data[:6].decode())
 
 
 def _png_size(data: bytes) -> tuple[int, int] | None:

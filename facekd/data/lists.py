@@ -100,6 +100,18 @@ def relative_path(text: str, where: str) -> str:
     return str(PurePosixPath(text))
 
 
+def visible_entries(folder: Path) -> list[Path]:
+    """What a folder holds, sorted by name, names with a leading dot left out.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    try:
+        return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    except OSError as error:
+        raise InputError(shown(folder), f"cannot be read: {error.strerror}") from None
+
+
 class ImageRoot:
     """A folder that relative paths are looked up in and never lead out of, symbolic links included.
 

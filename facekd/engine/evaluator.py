@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from facekd.data.identities import IdentitySource
-from facekd.data.open_source import open_identities
+from facekd.data.open_source import IDENTITY_SUFFIXES, open_identities
 from facekd.data.verification import VerificationSet, open_verification_set, sniff_list
 from facekd.engine.embed import StoredEmbeddings, embed_images, require_usable
 from facekd.engine.progress import Progress
@@ -81,7 +81,7 @@ class _Scored:
 
 
 def open_set(path: Path, *, images: Path | None = None, protocol: str = "auto") -> OpenedSet:
-    """Open what ``--on`` names: a ``.bin``, a pairs file, an identity list or an identity folder.
+    """Open what ``--on`` names: a ``.bin``, a pairs file, or identities in whatever ``open_identities`` takes.
 
     Args:
         path: The file or folder.
@@ -93,7 +93,8 @@ def open_set(path: Path, *, images: Path | None = None, protocol: str = "auto") 
         InputError: A set that cannot be used, lacks genuine or impostor pairs, or has too many pairs.
         UsageError: A protocol the set cannot serve.
     """
-    if path.is_dir() or not path.exists() or sniff_list(path) == "identities":
+    stored = path.is_dir() or not path.exists() or path.suffix.lower() in IDENTITY_SUFFIXES
+    if stored or sniff_list(path) == "identities":
         source = open_identities(path, images)
         return identity_set(path.name, source, protocol, source.warnings)
     if protocol == "all-pairs":
