@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from facekd.data.classes import CLASSES_NAME, classes_text
 from facekd.data.images import check_header, shown
@@ -77,14 +79,46 @@ def write_records(
     return WrittenRecords(packed.count, digest, packed.warnings)
 
 
+def identity_records(labels: np.ndarray) -> Iterator[tuple[int, bytes]]:
+    """What follows the images of a classic pack: the header, record 0, and a record for each identity.
+
+    Args:
+        labels: int64 (N,), ascending; image i is record i + 1.
+
+    Yields:
+        Key and payload; the labels of the header are the first key after the images and the one after the last
+        identity, those of an identity its first key and the one after its last.
+
+    Raises:
+        InputError: More records than float32 can number.
+
+    Example:
+        >>> found = {key: payload[24:] for key, payload in identity_records(np.array([0, 0, 1]))}
+        >>> {key: np.frombuffer(payload, "<f4").tolist() for key, payload in found.items()}
+        {0: [4.0, 6.0], 4: [1.0, 3.0], 5: [3.0, 4.0]}
+    """
+    starts = np.flatnonzero(np.diff(labels, prepend=labels[0] - 1)) + 1
+    after = len(labels) + 1
+    if after + len(starts) > EXACT:
+        what = f"{len(labels):,} images of {len(starts):,} identities: float32 numbers {EXACT:,} records at most"
+        raise InputError("insightface header", what, "write the records without it")
+    yield 0, pack_image((float(after), float(after + len(starts))), 0, b"")
+    for number, (first, end) in enumerate(zip(starts, [*starts[1:], after], strict=True)):
+        yield after + number, pack_image((float(first), float(end)), after + number, b"")
+
+
 class _Packed:
     """The records of a new file, and what the files beside it will say."""
 
     def __init__(self, name: str, classes: int, first_key: int) -> None:
         self._name, self._classes, self._first_key = name, classes, first_key
-        self._ranges: list[list[int]] = []  # of keys, one an identity
+        self._labels: list[int] = []
         self._size, self._odd = (0, 0), 0
-        self.count, self.index = 0, ""
+        self.index = ""
+
+    @property
+    def count(self) -> int:
+        return len(self._labels)
 
     @property
     def stated(self) -> str:
@@ -106,28 +140,13 @@ class _Packed:
             size = check_header(image, where)
             self._size = size if not self.count else self._size
             self._odd += size != self._size
-            if self._first_key:
-                self._note(key, label, last, where)
+            if self._first_key and label < last:
+                raise InputError(where, f"label {label} after {last}", "give images identity by identity")
             writer.write(key, pack_image(float(label), key, image))
-            self.count, last = self.count + 1, label
+            self._labels.append(label)
+            last = label
         if not self.count:
             raise InputError(self._name, "no images to write")
-        if self._first_key:
-            self._finish(writer)
+        for key, payload in identity_records(np.array(self._labels)) if self._first_key else ():
+            writer.write(key, payload)
         self.index = "".join(writer.index)
-
-    def _note(self, key: int, label: int, last: int, where: str) -> None:
-        if label < last:
-            raise InputError(where, f"label {label} after {last}", "give images identity by identity")
-        if label > last:
-            self._ranges.append([key, key])
-        self._ranges[-1][1] = key + 1
-        if key + 1 + len(self._ranges) > EXACT:
-            what = f"{key:,} images of {len(self._ranges):,} identities: a header in float32 ends at {EXACT:,} records"
-            raise InputError(self._name, what, "write it without the header")
-
-    def _finish(self, writer: RecordWriter) -> None:
-        after = self.count + 1
-        writer.write(0, pack_image((float(after), float(after + len(self._ranges))), 0, b""))
-        for number, (first, end) in enumerate(self._ranges):
-            writer.write(after + number, pack_image((float(first), float(end)), after + number, b""))

@@ -373,6 +373,6 @@ def test_a_header_that_float32_cannot_hold_is_refused(tmp_path: Path, monkeypatc
     write_records(tmp_path / "train.rec", SAMPLES, ["a", "b", "c"], insightface_header=True)
     (tmp_path / "b").mkdir()
     monkeypatch.setattr(writer_module, "EXACT", 8)
-    with pytest.raises(InputError, match="a header in float32 ends at 8 records .write it without the header"):
+    with pytest.raises(InputError, match="float32 numbers 8 records at most .write the records without it"):
         write_records(tmp_path / "b" / "train.rec", SAMPLES, ["a", "b", "c"], insightface_header=True)
     write_records(tmp_path / "b" / "train.rec", SAMPLES, ["a", "b", "c"])
