@@ -1,22 +1,24 @@
-"""``facekd data``: make data sets."""
+"""``facekd data``: make, look at, verify and convert sets of images."""
 
 from __future__ import annotations
 
 import click
 
+from .data_inspect import check, inspect
 from .data_synth import synth
 
 
-@click.group("data", short_help="Make data sets.")
+@click.group("data", short_help="Make, inspect, check and convert data sets.")
 def command() -> None:
-    """Make data sets.
+    """Make, inspect, check and convert data sets.
 
     \b
     Example:
       facekd data synth faces/ --identities 200 --samples 20
-      facekd data synth --sheet faces.png --identities 8 --samples 10
+      facekd data inspect faces/
+      facekd data check faces/
     """
 
 
-for member in (synth,):
+for member in (synth, inspect, check):
     command.add_command(member)

@@ -21,7 +21,7 @@ COMMANDS = {
     "eval": "Measure models on verification sets.",
     "export": "Write a model as one ONNX file, checked against it.",
     "embed": "Store the embeddings of a data set.",
-    "data": "Make data sets.",
+    "data": "Make, inspect, check and convert data sets.",
     "recipe": "List, show, copy and check recipes.",
 }
 """Each command's name, which is also its module, and its line in ``facekd -h``."""

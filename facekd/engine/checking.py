@@ -1,0 +1,107 @@
+"""Decodes every image of a set and compares their checksums with those kept beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from facekd.data.checksums import Checksum, Difference, checksum, compare, read_checksums, side_car, write_checksums
+from facekd.data.identities import first_few
+from facekd.data.images import decode, shown
+from facekd.engine.image_sets import ImageSet
+from facekd.engine.progress import Progress
+from facekd.engine.signals import Poll
+from facekd.errors import DataError
+from facekd.files import write_atomic
+
+
+@dataclass(frozen=True)
+class Check:
+    """How a check that found nothing wrong ended.
+
+    Attributes:
+        side_car: Where the checksums lie.
+        compared: Whether the images were compared with earlier checksums; if not, they were written now.
+    """
+
+    side_car: Path
+    compared: bool
+
+
+@dataclass
+class _Broken:
+    """The images that do not decode: how many, and the first refusal."""
+
+    count: int = 0
+    first: str = ""
+
+    def add(self, error: DataError) -> None:
+        self.count += 1
+        self.first = self.first or error.lines[0]
+
+
+def check(
+    images: ImageSet, *, write: bool = False, progress: Progress | None = None, poll: Poll | None = None
+) -> Check:
+    """Decode every image and compare its checksum with the one kept; without a side-car, write it.
+
+    Args:
+        images: The set.
+        write: Take the images for right and replace the side-car instead of comparing.
+        progress: Told about each image.
+        poll: Called before each image; may raise to stop, which writes nothing.
+
+    Raises:
+        DataError: Images are broken (names the first, and how many), or changed, are missing or new since the
+            checksums were written (names the first three of each). Nothing is written.
+        InputError: The side-car is damaged itself.
+        DeviceError: It cannot be written.
+    """
+    place, broken = side_car(images.path), _Broken()
+    entries = _checked(images, broken, progress, poll)
+    if place.exists() and not write:
+        difference = compare(read_checksums(place), entries)
+        _refuse_broken(images, broken)
+        _refuse_changed(images, place, difference)
+        return Check(place, compared=True)
+
+    def fill(temporary: Path) -> None:
+        write_checksums(temporary, entries)
+        _refuse_broken(images, broken)
+
+    write_atomic(place, fill)
+    return Check(place, compared=False)
+
+
+def _checked(images: ImageSet, broken: _Broken, progress: Progress | None, poll: Poll | None) -> Iterator[Checksum]:
+    for index in range(images.count):
+        if poll is not None:
+            poll()
+        name = images.name(index)
+        try:
+            data = images.encoded(index)
+        except DataError as error:
+            broken.add(error)
+            continue
+        try:
+            decode(data, shown(name))
+        except DataError as error:
+            broken.add(error)
+        yield checksum(name, data)
+        if progress is not None:
+            progress("check", index + 1, images.count)
+
+
+def _refuse_broken(images: ImageSet, broken: _Broken) -> None:
+    if broken.count:
+        what = f"{broken.count} of {images.count} images broken, first {broken.first}"
+        raise DataError(shown(images.path), what, "restore or remove them; facekd data inspect lists them")
+
+
+def _refuse_changed(images: ImageSet, place: Path, difference: Difference) -> None:
+    kinds = (("changed", difference.changed), ("missing", difference.missing), ("new", difference.new))
+    told = [f"{len(names)} {kind}: {first_few(names)}" for kind, names in kinds if names]
+    if told:
+        what = f"not what {place.name} says: {'; '.join(told)}"
+        raise DataError(shown(images.path), what, "restore them, or accept this state with --write")
