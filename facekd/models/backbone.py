@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from facekd.errors import UsageError
+from facekd.errors import InputError, UsageError
+from facekd.model_names import TIMM_PREFIX
 from facekd.models import face_vit, ir, iresnet, mobilefacenet, mobilefacenet_foamliu, resnet_tiny
 from facekd.registry import Registry, did_you_mean
 
@@ -36,7 +39,6 @@ for _factory in (
 ):
     BACKBONES.register(_factory.__name__)(_factory)
 
-TIMM_PREFIX = "timm/"
 _SMALLEST_INPUT = 32
 
 
@@ -135,6 +137,52 @@ def timm_backbone(name: str, embedding_size: int, input_size: int) -> nn.Module:
     if not isinstance(output, Tensor) or output.dim() != 2:
         raise UsageError(f"{TIMM_PREFIX}{name}", "does not return one vector an image", "take another timm model")
     return TimmBackbone(body.train(), output.shape[1], embedding_size)
+
+
+@dataclass(frozen=True)
+class TimmFacts:
+    """What timm says of a pretrained model.
+
+    Attributes:
+        mean: Of the colours red, green and blue, on the 0..1 scale.
+        std: Of the colours, on the 0..1 scale.
+        size: (height, width) in pixels.
+        embedding_size: Width of what it gives, measured.
+        licence: Of the weights; empty where timm does not say.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    size: tuple[int, int]
+    embedding_size: int
+    licence: str
+
+
+def pretrained_timm(name: str) -> tuple[nn.Module, TimmFacts]:
+    """A timm model with its pretrained weights and without its classifier, in evaluation mode.
+
+    Raises:
+        InputError: timm knows no such model, has no weights for it, cannot get them, or it gives no vector an image.
+    """
+    import timm
+
+    where = f"{TIMM_PREFIX}{name}"
+    if not timm.is_model(name):
+        raise InputError(where, "timm knows no such model", did_you_mean_timm(name))
+    try:
+        body: Any = timm.create_model(name, pretrained=True, num_classes=0).eval()
+    except (OSError, RuntimeError, ValueError) as error:
+        short = " ".join(str(error).split())[:160]
+        fix = "check the name, or download it where there is a network"
+        raise InputError(where, f"its pretrained weights cannot be had: {short}", fix) from None
+    said: Mapping[str, Any] = body.pretrained_cfg
+    _, height, width = said["input_size"]
+    with torch.no_grad():
+        output: object = body(torch.zeros(1, 3, height, width))
+    if not isinstance(output, Tensor) or output.dim() != 2:
+        raise InputError(where, "does not return one vector an image", "take another timm model")
+    licence = str(said.get("license") or "")
+    return body, TimmFacts(tuple(said["mean"]), tuple(said["std"]), (height, width), output.shape[1], licence)
 
 
 def did_you_mean_timm(name: str) -> str:

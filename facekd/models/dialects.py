@@ -1,160 +1,195 @@
-"""Which backbone a bare state dict belongs to, told by its keys and shapes alone."""
+"""Whose checkpoint a file is: the backbone in it, and what its project feeds that backbone with."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from torch import Tensor
 
-from facekd.errors import CheckpointError
-from facekd.models.iresnet import BLOCKS
+from facekd.errors import CheckpointError, InputError
+from facekd.models.classifier_layouts import find_stored
+from facekd.models.dialect_structure import Structure, blocks_seen, structure_of
+from facekd.models.dialect_unwrap import Unwrapped, unwrap
+from facekd.recipe.strict_yaml import YamlError, read_yaml
 
-_PREFIXES = ("module.", "_orig_mod.", "backbone.")
-_CONTAINERS = ("state_dict_backbone", "state_dict", "model", "backbone", "net")
-_CLASSIFIER_KEYS = ("head.", "header.")
+MAGFACE_EPSILON = 2e-5
+MODEL_YAML = "model.yaml"
+_MOST_YAML = 100_000
+_STEP_BACKBONE = re.compile(r"\d+backbone\.pth")
+_TFACE_BACKBONE = re.compile(r"Backbone_Epoch_\d+_.*")
+KNOWN = (
+    "known: iresnet18/34/50/100/200, ir18/34/50/101/152/200, vit_t/s/b, mobilefacenet, mobilefacenet_insightface, "
+    "mobilefacenet_insightface_large, mobilefacenet_foamliu, resnet_tiny; or give its ONNX export"
+)
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """What a state dict turned out to be.
+    """What a checkpoint turned out to be.
 
-    Args:
+    Attributes:
         backbone: Registered name.
         embedding_size: Width of the embedding.
-        input_size: Side of the input in pixels; 16 times that of the last feature map.
+        input_size: Side of the input in pixels.
         state: The tensors under our keys.
         options: Options to build the backbone with.
+        title: What the field calls the backbone.
+        source: The project or projects that write such files.
+        color: Channel order its project feeds it, or None where the file does not tell whose it is.
+        normalize: Scaling its project feeds it, by its name in `preprocessing.NORMALIZATIONS`, or None.
+        classifier: Class weights found beside the backbone, (classes, dim), or None.
+        classes_first: Whether they are stored in that order.
+        container: Keys the tensors lay under.
+        prefixes: What was taken off their keys, each with the number of keys.
     """
 
     backbone: str
     embedding_size: int
     input_size: int
     state: Mapping[str, Tensor]
+    options: Mapping[str, object]
+    title: str
+    source: str
+    color: str | None = None
+    normalize: str | None = None
+    classifier: Tensor | None = None
+    classes_first: bool = True
+    container: str = ""
+    prefixes: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class _Convention:
+    """Whose file it is, and what that implies."""
+
+    source: str
+    color: str | None = None
+    normalize: str | None = None
     options: Mapping[str, object] = field(default_factory=dict)
 
 
-def unwrap(loaded: object, where: str) -> dict[str, Tensor]:
-    """The tensors of a loaded checkpoint: out of a container, without the prefixes of wrappers.
+def recognise(loaded: object, where: str) -> Dialect:
+    """The network in a loaded checkpoint.
 
-    A container is a dict with the state dict below ``state_dict_backbone``, ``state_dict``, ``model``, ``backbone`` or
-    ``net``. The prefixes ``module.``, ``_orig_mod.`` and ``backbone.`` go where every key has them; a classifier
-    (``head.``) beside ``backbone.`` is left out.
-
-    Raises:
-        CheckpointError: No state dict in it.
-
-    Example:
-        >>> import torch
-        >>> list(unwrap({"state_dict": {"module.a": torch.ones(1)}}, "x.pt"))
-        ['a']
-    """
-    for key in _CONTAINERS:
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
-            loaded = loaded[key]
-            break
-    if not isinstance(loaded, Mapping) or not loaded:
-        raise CheckpointError(where, f"holds {_describe(loaded)}, not a state dict", "save model.state_dict()")
-    odd = [str(key) for key, value in loaded.items() if not isinstance(value, Tensor)]
-    if odd:
-        what = f"{odd[0]} is no tensor ({len(odd)} such entries, {len(loaded)} in all)"
-        raise CheckpointError(where, what, "save model.state_dict() alone")
-    return _strip({str(key): value for key, value in loaded.items()})
-
-
-def _describe(loaded: object) -> str:
-    return "nothing" if isinstance(loaded, Mapping) else f"a {type(loaded).__name__}"
-
-
-def _strip(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    stripped = True
-    while stripped:
-        stripped = False
-        for prefix in _PREFIXES:
-            rest = [key for key in state if not key.startswith(prefix)]
-            beside = prefix == "backbone." and all(key.startswith(_CLASSIFIER_KEYS) for key in rest)
-            if len(rest) < len(state) and (not rest or beside):
-                state = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
-                stripped = True
-    return state
-
-
-def recognise(state: Mapping[str, Tensor], where: str) -> Dialect:
-    """The backbone a state dict belongs to.
+    Colour and scaling are the convention of the project whose container, prefixes, keys or file name these are. A
+    ``model.yaml`` beside an IR, as CVLface writes it, tells its colour.
 
     Args:
-        state: Tensors by key, as `unwrap` leaves them.
-        where: File named in the refusal.
+        loaded: The tree, as `weights.load_checkpoint` gives it.
+        where: The file it came from.
 
     Raises:
-        CheckpointError: No backbone known here has such keys; says what was seen.
+        CheckpointError: No state dict, several networks, or one that is no backbone known here; says what was seen.
+        InputError: A ``model.yaml`` that cannot be read.
     """
-    for attempt in (_iresnet, _mobilefacenet_insightface, _mobilefacenet, _resnet_tiny):
-        try:
-            found = attempt(state)
-        except (KeyError, IndexError):
-            continue
-        if found is not None:
-            return found
-    keys = list(state)
-    seen = ", ".join(keys[:3]) + (" ... " + keys[-1] if len(keys) > 3 else "")
-    what = f"belongs to no backbone known here ({len(keys)} tensors: {seen}{_blocks_seen(state)})"
-    fix = (
-        "known: iresnet18/34/50/100/200, mobilefacenet, mobilefacenet_insightface, resnet_tiny; or give its ONNX export"
+    unwrapped = unwrap(loaded, where)
+    found = structure_of(unwrapped.state)
+    if found is None:
+        keys = list(unwrapped.state)
+        seen = ", ".join(keys[:3]) + (" ... " + keys[-1] if len(keys) > 3 else "")
+        blocks = blocks_seen(unwrapped.state)
+        what = f"belongs to no backbone known here ({len(keys)} tensors: {seen}{'; ' + blocks if blocks else ''})"
+        raise CheckpointError(where, what, KNOWN)
+    convention = _convention(found, unwrapped, Path(where))
+    classifier, classes_first = _classifier(loaded, found.embedding_size)
+    return Dialect(
+        found.backbone,
+        found.embedding_size,
+        found.input_size,
+        found.state,
+        {**found.options, **convention.options},
+        found.title,
+        convention.source,
+        convention.color,
+        convention.normalize,
+        classifier,
+        classes_first,
+        unwrapped.container,
+        unwrapped.prefixes,
     )
-    raise CheckpointError(where, what, fix)
 
 
-def _iresnet_blocks(state: Mapping[str, Tensor]) -> tuple[int, ...]:
-    found = [key for key in state if key.endswith(".conv1.weight")]
-    return tuple(sum(key.startswith(f"layer{stage}.") for key in found) for stage in (1, 2, 3, 4))
+def _classifier(loaded: object, embedding_size: int) -> tuple[Tensor | None, bool]:
+    """Class weights beside a backbone as (classes, dim), and whether they lay in that order."""
+    stored = find_stored(loaded)
+    if stored is None or stored.tensor.dim() != 2 or embedding_size not in stored.tensor.shape:
+        return None, True
+    rows, columns = stored.tensor.shape
+    classes_first = stored.classes_first if rows == columns else columns == embedding_size
+    return (stored.tensor if classes_first else stored.tensor.T), classes_first
 
 
-def _blocks_seen(state: Mapping[str, Tensor]) -> str:
-    blocks = _iresnet_blocks(state)
-    return f"; an iresnet of blocks {blocks}" if all(blocks) and "layer1.0.bn3.weight" in state else ""
+def _convention(found: Structure, unwrapped: Unwrapped, path: Path) -> _Convention:
+    prefixes = {prefix for prefix, _ in unwrapped.prefixes}
+    whole = unwrapped.container == "state_dict"
+    if found.backbone.startswith("iresnet"):
+        return _iresnet(prefixes, path)
+    if found.backbone.startswith("ir"):
+        return _older_ir(prefixes, whole) if found.options.get("older") else _ir(prefixes, whole, path)
+    if found.backbone == "mobilefacenet":
+        return _mobilefacenet(found, prefixes, whole)
+    if found.backbone == "mobilefacenet_foamliu":
+        return _Convention("foamliu MobileFaceNet", "rgb", "imagenet")
+    if found.backbone == "resnet_tiny":
+        return _Convention("facekd resnet_tiny")
+    return _Convention(f"arcface_torch {'vit' if found.backbone.startswith('vit') else 'mbf'}", "rgb", "half")
 
 
-def _iresnet(state: Mapping[str, Tensor]) -> Dialect | None:
-    names: dict[tuple[int, ...], str] = {blocks: name for name, blocks in BLOCKS.items()}
-    name = names.get(_iresnet_blocks(state))
-    if name is None or "layer1.0.bn3.weight" not in state or "features.running_mean" not in state:
+def _iresnet(prefixes: set[str], path: Path) -> _Convention:
+    if "features." in prefixes:
+        return _Convention("MagFace iresnet", "bgr", "unit", {"eps": MAGFACE_EPSILON})
+    if "net." in prefixes:
+        return _Convention("CVLface iresnet", _yaml_color(path), "half")
+    if _STEP_BACKBONE.fullmatch(path.name):
+        return _Convention("PocketNet or AdaDistill iresnet", "rgb", "half")
+    return _Convention("arcface_torch iresnet", "rgb", "half")
+
+
+def _ir(prefixes: set[str], whole: bool, path: Path) -> _Convention:
+    if whole and "model." in prefixes:
+        return _Convention("AdaFace IR", "bgr", "half")
+    told = _yaml_color(path)
+    if "net." in prefixes or told:
+        return _Convention("CVLface IR", told, "half")
+    if _TFACE_BACKBONE.fullmatch(path.name):
+        return _Convention("TFace IR", "rgb", "half")
+    return _Convention("TFace, AdaFace or CVLface IR", None, "half")
+
+
+def _older_ir(prefixes: set[str], whole: bool) -> _Convention:
+    if whole and "backbone." in prefixes:
+        return _Convention("FaceX-Zoo Resnet", "bgr", "128")
+    return _Convention("evoLVe or TreB1eN IR", "rgb", "half")
+
+
+def _mobilefacenet(found: Structure, prefixes: set[str], whole: bool) -> _Convention:
+    if found.renamed and whole and "backbone." in prefixes:
+        return _Convention("FaceX-Zoo MobileFaceNet", "bgr", "128")
+    if found.renamed or found.options["affine"]:
+        return _Convention("FaceX-Zoo, evoLVe or TreB1eN MobileFaceNet")
+    return _Convention("TFace or AdaDistill MobileFaceNet", "rgb", "half")
+
+
+def _yaml_color(path: Path) -> str | None:
+    """The colour order a ``model.yaml`` beside the file tells, in CVLface's words; None where it tells none."""
+    file = path.parent / MODEL_YAML
+    if not file.is_file():
         return None
-    embedding_size, flat = state["fc.weight"].shape
-    return Dialect(name, embedding_size, 16 * round((flat / 512) ** 0.5), state)
-
-
-def _mobilefacenet_insightface(state: Mapping[str, Tensor]) -> Dialect | None:
-    if tuple(state["layers.1.layers.0.weight"].shape) != (128, 2, 3, 3):
+    try:
+        data = file.read_bytes()
+        if len(data) > _MOST_YAML:
+            raise InputError(str(file), f"{len(data):,} bytes are no model description", "take it away")
+        document = read_yaml(data.decode("utf-8")).value
+    except YamlError as error:
+        raise InputError(f"{file}:{error.line}", error.what, error.fix) from None
+    except (UnicodeDecodeError, OSError) as error:
+        raise InputError(str(file), f"cannot be read: {error}", "take it away") from None
+    told = document.get("color_space") if isinstance(document, dict) else None
+    if told is None:
         return None
-    side = state["features.layers.0.layers.0.weight"].shape[-1]
-    return Dialect("mobilefacenet_insightface", state["features.layers.2.weight"].shape[0], 16 * side, state)
-
-
-def _mobilefacenet(state: Mapping[str, Tensor]) -> Dialect | None:
-    if "conv_6_dw.conv.weight" in state:  # FaceX-Zoo leaves the head's modules at the top
-        head = ("conv_6_dw.", "linear.", "bn.")
-        state = {f"output_layer.{key}" if key.startswith(head) else key: value for key, value in state.items()}
-    width = state["conv_6_sep.conv.weight"].shape[0] / 512
-    side = state["output_layer.conv_6_dw.conv.weight"].shape[-1]
-    activation = "prelu" if "conv1.prelu.weight" in state else "relu"
-    options = {"width": width, "activation": activation, "affine": "output_layer.bn.weight" in state}
-    return Dialect("mobilefacenet", state["output_layer.linear.weight"].shape[0], 16 * side, state, options)
-
-
-def _resnet_tiny(state: Mapping[str, Tensor]) -> Dialect | None:
-    channels: list[int] = []
-    blocks: list[int] = []
-    while (key := f"stages.{sum(blocks)}.conv1.0.weight") in state:
-        if f"stages.{sum(blocks)}.shortcut.0.weight" in state:
-            channels.append(state[key].shape[0])
-            blocks.append(0)
-        blocks[-1] += 1
-    side = state["pool.0.weight"].shape[-1]
-    options = {
-        "channels": ",".join(map(str, channels)),
-        "blocks": ",".join(map(str, blocks)),
-        "activation": "prelu" if "stem.2.weight" in state else "relu",
-    }
-    size = side * 2 ** (1 + len(channels))
-    return Dialect("resnet_tiny", state["linear.weight"].shape[0], size, state, options)
+    if told not in ("RGB", "BGR"):
+        raise InputError(str(file), f"color_space is {told!r}", "write RGB or BGR")
+    return str(told).lower()

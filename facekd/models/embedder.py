@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from facekd.errors import CheckpointError, DeviceError, FacekdError, InputError
-from facekd.models import dialects, weights
-from facekd.models.backbone import build_backbone
+from facekd.errors import CheckpointError, DeviceError, InputError
+from facekd.model_names import HUB_PREFIX, is_model_name
+from facekd.models import weights
 from facekd.models.macs import count_parameters
 from facekd.models.onnx_model import load_onnx
-from facekd.models.preprocessing import Preprocessing, settle
+from facekd.models.opening import FROM_FILE, FROM_USER, Opened, open_foreign, open_own, self_test
+from facekd.models.preprocessing import Preprocessing
+from facekd.models.remote import hub_file, open_timm
 
 STUDENT_FILE = "student.safetensors"
-SUFFIXES = (".safetensors", ".pt", ".pth", ".onnx")
+SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".onnx")
 
 
 class Embedder(Protocol):
@@ -44,7 +44,11 @@ class Embedder(Protocol):
 
     @property
     def metadata(self) -> dict[str, str]:
-        """Everything the file says of itself."""
+        """Everything the file says of itself, and ``preprocessing_source``: ``file``, ``user`` or ``dialect ...``."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a user should know of it, a line each."""
 
     @property
     def parameters(self) -> int:
@@ -70,6 +74,7 @@ class TorchEmbedder:
     metadata: dict[str, str]
     module: nn.Module
     device: torch.device
+    warnings: tuple[str, ...] = ()
 
     @property
     def parameters(self) -> int:
@@ -87,59 +92,80 @@ class TorchEmbedder:
 def load_embedder(
     path: Path | str, *, color: str | None = None, normalize: str | None = None, device: str = "cpu"
 ) -> Embedder:
-    """Open any model: a run folder, ``.safetensors``, ``.pt``, ``.pth`` or ``.onnx``.
+    """Open any model: a run folder, ``.safetensors``, ``.pt``, ``.pth``, ``.ckpt`` or ``.onnx``, or one by name.
 
     Args:
-        path: A folder with ``student.safetensors`` in it, or a file.
-        color: ``rgb`` or ``bgr``, for a foreign file that does not say.
-        normalize: ``half``, ``128``, ``imagenet`` or ``none``, for a foreign file that does not say.
+        path: A folder with ``student.safetensors`` in it, a file, ``hf:owner/name/file`` for a file of the Hugging Face
+            hub, or ``timm/<name>`` for timm's pretrained weights.
+        color: ``rgb`` or ``bgr``, for a foreign file; before the convention of its project.
+        normalize: ``half``, ``128``, ``imagenet``, ``unit`` or ``none``, likewise.
         device: Where a PyTorch model runs; ONNX runs on CUDA when asked and present, with embeddings on the CPU.
 
     Raises:
-        InputError: A file that cannot be used, says nothing of its preprocessing, or contradicts ``color`` or
-            ``normalize``. A `CheckpointError` where the weights are at fault.
+        InputError: A file that cannot be used, whose preprocessing neither it, nor its project, nor ``color`` and
+            ``normalize`` tell, or that contradicts these. A `CheckpointError` where the weights are at fault.
         NonFiniteError: A weight is NaN or infinite.
         DeviceError: No such device.
     """
+    target = open_device(device)
+    if is_model_name(path):
+        name = str(path)
+        if not name.startswith(HUB_PREFIX):
+            return _on_device(name, *open_timm(name, color, normalize), target)
+        return _load_file(hub_file(name), name, color, normalize, target)
     path = Path(path)
+    return _load_file(model_file(path), "/".join(path.parts[-2:]), color, normalize, target)
+
+
+def model_file(path: Path) -> Path:
+    """The file of a model given as a file or run folder.
+
+    Raises:
+        InputError: Nothing there, no model file, or a folder without one.
+    """
     file = path / STUDENT_FILE if path.is_dir() else path
-    name = "/".join(path.parts[-2:])
     if not path.exists():
         raise InputError(str(path), "no such file or folder", f"looked from {Path.cwd()}")
     if path.is_dir() and not file.is_file():
         raise CheckpointError(str(path), f"a folder without {STUDENT_FILE}", "give a finished run or a model file")
     if file.suffix not in SUFFIXES:
         raise InputError(str(path), f"{file.suffix or 'no suffix'} is no model file", f"known: {' '.join(SUFFIXES)}")
-    target = open_device(device)
+    return file
+
+
+def _load_file(file: Path, name: str, color: str | None, normalize: str | None, device: torch.device) -> Embedder:
     if file.suffix == ".onnx":
-        return load_onnx(file, name, color=color, normalize=normalize, cuda=target.type == "cuda")
-    return _load_torch(file, name, color=color, normalize=normalize, device=target)
-
-
-def _load_torch(
-    file: Path, name: str, *, color: str | None, normalize: str | None, device: torch.device
-) -> TorchEmbedder:
+        return _load_onnx(file, name, color, normalize, device)
     data, where = weights.read_bytes(file), str(file)
-    state, metadata = weights.decode(data, file)
-    if "format" in metadata:
-        module, stored = _own(state, metadata, where)
-        embedding_size = int(metadata["embedding_size"])
-        preprocessing = settle(stored, color, normalize, size=stored.size, where=where)
+    tree, metadata = weights.decode(data, file)
+    if "format" in metadata and isinstance(tree, dict):
+        opened = open_own(tree, metadata, where, color, normalize)
     else:
-        found = dialects.recognise(state, where)
-        embedding_size, side = found.embedding_size, found.input_size
-        preprocessing = settle(None, color, normalize, size=(side, side), where=where)
-        module = _built(found.state, where, found.backbone, (embedding_size, side), found.options)
-        metadata = {
-            **metadata,
-            "backbone": found.backbone,
-            "embedding_size": str(embedding_size),
-            "options": json.dumps(dict(found.options), sort_keys=True),
-        }
-    module = module.eval().requires_grad_(False)
-    module = module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    digest = hashlib.sha256(data).hexdigest()
-    return TorchEmbedder(name, digest, embedding_size, preprocessing, metadata, module, device)
+        opened = open_foreign(tree, metadata, where, color, normalize)
+    return _on_device(name, opened, hashlib.sha256(data).hexdigest(), device)
+
+
+def _on_device(name: str, opened: Opened, digest: str, device: torch.device) -> TorchEmbedder:
+    module = opened.module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return TorchEmbedder(
+        name,
+        digest,
+        opened.embedding_size,
+        opened.preprocessing,
+        opened.metadata,
+        module,
+        device,
+        opened.warnings,
+    )
+
+
+def _load_onnx(file: Path, name: str, color: str | None, normalize: str | None, device: torch.device) -> Embedder:
+    embedder = load_onnx(file, name, color=color, normalize=normalize, cuda=device.type == "cuda")
+    told = "facekd.color" in embedder.metadata
+    if not told:
+        self_test(embedder.embed, embedder.preprocessing.size, str(file))
+    source = {"preprocessing_source": FROM_FILE if told else FROM_USER}
+    return replace(embedder, metadata={**embedder.metadata, **source})
 
 
 def open_device(name: str) -> torch.device:
@@ -161,31 +187,3 @@ def open_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError):
         raise DeviceError(name, "no such device here", "use --device cpu") from None
     return device
-
-
-def _built(
-    state: Mapping[str, Tensor], where: str, backbone: str, sizes: tuple[int, int], options: object
-) -> nn.Module:
-    """A backbone filled with ``state``; the random state of the process stays as it was."""
-    if not isinstance(options, Mapping):
-        raise CheckpointError(where, f"its options are {options!r}", "save the model again")
-    try:
-        with torch.random.fork_rng(devices=[]):
-            module = build_backbone(backbone, embedding_size=sizes[0], input_size=sizes[1], options=options)
-    except FacekdError as error:
-        raise CheckpointError(where, f"cannot be built: {error.where}: {error.what}", error.fix) from None
-    weights.load_weights(module, state, where)
-    return module
-
-
-def _own(state: Mapping[str, Tensor], metadata: Mapping[str, str], where: str) -> tuple[nn.Module, Preprocessing]:
-    if metadata["format"] != weights.MODEL_FORMAT:
-        what = f"format is {metadata['format']}, not {weights.MODEL_FORMAT}"
-        raise CheckpointError(where, what, "give a student.safetensors, or use the release that wrote it")
-    preprocessing = Preprocessing.from_metadata(metadata, where)
-    try:
-        backbone, embedding_size = metadata["backbone"], int(metadata["embedding_size"])
-        options = json.loads(metadata.get("options", "{}"))
-    except (KeyError, ValueError) as error:
-        raise CheckpointError(where, f"its metadata cannot be read: {error}", "save the model again") from None
-    return _built(state, where, backbone, (embedding_size, preprocessing.size[0]), options), preprocessing

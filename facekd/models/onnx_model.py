@@ -37,6 +37,7 @@ class OnnxEmbedder:
     parameters: int
     session: Any
     batch: int | None
+    warnings: tuple[str, ...] = ()
 
     def embed(self, images: Tensor) -> Tensor:
         """uint8 RGB (batch, 3, height, width) at ``preprocessing.size`` to float32 raw embeddings (batch, dim).

@@ -18,6 +18,7 @@ NORMALIZATIONS: dict[str, tuple[tuple[float, float, float], tuple[float, float, 
     "half": ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5)),
     "128": ((127.5, 127.5, 127.5), (128.0, 128.0, 128.0)),
     "imagenet": (_IMAGENET_MEAN, _IMAGENET_STD),
+    "unit": ((0.0, 0.0, 0.0), (255.0, 255.0, 255.0)),
     "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
 }
 METADATA_KEYS = ("color", "mean", "std", "size")
@@ -81,7 +82,7 @@ class Preprocessing:
 
     @staticmethod
     def named(normalize: str, color: str = "rgb", size: tuple[int, int] = (112, 112)) -> Preprocessing:
-        """The field's usual scalings by name: half, 128, imagenet, none.
+        """The field's usual scalings by name: half, 128, imagenet, unit, none.
 
         Example:
             >>> Preprocessing.named("128", "bgr").std
@@ -164,8 +165,13 @@ def settle(
     """
     if stored is None:
         if color is None or normalize is None:
-            fix = f"add --color {'|'.join(COLORS)} and --normalize {'|'.join(NORMALIZATIONS)}"
-            raise InputError(where, "does not say its colour order and scaling", fix)
+            silent = (
+                ("colour order", f"--color {'|'.join(COLORS)}"),
+                ("scaling", f"--normalize {'|'.join(NORMALIZATIONS)}"),
+            )
+            asked = [pair for pair, said in zip(silent, (color, normalize), strict=True) if said is None]
+            what = f"does not say its {' and '.join(name for name, _ in asked)}"
+            raise InputError(where, what, f"add {' and '.join(option for _, option in asked)}")
         return Preprocessing.named(normalize, color, size)
     if color is not None and color != stored.color:
         raise InputError(where, f"says its colour order is {stored.color}, not {color}", "leave out --color")

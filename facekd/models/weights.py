@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import re
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,7 +12,10 @@ from torch import Tensor, nn
 from facekd import __version__
 from facekd.errors import CheckpointError, NonFiniteError
 from facekd.files import file_digest
-from facekd.models import dialects, safetensors_file
+from facekd.models import safetensors_file, torch_file
+from facekd.models.dialect_structure import structure_of
+from facekd.models.dialect_unwrap import unwrap
+from facekd.models.key_table import compare_keys, summary
 from facekd.models.preprocessing import Preprocessing
 
 __all__ = [
@@ -28,14 +28,14 @@ __all__ = [
     "read_bytes",
     "read_classifier",
     "read_state",
+    "require_same_keys",
     "save_classifier",
     "save_model",
 ]
 
 MODEL_FORMAT = "facekd-model-1"
 CLASSIFIER_FORMAT = "facekd-classifier-1"
-_GIVE_STATE = "in the program that wrote it, save model.state_dict() as safetensors or with torch.save"
-_GLOBAL = re.compile(r"GLOBAL\s+([\w.]*\w)(?!\.)\b")
+_SAME_BACKBONE = "give weights of the same backbone and embedding size"
 
 
 def save_model(
@@ -162,24 +162,19 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_state(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a ``.safetensors``, ``.pt`` or ``.pth`` file, on the CPU.
+    """Tensors and metadata of a ``.safetensors`` file or one of PyTorch, on the CPU.
 
     PyTorch files are read by ``torch.load(weights_only=True)`` alone and have no metadata. Containers and prefixes of
-    wrappers are taken off foreign files (see `dialects.unwrap`).
+    wrappers are taken off foreign files (see `dialect_unwrap.unwrap`).
 
     Raises:
-        CheckpointError: Missing, empty, truncated, no checkpoint, or one that asks for code to be run.
+        CheckpointError: Missing, empty, truncated, no checkpoint, several networks, or one that asks for code to be
+            run.
     """
-    return decode(read_bytes(Path(path)), Path(path))
-
-
-def decode(data: bytes, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """`read_state` of bytes already read; the suffix of ``path`` tells their format."""
-    where = str(path)
-    if path.suffix != ".safetensors":
-        return dialects.unwrap(_torch_load(data, where), where), {}
-    state, metadata = safetensors_file.decode(data, where)
-    return (state if "format" in metadata else dialects.unwrap(state, where)), metadata
+    tree, metadata = decode(read_bytes(Path(path)), Path(path))
+    if "format" in metadata and isinstance(tree, dict):
+        return tree, metadata
+    return unwrap(tree, str(path)).state, metadata
 
 
 def load_checkpoint(path: Path) -> object:
@@ -190,48 +185,14 @@ def load_checkpoint(path: Path) -> object:
     Raises:
         CheckpointError: Missing, empty, truncated, no checkpoint, or one that asks for code to be run.
     """
-    data, where = read_bytes(path), str(path)
-    return safetensors_file.decode(data, where)[0] if path.suffix == ".safetensors" else _torch_load(data, where)
+    return decode(read_bytes(path), path)[0]
 
 
-def _torch_load(data: bytes, where: str) -> object:
-    if data[:2] == b"PK":
-        _check_archive(data, where)
-    elif data[:1] != b"\x80":
-        what = f"not a checkpoint (it begins with {data[:16]!r})"
-        raise CheckpointError(where, what, "give .safetensors, .pt, .pth or .onnx")
-    try:
-        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise _refusal(data, where, str(error)) from None
-
-
-def _check_archive(data: bytes, where: str) -> None:
-    """Refuse a zip that is cut, compressed, ambiguous, or a program."""
-    try:
-        entries = zipfile.ZipFile(io.BytesIO(data)).infolist()
-    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError):
-        what = f"truncated: the end of its zip archive is missing ({len(data)} bytes)"
-        raise CheckpointError(where, what, "copy or download it again") from None
-    names = [entry.filename for entry in entries]
-    if any(name.endswith("/constants.pkl") or "/code/" in name for name in names):
-        raise CheckpointError(where, "a TorchScript archive, which is a program", _GIVE_STATE)
-    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-        raise CheckpointError(where, "its archive is compressed, which torch.save never does", _GIVE_STATE)
-    if len(set(names)) < len(names) or sum(entry.file_size for entry in entries) > len(data):
-        raise CheckpointError(where, "its archive holds one entry twice", _GIVE_STATE)
-    if not any(name.endswith("data.pkl") for name in names):
-        raise CheckpointError(where, "a zip archive but no checkpoint", "give .safetensors, .pt, .pth or .onnx")
-
-
-def _refusal(data: bytes, where: str, message: str) -> CheckpointError:
-    named = _GLOBAL.search(message)
-    if named and (b"_parameters" in data and b"_modules" in data):
-        return CheckpointError(where, f"a whole nn.Module ({named[1]}), which is pickled code", _GIVE_STATE)
-    if named:
-        return CheckpointError(where, f"pickled code: asks for {named[1]}; nothing was run", _GIVE_STATE)
-    short = " ".join(message.split())[:160]
-    return CheckpointError(where, f"truncated, damaged or no checkpoint: {short}", "copy or download it again")
+def decode(data: bytes, path: Path) -> tuple[object, dict[str, str]]:
+    """`load_checkpoint` and the file's metadata, from bytes already read; the suffix of ``path`` tells their format."""
+    if path.suffix == ".safetensors":
+        return safetensors_file.decode(data, str(path))
+    return torch_file.decode(data, str(path)), {}
 
 
 def load_weights(module: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
@@ -243,21 +204,8 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], where: str) -> 
         CheckpointError: Missing, unexpected, misshapen, or of a type that would lose values.
         NonFiniteError: A value is NaN or infinite.
     """
+    require_same_keys(module, state, where)
     own = module.state_dict()
-    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
-    unexpected = [key for key in state if key not in own]
-    misshapen = [
-        f"{k} is {tuple(state[k].shape)}, not {tuple(own[k].shape)}"
-        for k in own
-        if k in state and state[k].shape != own[k].shape
-    ]
-    problems = [
-        f"{len(found)} {kind} tensors: {', '.join(found[:3])}{' ...' if len(found) > 3 else ''}"
-        for kind, found in (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen))
-        if found
-    ]
-    if problems:
-        raise CheckpointError(where, "; ".join(problems), "give weights of the same backbone and embedding size")
     for key, tensor in state.items():
         exact = (own[key].dtype, torch.float16, torch.bfloat16) if own[key].is_floating_point() else (own[key].dtype,)
         if tensor.dtype not in exact:
@@ -266,3 +214,23 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], where: str) -> 
             raise CheckpointError(where, f"{key} stores fewer values than it claims", "save model.state_dict() again")
     check_finite(state, where)
     module.load_state_dict(dict(state), strict=False)
+
+
+def require_same_keys(module: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
+    """Refuse a state dict whose keys and shapes are not the backbone's; no value is looked at.
+
+    Raises:
+        CheckpointError: Counts what is missing, unexpected or misshapen, and names both backbones where they are two.
+    """
+    own = module.state_dict()
+    differences = compare_keys(own, state)
+    if differences:
+        raise CheckpointError(where, summary(differences) + _told_apart(own, state), _SAME_BACKBONE)
+
+
+def _told_apart(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
+    """Both backbones by name, where they are two."""
+    wanted, found = structure_of(own), structure_of(state)
+    if wanted is None or found is None or wanted.title == found.title:
+        return ""
+    return f"; its tensors are those of {found.title}, not {wanted.title}"

@@ -301,5 +301,5 @@ def test_shards_that_run_code_are_refused(tmp_path: Path) -> None:
 
 def test_a_matrix_that_stores_one_row_for_all_is_refused(tmp_path: Path) -> None:
     spread(tmp_path)
-    with pytest.raises(CheckpointError, match="store fewer values than they claim"):
+    with pytest.raises(CheckpointError, match="stores fewer values than it claims"):
         read_classifier_files(tmp_path, DIM)

@@ -93,14 +93,27 @@ def test_unknown_normalisation_gets_a_near_name() -> None:
         Preprocessing.named("imagnet")
 
 
-def test_a_silent_file_needs_both_words() -> None:
-    message = (
-        r"r50.pt: does not say its colour order and scaling "
-        r"\(add --color rgb\|bgr and --normalize half\|128\|imagenet\|none\)"
-    )
-    for color, normalize in ((None, None), ("rgb", None), (None, "half")):
-        with pytest.raises(InputError, match=message):
-            settle(None, color, normalize, size=(112, 112), where="r50.pt")
+@pytest.mark.parametrize(
+    ("color", "normalize", "message"),
+    [
+        (
+            None,
+            None,
+            r"does not say its colour order and scaling "
+            r"\(add --color rgb\|bgr and --normalize half\|128\|imagenet\|unit\|none\)",
+        ),
+        ("rgb", None, r"does not say its scaling \(add --normalize half\|128\|imagenet\|unit\|none\)"),
+        (None, "half", r"does not say its colour order \(add --color rgb\|bgr\)"),
+    ],
+)
+def test_a_silent_file_needs_both_words(color: str | None, normalize: str | None, message: str) -> None:
+    with pytest.raises(InputError, match=f"r50.pt: {message}"):
+        settle(None, color, normalize, size=(112, 112), where="r50.pt")
+
+
+def test_unit_is_the_share_of_white() -> None:
+    white = torch.full((1, 3, 2, 2), 255, dtype=torch.uint8)
+    assert Preprocessing.named("unit", size=(2, 2)).apply(white).eq(1).all()
 
 
 def test_a_contradiction_is_an_error_and_agreement_is_not() -> None:
