@@ -13,20 +13,15 @@ from torch import nn
 
 from facekd.data.identities import IdentitySource
 from facekd.data.loading import RememberedImages, TrainingImages
-from facekd.engine.objective import Objective
-from facekd.engine.plan import Plan, cached_views, clean_views, needs_class_means
+from facekd.engine.inheritance import inherit_classifier
+from facekd.engine.objective import Objective, Sizes
+from facekd.engine.plan import Plan, cached_views, classifier_of, clean_views
 from facekd.engine.progress import Progress
 from facekd.engine.session import Session
 from facekd.engine.signals import Poll
 from facekd.engine.sources import augment_settings
 from facekd.engine.teacher import (
-    CLASS_MEANS,
-    Classifier,
-    class_means,
-    embed_views,
-    inherit_classifier,
     mirror_views,
-    stored_classifier,
     teacher_cache,
     version_views,
 )
@@ -37,7 +32,7 @@ from facekd.models.preprocessing import Preprocessing
 from facekd.models.weights import load_weights, read_state
 from facekd.recipe import Recipe
 from facekd.recipe.loss_options import uses_teacher_classifier
-from facekd.recipe.sections import Optimizer, Student, Teacher
+from facekd.recipe.sections import Optimizer, Student
 
 
 def resolve_device(name: str) -> torch.device:
@@ -78,7 +73,7 @@ def make_optimizer(section: Optimizer, student: nn.Module, objective: Objective)
     """
     named = [(f"student.{name}", p) for name, p in student.named_parameters() if p.requires_grad]
     named += [(f"objective.{name}", p) for name, p in objective.named_parameters() if p.requires_grad]
-    kept = {name for name, p in named if p.ndim <= 1 or name.startswith("objective.variance")}
+    kept = {name for name, p in named if p.ndim <= 1 or name.startswith("objective.parts.variance")}
     groups = [
         {"params": [p for name, p in named if name not in kept], "weight_decay": section.weight_decay},
         {"params": [p for name, p in named if name in kept], "weight_decay": 0.0},
@@ -136,7 +131,7 @@ def make_caches(
         return Caches()
     ask = partial(teacher_cache, teacher, source, root, progress=progress, poll=poll)
     clean = steps = None
-    if clean_views(recipe):
+    if clean_views(recipe, teacher):
         clean = ask(mirror_views(source), kind="mirror", count=2)
     versions = cached_views(recipe)
     if versions and recipe.teacher is not None and recipe.teacher.view == "same":
@@ -161,17 +156,19 @@ def make_session(
     """
     classifier = None
     if teacher is not None and recipe.teacher and any(uses_teacher_classifier(loss) for loss in recipe.losses):
-        classifier = _classifier(recipe, recipe.teacher, source, teacher, caches.clean)
+        classifier = inherit_classifier(classifier_of(recipe.teacher, teacher), teacher, source, caches.clean)
     student = make_student(recipe.student, recipe.train.seed).to(place)
     if recipe.train.channels_last:
         student = student.to(memory_format=torch.channels_last)
-    objective = Objective(
-        recipe.losses,
+    width = recipe.student.embedding_size
+    sizes = Sizes(
         classes=len(source.names),
-        embedding_size=recipe.student.embedding_size,
-        teacher_class_weights=None if classifier is None else classifier.class_weights,
+        embedding_size=width,
+        teacher_size=width if teacher is None else teacher.embedding_size,
+        batch_size=recipe.train.batch_size,
         steps_per_epoch=plan.steps_per_epoch,
-    ).to(place)
+    )
+    objective = Objective(recipe.losses, sizes, None if classifier is None else classifier.class_weights).to(place)
     size = recipe.student.input_size
     return Session(
         recipe=recipe,
@@ -188,13 +185,3 @@ def make_session(
         classifier=classifier,
         average=make_average(student, recipe.train.ema),
     )
-
-
-def _classifier(
-    recipe: Recipe, section: Teacher, source: IdentitySource, teacher: Embedder, clean: np.ndarray | None
-) -> Classifier:
-    stored = None if needs_class_means(recipe) else stored_classifier(Path(section.weights), source)
-    if stored is None:
-        rows = embed_views(teacher, mirror_views(source), np.arange(len(source))) if clean is None else clean
-        stored = class_means(rows, source.labels, len(source.names)), CLASS_MEANS
-    return inherit_classifier(*stored, teacher, source, clean)

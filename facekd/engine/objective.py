@@ -6,16 +6,32 @@ import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from facekd.engine.parts import Centres, Thresholds, Variance
 from facekd.errors import RecipeError
 from facekd.losses import LOSSES
-from facekd.models.heads import FrozenClassifier, MarginClassifier, VarianceHead
-from facekd.recipe.loss_options import Loss, MarginSoftmax, Pad
+from facekd.models.heads import FrozenClassifier, MarginClassifier
+from facekd.recipe.loss_options import AdaDistill, Ekd, Loss, MarginSoftmax, Pad
 
-RESIDUAL_MEMORY = 0.9  # share of the old value kept by the running mean squared residual
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the objective of a run is built for.
+
+    Attributes:
+        classes: Identities in the training data.
+        embedding_size: Width of the student's embedding.
+        teacher_size: Width of the teacher's; that of the student where there is no teacher.
+        batch_size: Images in a step.
+        steps_per_epoch: To turn a warm-up in epochs into steps.
+    """
+
+    classes: int
+    embedding_size: int
+    teacher_size: int
+    batch_size: int
+    steps_per_epoch: int
 
 
 @dataclass(frozen=True)
@@ -29,6 +45,9 @@ class StepOutputs:
         class_weights: The classifier the student is trained on, ``(classes, dim)``.
         teacher_class_weights: The teacher's classifier, ``(classes, teacher_dim)``.
         log_variance: Log sigma squared of the teacher embedding about the student's.
+        student_thresholds: The student's cosine thresholds at EKD's false-positive rates, ``(anchors,)``.
+        teacher_thresholds: The teacher's.
+        centres: AdaDistill's class centres, ``(classes, dim)``.
     """
 
     student: Tensor
@@ -36,7 +55,10 @@ class StepOutputs:
     labels: Tensor
     class_weights: Tensor | None
     teacher_class_weights: Tensor | None
-    log_variance: Tensor | None
+    log_variance: Tensor | None = None
+    student_thresholds: Tensor | None = None
+    teacher_thresholds: Tensor | None = None
+    centres: Tensor | None = None
 
 
 FIELDS = tuple(field.name for field in fields(StepOutputs))
@@ -54,51 +76,6 @@ def loss_inputs(name: str) -> list[str]:
     return [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
 
 
-class Variance(nn.Module):
-    """The log variance that PAD weighs by: constant during warm-up, then the head's answer.
-
-    One constant variance makes the term a rescaled L2, so its weight means the same before and after the switch, at
-    which the head is set to the residual of each dimension that the warm-up measured.
-
-    Args:
-        options: The recipe's PAD term.
-        embedding_size: Width of the embeddings.
-        steps_per_epoch: To turn the warm-up into steps.
-    """
-
-    residual: Tensor
-
-    def __init__(self, options: Pad, embedding_size: int, steps_per_epoch: int) -> None:
-        super().__init__()
-        self.head = VarianceHead(embedding_size, 1 if options.variance == "scalar" else embedding_size)
-        self.start = round(options.warmup_epochs * steps_per_epoch)
-        self.detached = options.detach_variance
-        self.register_buffer("residual", torch.zeros(embedding_size))
-
-    def forward(self, student: Tensor, teacher: Tensor, step: int) -> Tensor:
-        """Log sigma squared of the teacher about the student, ``(batch, 1)`` or ``(batch, dim)``.
-
-        Args:
-            student: Raw student embeddings, ``(batch, dim)``.
-            teacher: Raw teacher embeddings, ``(batch, dim)``.
-            step: 0-based step.
-        """
-        if step < self.start or step == 0:
-            self._measure(student.detach(), teacher, first=step == 0)
-        if step < self.start:
-            return self.residual.mean().log().expand(len(student), 1)
-        if step == self.start:
-            self.head.initialise(self.residual)
-        answer: Tensor = self.head(student.detach() if self.detached else student)
-        return answer
-
-    @torch.no_grad()
-    def _measure(self, student: Tensor, teacher: Tensor, first: bool) -> None:
-        apart = functional.normalize(teacher.float()) - functional.normalize(student.float())
-        now = apart.square().mean(0)
-        self.residual.copy_(now if first else self.residual * RESIDUAL_MEMORY + now * (1 - RESIDUAL_MEMORY))
-
-
 class Objective(nn.Module):
     """The weighted terms of a recipe, and the modules they train or hold beside the student.
 
@@ -106,38 +83,43 @@ class Objective(nn.Module):
 
     Args:
         losses: The recipe's losses.
-        classes: Identities in the training data.
-        embedding_size: Width of the student's embedding.
+        sizes: What they are for.
         teacher_class_weights: The teacher's classifier, ``(classes, teacher_dim)``, where a term needs it.
-        steps_per_epoch: To turn a warm-up in epochs into steps.
+
+    Attributes:
+        notes: What a user should know of how the losses were set up.
 
     Raises:
         RecipeError: A term needs something this run does not have.
     """
 
-    def __init__(
-        self,
-        losses: Sequence[Loss],
-        *,
-        classes: int,
-        embedding_size: int,
-        teacher_class_weights: Tensor | None,
-        steps_per_epoch: int,
-    ) -> None:
+    def __init__(self, losses: Sequence[Loss], sizes: Sizes, teacher_class_weights: Tensor | None = None) -> None:
         super().__init__()
         self.losses = tuple(losses)
+        self.notes: list[str] = []
         self.own: MarginClassifier | None = None
         self.inherited: FrozenClassifier | None = None
-        self.variance: Variance | None = None
+        self.parts = nn.ModuleDict()
         margin = next((loss for loss in self.losses if isinstance(loss, MarginSoftmax)), None)
         if margin is not None and margin.class_weights == "own":
-            self.own = MarginClassifier(classes, embedding_size)
+            self.own = MarginClassifier(sizes.classes, sizes.embedding_size)
         if teacher_class_weights is not None:
             self.inherited = FrozenClassifier(teacher_class_weights)
-        pad = next((loss for loss in self.losses if isinstance(loss, Pad)), None)
-        if pad is not None:
-            self.variance = Variance(pad, embedding_size, steps_per_epoch)
-        self._check(embedding_size)
+        for loss in self.losses:
+            self._add_part(loss, sizes)
+        self._check(sizes.embedding_size)
+
+    def _add_part(self, loss: Loss, sizes: Sizes) -> None:
+        if isinstance(loss, Pad):
+            self.parts["variance"] = Variance(loss, sizes.embedding_size, sizes.steps_per_epoch)
+        elif isinstance(loss, AdaDistill):
+            self.parts["centres"] = Centres(loss, sizes.classes, sizes.embedding_size)
+        elif isinstance(loss, Ekd):
+            ranks = Thresholds(loss, sizes.embedding_size, sizes.teacher_size, sizes.batch_size)
+            self.parts["thresholds"] = ranks
+            if ranks.dropped:
+                rates = ", ".join(f"{fpr:g}" for fpr in ranks.dropped)
+                self.notes.append(f"ekd: {ranks.pairs:,} pairs a step are too few for FPR {rates}; left out")
 
     def _check(self, embedding_size: int) -> None:
         """Refuse before the first step what could only fail in it."""
@@ -170,10 +152,10 @@ class Objective(nn.Module):
         """
         inherited = None if self.inherited is None else self.inherited.class_weights
         own = inherited if self.own is None else self.own.class_weights
-        variance = None
-        if self.variance is not None and teacher is not None:
-            variance = self.variance(student, teacher, step)
-        outputs = StepOutputs(student, teacher, labels, own, inherited, variance)
+        kept: dict[str, Tensor] = {}
+        for part in self.parts.values():
+            kept |= part(student, teacher, labels, step)
+        outputs = StepOutputs(student, teacher, labels, own, inherited, **kept)
         labelled = labels >= 0
         terms: dict[str, Tensor] = {}
         for loss in self.losses:

@@ -15,6 +15,7 @@ from facekd.data.samplers import StepBatches, class_uniform, shuffled
 from facekd.engine.build import make_caches, make_dataset, make_session, resolve_device
 from facekd.engine.checkpoint import load_checkpoint, save_checkpoint
 from facekd.engine.evaluator import OpenedSet
+from facekd.engine.inheritance import CLASS_MEANS
 from facekd.engine.plan import Plan, checkpoint_steps, make_plan, open_teacher
 from facekd.engine.progress import Progress
 from facekd.engine.run_folder import RunFolder
@@ -23,7 +24,6 @@ from facekd.engine.session import Session, provenance
 from facekd.engine.signals import Poll, interruptible
 from facekd.engine.sources import open_source
 from facekd.engine.step import Network, take_step
-from facekd.engine.teacher import CLASS_MEANS
 from facekd.errors import DataError, Interrupted, UsageError
 from facekd.files import disk_errors, locked
 from facekd.models.weights import save_classifier, save_model
@@ -151,6 +151,8 @@ class _Run:
             share = f"{found.agreement:.1%} of {found.checked} images nearest to their own class"
             within = ", of which each is a part" if found.source == CLASS_MEANS else ""
             self.tell(f"inherited classifier: {found.source}; {share}{within}")
+        for note in session.objective.notes:
+            self.tell(note)
         for told in [session.source.warnings, *(opened.warnings for opened in self.sets)]:
             for warning in told:
                 self.tell(f"warning: {warning}")

@@ -10,21 +10,25 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from facekd.losses.adaptive import adadistill
 from facekd.losses.classifier import apply_margin, cosine_logits, logit_kd, margin_softmax
 from facekd.losses.feature import cosine, l2, pad, variance_weighted
+from facekd.losses.ranking import ekd
 from facekd.losses.relation import cckd, pkt, rkd, sp
 from facekd.registry import Registry
 
 LOSSES: Registry[Callable[..., Tensor]] = Registry("loss")
-for _loss in (margin_softmax, l2, cosine, logit_kd, pad, cckd, rkd, pkt, sp):
+for _loss in (margin_softmax, l2, cosine, logit_kd, pad, cckd, rkd, pkt, sp, ekd, adadistill):
     LOSSES.register(_loss.__name__)(_loss)
 
 __all__ = [
     "LOSSES",
+    "adadistill",
     "apply_margin",
     "cckd",
     "cosine",
     "cosine_logits",
+    "ekd",
     "l2",
     "logit_kd",
     "margin_softmax",

@@ -150,11 +150,60 @@ class Sp(LossSection):
     weight: Weight = 1.0
 
 
-Loss = MarginSoftmax | L2 | Cosine | LogitKD | Pad | Cckd | Rkd | Pkt | Sp
+class Ekd(LossSection):
+    """Evaluation-oriented distillation: ranks of pairs among the thresholds of student and teacher."""
+
+    engine_options: ClassVar[frozenset[str]] = frozenset({"weight", "fprs", "momentum", "queue"})
+
+    name: Literal["ekd"]
+    weight: Weight = 1.0
+    temperature: float = Field(default=0.01, gt=0, le=10, description="softness of a rank, in units of cosine")
+    hardest: int = Field(default=2000, ge=1, le=10**7, description="most impostor pairs of a batch that count")
+    positive_weight: float = Field(default=0.02, ge=0, le=1e6)
+    negative_weight: float = Field(default=0.01, ge=0, le=1e6)
+    fprs: Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(strict=False, min_length=1)] = Field(
+        default=(1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6), description="false-positive rates with a threshold each"
+    )
+    momentum: float = Field(default=0.99, ge=0, lt=1, description="share of a threshold kept each step")
+    queue: int = Field(default=4096, ge=0, le=10**6, description="earlier images whose impostor pairs set thresholds")
+
+    def contradictions(self) -> Iterable[Problem]:
+        if self.positive_weight == self.negative_weight == 0:
+            yield Problem(("negative_weight",), "0, and so is positive_weight", "give one of them a weight")
+        if len(set(self.fprs)) < len(self.fprs):
+            yield Problem(("fprs",), "names a rate twice", "give each once")
+
+
+class AdaDistill(LossSection):
+    """Margin softmax against class centres made of the teacher's embeddings as the student learns."""
+
+    engine_options: ClassVar[frozenset[str]] = frozenset({"weight", "weighted"})
+
+    name: Literal["adadistill"]
+    weight: Weight = 1.0
+    margin: float = Field(default=0.45, gt=0, lt=math.pi / 2, description="radians (arcface) or cosine (cosface)")
+    scale: Scale = 64.0
+    kind: Literal["arcface", "cosface"] = "arcface"
+    weighted: bool = Field(default=True, description="images a centre does not know well move it more")
+
+
+Loss = MarginSoftmax | L2 | Cosine | LogitKD | Pad | Cckd | Rkd | Pkt | Sp | Ekd | AdaDistill
 
 LossOptions = Annotated[Loss, Field(discriminator="name")]
 
-LOSS_OPTIONS: tuple[type[Loss], ...] = (MarginSoftmax, L2, Cosine, LogitKD, Pad, Cckd, Rkd, Pkt, Sp)
+LOSS_OPTIONS: tuple[type[Loss], ...] = (
+    MarginSoftmax,
+    L2,
+    Cosine,
+    LogitKD,
+    Pad,
+    Cckd,
+    Rkd,
+    Pkt,
+    Sp,
+    Ekd,
+    AdaDistill,
+)
 
 
 def uses_teacher(loss: Loss) -> bool:
@@ -196,4 +245,14 @@ def compares_elements(loss: Loss) -> bool:
         >>> compares_elements(L2(name="l2")), compares_elements(Rkd(name="rkd"))
         (True, False)
     """
-    return isinstance(loss, L2 | Cosine | Pad)
+    return isinstance(loss, L2 | Cosine | Pad | AdaDistill)
+
+
+def takes_labels(loss: Loss) -> bool:
+    """Whether a loss looks at the identities of the images, and so skips blends of two people.
+
+    Example:
+        >>> takes_labels(Ekd(name="ekd")), takes_labels(L2(name="l2"))
+        (True, False)
+    """
+    return isinstance(loss, MarginSoftmax | Ekd | AdaDistill)

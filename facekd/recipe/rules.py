@@ -9,6 +9,7 @@ from facekd.recipe.base import Problem
 from facekd.recipe.loss_options import (
     Loss,
     MarginSoftmax,
+    takes_labels,
     uses_teacher,
     uses_teacher_classifier,
     uses_teacher_embeddings,
@@ -34,6 +35,9 @@ def _teacher_and_losses(teacher: Teacher | None, losses: tuple[Loss, ...]) -> It
         yield Problem(("losses",), "the weight of every loss is 0", "give one a weight above 0")
     if teacher is not None and losses and not any(uses_teacher(loss) for loss in losses):
         yield Problem(("teacher",), "no loss uses the teacher", "write teacher: null, or add a loss such as l2")
+    elif teacher is not None and teacher.class_weights and not any(uses_teacher_classifier(loss) for loss in losses):
+        fix = "remove it, or add margin_softmax with class_weights: teacher"
+        yield Problem(("teacher", "class_weights"), "no loss uses the teacher's classifier", fix)
 
 
 def _blends(teacher: Teacher | None, data: Data, losses: tuple[Loss, ...]) -> Iterable[Problem]:
@@ -45,8 +49,9 @@ def _blends(teacher: Teacher | None, data: Data, losses: tuple[Loss, ...]) -> It
     elif teacher is not None and teacher.view == "clean":
         what = "the teacher must see the blends the student sees"
         yield Problem(("teacher", "view"), what, "write view: same, or data.augment.mix: 0")
-    if data.augment.mix == 1 and any(loss.name == "margin_softmax" for loss in losses):
-        yield Problem(("data", "augment", "mix"), "1 leaves margin_softmax no labelled image", "write less than 1")
+    for loss in losses:
+        if data.augment.mix == 1 and takes_labels(loss):
+            yield Problem(("data", "augment", "mix"), f"1 leaves {loss.name} no labelled image", "write less than 1")
 
 
 def _within_the_run(schedule: Schedule, train: Train) -> Iterable[Problem]:

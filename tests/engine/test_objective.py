@@ -8,22 +8,17 @@ import pytest
 import torch
 from torch.nn import functional
 
-from facekd.engine.objective import Objective, loss_inputs
+from facekd.engine.objective import Objective, Sizes, loss_inputs
 from facekd.errors import RecipeError
 from facekd.losses import LOSSES, l2, margin_softmax, pad
 from facekd.recipe.loss_options import L2, LogitKD, MarginSoftmax, Pad
 
 CLASSES, DIM, BATCH, PER_EPOCH = 5, 8, 6, 4
+SIZES = Sizes(classes=CLASSES, embedding_size=DIM, teacher_size=DIM, batch_size=BATCH, steps_per_epoch=PER_EPOCH)
 
 
 def _objective(*losses, teacher_class_weights: torch.Tensor | None = None) -> Objective:
-    return Objective(
-        losses,
-        classes=CLASSES,
-        embedding_size=DIM,
-        teacher_class_weights=teacher_class_weights,
-        steps_per_epoch=PER_EPOCH,
-    )
+    return Objective(losses, SIZES, teacher_class_weights)
 
 
 @pytest.fixture
@@ -81,7 +76,7 @@ def test_pad__warm_up_trains_the_student_along_l2_and_leaves_the_head_alone(batc
     objective = _objective(Pad(name="pad", warmup_epochs=1.0))
     student.requires_grad_()
     objective(student, teacher, labels, 0)["pad"].backward()
-    assert all(p.grad is None for p in objective.variance.head.parameters())
+    assert all(p.grad is None for p in objective.parts["variance"].head.parameters())
     (plain,) = torch.autograd.grad(l2(student, teacher), student)
     cosine = functional.cosine_similarity(student.grad.flatten(), plain.flatten(), dim=0)
     assert float(cosine) == pytest.approx(1, abs=1e-5)
@@ -93,12 +88,14 @@ def test_pad__at_the_switch_the_head_answers_the_measured_residual(batch) -> Non
     for step in range(2):
         objective(student, teacher, labels, step)
     measured = (functional.normalize(teacher) - functional.normalize(student)).square().mean(0)
-    torch.testing.assert_close(objective.variance.residual, measured)
+    torch.testing.assert_close(objective.parts["variance"].residual, measured)
     value = objective(student, teacher, labels, 2)["pad"]
     assert math.isfinite(float(value.detach()))
-    torch.testing.assert_close(objective.variance.head(student).mean(0).detach(), measured.log(), atol=0.2, rtol=0.05)
+    torch.testing.assert_close(
+        objective.parts["variance"].head(student).mean(0).detach(), measured.log(), atol=0.2, rtol=0.05
+    )
     value.backward()
-    assert any(p.grad is not None for p in objective.variance.head.parameters())
+    assert any(p.grad is not None for p in objective.parts["variance"].head.parameters())
 
 
 @pytest.mark.parametrize("detach", [True, False])
@@ -106,10 +103,10 @@ def test_pad__detached_head_gives_the_student_no_gradient_through_the_variance(b
     student, teacher, labels = batch
     objective = _objective(Pad(name="pad", warmup_epochs=0.0, detach_variance=detach)).eval()
     objective(student, teacher, labels, 0)
-    for p in objective.variance.head.parameters():
+    for p in objective.parts["variance"].head.parameters():
         torch.nn.init.normal_(p)
     student.requires_grad_()
     objective(student, teacher, labels, 1)["pad"].backward()
-    constant = objective.variance.head(student).detach()
+    constant = objective.parts["variance"].head(student).detach()
     (alone,) = torch.autograd.grad(pad(student, teacher, constant), student)
     assert torch.allclose(student.grad, alone, atol=1e-7) == detach

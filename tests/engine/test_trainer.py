@@ -30,6 +30,7 @@ from facekd.models.weights import load_classifier, save_classifier
 from facekd.recipe import Recipe
 
 PAD = {"name": "pad", "warmup_epochs": 0.5}
+EKD = {"name": "ekd", "fprs": [0.1, 0.01, 1e-6], "queue": 16}
 INHERITED = {"name": "margin_softmax", "class_weights": "teacher", "scale": 8.0, "margin": 0.2}
 
 
@@ -75,7 +76,7 @@ def distil(make_recipe, teacher: Path):
     """A recipe with every kind of term this trainer knows."""
 
     def make(**sections: object) -> Recipe:
-        losses = [INHERITED, {"name": "l2"}, {"name": "logit_kd"}, PAD]
+        losses = [INHERITED, {"name": "l2"}, {"name": "logit_kd"}, PAD, {"name": "cckd"}, {"name": "adadistill"}, EKD]
         given = {"teacher": {"weights": str(teacher)}, "losses": losses} | sections
         return make_recipe(**given)
 
@@ -187,7 +188,7 @@ def test_inherited_classifier__rows_follow_the_names_not_the_order(distil, teach
 def test_variance_head__is_trained_and_checkpointed_but_not_part_of_the_student(distil, tmp_path: Path) -> None:
     train(distil(losses=[PAD]), tmp_path / "student", device="cpu")
     found = bits(tmp_path / "student")
-    assert any(name.startswith("checkpoint.objective.variance.head") for name in found)
+    assert any(name.startswith("checkpoint.objective.parts.variance.head") for name in found)
     assert not any("variance" in name for name in found if name.startswith("student."))
 
 

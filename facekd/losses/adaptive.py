@@ -1,0 +1,91 @@
+"""Class centres made of the teacher's embeddings, which follow the student's progress."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from facekd.losses.classifier import margin_softmax
+from facekd.losses.common import check_classifier, check_pair, unit_rows, widen
+
+LEAST_MEMORY = 1e-6
+
+
+def adadistill(
+    student: Tensor,
+    centres: Tensor,
+    labels: Tensor,
+    *,
+    margin: float = 0.45,
+    scale: float = 64.0,
+    kind: str = "arcface",
+) -> Tensor:
+    """Margin softmax against moving centres of the teacher's embeddings.
+
+    Boutros, Struc and Damer, "AdaDistill: Adaptive Knowledge Distillation for Deep Face Recognition", ECCV 2024, arXiv
+    2407.01332. :func:`moved_centres` says how the centres move, before the loss of each step.
+
+    Args:
+        student: Raw student embeddings, ``(batch, dim)``.
+        centres: One row per class, ``(classes, dim)``. Receives no gradient.
+        labels: Class of each image, ``(batch,)``.
+        margin: In radians, or in units of cosine for ``cosface``.
+        scale: Factor from cosine to logit, greater than 0.
+        kind: ``arcface`` or ``cosface``.
+
+    Returns:
+        Mean cross-entropy over the batch in nats, shape ``()``, float32 or wider.
+
+    Raises:
+        ValueError: As :func:`margin_softmax`.
+
+    Example:
+        >>> import torch
+        >>> corners, labels = torch.eye(2), torch.tensor([0, 1])
+        >>> one = adadistill(corners, corners, labels, margin=0.5, scale=1.0, kind="cosface")
+        >>> round(float(one), 4)
+        0.4741
+    """
+    return margin_softmax(student, centres.detach(), labels, margin=margin, scale=scale, kind=kind)
+
+
+def moved_centres(centres: Tensor, student: Tensor, teacher: Tensor, labels: Tensor, *, weighted: bool) -> Tensor:
+    """The centres after a batch: each moves to its images' teacher embeddings, faster while the student is far off.
+
+    For image ``i`` of class ``y`` the centre would become ``a w_y + (1 - a) t_i`` with ``a = cos(s_i, t_i)``, times
+    ``cos(w_y, t_i)`` where ``weighted``, clipped to [1e-6, 1]. A class met more than once in the batch takes the mean
+    of what its images ask for, where the published code keeps the last.
+
+    Args:
+        centres: ``(classes, dim)``.
+        student: Raw student embeddings, ``(batch, dim)``.
+        teacher: Raw teacher embeddings, ``(batch, dim)``.
+        labels: Class of each image, ``(batch,)``.
+        weighted: Whether an image the centre does not know well moves it more.
+
+    Returns:
+        New centres, ``(classes, dim)``, in the type of ``centres``, without a gradient.
+
+    Raises:
+        ValueError: If sizes do not agree.
+
+    Example:
+        A student orthogonal to its teacher remembers nothing: the centre is the teacher's embedding.
+
+        >>> import torch
+        >>> east, north = torch.eye(2).split(1)
+        >>> moved_centres(torch.eye(2), east, 3 * north, torch.tensor([0]), weighted=False).round(decimals=4)
+        tensor([[0., 1.],
+                [0., 1.]])
+    """
+    check_pair(student, teacher)
+    check_classifier("teacher", teacher, "centres", centres)
+    one, other, held = (rows.detach() for rows in widen(unit_rows(student), unit_rows(teacher), centres))
+    memory = (one * other).sum(dim=1)
+    if weighted:
+        memory = memory * (unit_rows(held[labels]) * other).sum(dim=1)
+    memory = memory.clamp(LEAST_MEMORY, 1.0)[:, None]
+    asked = memory * held[labels] + (1.0 - memory) * other
+    met = labels.bincount(minlength=len(centres))
+    sums = held.new_zeros(held.shape).index_add_(0, labels, asked)
+    moved = held.where(met[:, None] == 0, sums / met.clamp(min=1)[:, None])
+    return moved.to(centres.dtype)

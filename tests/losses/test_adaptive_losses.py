@@ -1,0 +1,90 @@
+"""AdaDistill's centres against plain loops and the ends of their range."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from facekd.losses import adadistill, margin_softmax
+from facekd.losses.adaptive import moved_centres
+
+CLASSES, DIM = 5, 4
+LABELS = torch.tensor([0, 3, 3, 1, 3, 0])
+
+
+def draw(seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    student, teacher = torch.randn(2, len(LABELS), DIM, generator=generator, dtype=torch.float64).unbind()
+    return torch.randn(CLASSES, DIM, generator=generator, dtype=torch.float64), student + teacher, teacher
+
+
+def slow(centres: Tensor, student: Tensor, teacher: Tensor, weighted: bool) -> Tensor:
+    moved = centres.clone()
+    for label in LABELS.unique().tolist():
+        asked = []
+        for i in (label == LABELS).nonzero().flatten().tolist():
+            target = teacher[i] / teacher[i].norm()
+            memory = float(functional.cosine_similarity(student[i], teacher[i], dim=0))
+            if weighted:
+                memory *= float(functional.cosine_similarity(centres[label], teacher[i], dim=0))
+            memory = min(max(memory, 1e-6), 1.0)
+            asked.append(memory * centres[label] + (1 - memory) * target)
+        moved[label] = torch.stack(asked).mean(0)
+    return moved
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_centres__move_as_the_plain_loop_says(weighted: bool) -> None:
+    centres, student, teacher = draw()
+    found = moved_centres(centres, student, teacher, LABELS, weighted=weighted)
+    torch.testing.assert_close(found, slow(centres, student, teacher, weighted))
+    untouched = [2, 4]
+    assert torch.equal(found[untouched], centres[untouched])
+
+
+def test_centres__stand_still_where_the_student_is_the_teacher() -> None:
+    centres, _, teacher = draw()
+    torch.testing.assert_close(moved_centres(centres, 2 * teacher, teacher, LABELS, weighted=False), centres)
+
+
+def test_centres__of_a_repeated_label_do_not_depend_on_the_order_of_the_batch() -> None:
+    centres, student, teacher = draw()
+    order = torch.tensor([4, 1, 5, 0, 2, 3])
+    plain = moved_centres(centres, student, teacher, LABELS, weighted=True)
+    moved = moved_centres(centres, student[order], teacher[order], LABELS[order], weighted=True)
+    torch.testing.assert_close(moved, plain)
+
+
+def test_centres__approach_the_mean_of_the_teacher_where_the_memory_is_constant() -> None:
+    """At a student 60 degrees from its teacher half is kept each time: after 40 visits the start is forgotten."""
+    centres = draw()[0][:1]
+    teacher = functional.normalize(draw(1)[2][:2])
+    sideways = draw(2)[2][:2]
+    sideways = functional.normalize(sideways - (sideways * teacher).sum(1, keepdim=True) * teacher)
+    student = 0.5 * teacher + 0.75**0.5 * sideways
+    for _ in range(40):
+        centres = moved_centres(centres, student, teacher, torch.zeros(2, dtype=torch.int64), weighted=False)
+    torch.testing.assert_close(centres, teacher.mean(0, keepdim=True))
+
+
+def test_adadistill__is_margin_softmax_on_the_centres_without_a_gradient_to_them() -> None:
+    centres, student, _ = draw()
+    centres.requires_grad_(), student.requires_grad_()
+    loss = adadistill(student, centres, LABELS, margin=0.3, scale=16.0)
+    torch.testing.assert_close(loss, margin_softmax(student, centres, LABELS, margin=0.3, scale=16.0))
+    loss.backward()
+    assert centres.grad is None and student.grad.abs().sum() > 0
+
+
+def test_adadistill__gradcheck() -> None:
+    centres, student, _ = draw()
+    student.requires_grad_()
+    assert torch.autograd.gradcheck(lambda s: adadistill(s, centres, LABELS, scale=8.0), (student,))
+
+
+def test_centres__refuse_another_width() -> None:
+    centres, student, teacher = draw()
+    with pytest.raises(ValueError, match="teacher has 4 dimensions, centres 3"):
+        moved_centres(centres[:, :3], student, teacher, LABELS, weighted=False)
