@@ -43,6 +43,9 @@ def command(
     The file holds the arrays embeddings (float32, not normalised), labels, names, identities, model, model_digest and
     flip; facekd eval takes it in place of a model.
 
+    What is done lies in FILE.npz.partial until the file is complete: stopped by a signal or a crash, the same command
+    goes on from there and writes the same bytes. Another model, list of images, --flip or --batch starts anew.
+
     \b
     Example:
       facekd embed runs/student faces/ -o faces.npz
@@ -55,7 +58,7 @@ def command(
             raise InputError(str(path), "no such file or folder", "check the path")
     from facekd.data.open_source import open_identities
     from facekd.engine.build import resolve_device
-    from facekd.engine.embed import StoredEmbeddings, embed_images, require_usable, save_embeddings
+    from facekd.engine.embed import embed_to_file, partial_folder
     from facekd.engine.signals import interruptible
     from facekd.models.embedder import load_embedder
 
@@ -63,15 +66,11 @@ def command(
     for warning in source.warnings:
         click.echo(f"facekd: warning: {warning}", err=True)
     embedder = load_embedder(model, color=color, normalize=normalize, device=str(resolve_device(device)))
-    with interruptible("facekd embed", "stopped; nothing was written") as poll, progress_bar() as progress:
-        found = embed_images(
-            embedder, source.read, len(source), batch_size=batch, flip=flip, progress=progress, poll=poll
-        )
-    require_usable(found, embedder.name, source.sample_name)
-    names = [source.sample_name(index) for index in range(len(source))]
-    stored = StoredEmbeddings(found, source.labels, names, source.names, embedder.name, embedder.digest, flip)
-    save_embeddings(output, stored)
-    console().print(f"wrote {output}: {len(names):,} embeddings of {len(source.names):,} identities", soft_wrap=True)
+    kept = f"stopped; what is done is kept in {partial_folder(output)}, the same command goes on from there"
+    with interruptible("facekd embed", kept) as poll, progress_bar() as progress:
+        embed_to_file(embedder, source, output, batch_size=batch, flip=flip, progress=progress, poll=poll)
+    count = f"{len(source):,} embeddings of {len(source.names):,} identities"
+    console().print(f"wrote {output}: {count}", soft_wrap=True)
 
 
 def _check_output(output: Path, force: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -11,11 +12,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from facekd.data.embedding_cache import cache_key, open_cache
+from facekd.data.identities import IdentitySource
 from facekd.data.images import resize, to_chw
 from facekd.engine.progress import Progress
 from facekd.engine.signals import Poll
 from facekd.errors import InputError, NonFiniteError
-from facekd.files import write_atomic
+from facekd.files import value_digest, write_atomic
 from facekd.models.embedder import Embedder
 
 MOST_EXPANSION = 20
@@ -89,6 +92,81 @@ def embed_images(
     return embeddings
 
 
+def partial_folder(output: Path) -> Path:
+    """Where :func:`embed_to_file` keeps what is done of ``output``.
+
+    Example:
+        >>> partial_folder(Path("faces.npz")).name
+        'faces.npz.partial'
+    """
+    return output.with_name(f"{output.name}.partial")
+
+
+def embed_to_file(
+    embedder: Embedder,
+    source: IdentitySource,
+    output: Path,
+    *,
+    batch_size: int = 128,
+    flip: bool = True,
+    progress: Progress | None = None,
+    poll: Poll | None = None,
+) -> None:
+    """Embed a data set into an ``.npz`` file; work that was stopped goes on and gives the same bytes.
+
+    Blocks of finished embeddings lie in :func:`partial_folder` until the file is there. They are kept by model,
+    preprocessing, data, flip and batch size: where one of these changed, the work starts anew.
+
+    Args:
+        embedder: The model.
+        source: The data set.
+        output: The file; see :func:`save_embeddings`.
+        batch_size: Images per forward pass.
+        flip: Add the mirrored image's embedding.
+        progress: Told how many images are done.
+        poll: Called between batches; may raise to stop.
+
+    Raises:
+        DataError: An image cannot be used; no image is ever left out.
+        NonFiniteError: An embedding cannot be used, told at its block.
+        CheckpointError: The partial work was damaged.
+        UsageError: Another process does this work.
+        DeviceError: The disk refused.
+    """
+
+    def embed(start: int, stop: int) -> np.ndarray:
+        def tell(phase: str, done: int, total: int) -> None:
+            if progress:
+                progress(phase, start + done, len(source))
+
+        found = embed_images(
+            embedder,
+            lambda index: source.read(start + index),
+            stop - start,
+            batch_size=batch_size,
+            flip=flip,
+            progress=tell,
+            poll=poll,
+        )
+        require_usable(found, embedder.name, lambda index: source.sample_name(start + index))
+        return found[:, None]
+
+    key = cache_key(
+        model=embedder.digest,
+        preprocessing=value_digest(embedder.preprocessing.to_metadata()),
+        data=source.digest,
+        flip=str(flip),
+        batch=str(batch_size),
+    )
+    shape = (len(source), 1, embedder.embedding_size)
+    found = open_cache(partial_folder(output), key, shape=shape, embed=embed, multiple=batch_size)[:, 0]
+    names = [source.sample_name(index) for index in range(len(source))]
+    save_embeddings(
+        output, StoredEmbeddings(found, source.labels, names, source.names, embedder.name, embedder.digest, flip)
+    )
+    shutil.rmtree(partial_folder(output), ignore_errors=True)
+
+
 def require_usable(embeddings: np.ndarray, model: str, name: Callable[[int], str]) -> None:
     """Refuse embeddings that no cosine can be taken of.
 
@@ -120,7 +198,7 @@ def save_embeddings(path: Path, stored: StoredEmbeddings) -> None:
         DeviceError: The disk refused.
     """
     arrays = {
-        "embeddings": stored.embeddings.astype(np.float32),
+        "embeddings": np.asarray(stored.embeddings, np.float32),
         "labels": stored.labels.astype(np.int64),
         "names": np.array(stored.names, dtype=str),
         "identities": np.array(stored.identities, dtype=str),
