@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -106,6 +107,41 @@ def write_text(path: Path, text: str) -> str:
 def write_json(path: Path, value: object) -> str:
     """:func:`write_atomic` of a JSON value, indented, with a final newline."""
     return write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A folder to fill, which is renamed to ``out`` once the block ends well and removed otherwise.
+
+    It lies at ``OUT.partial``; what a killed process left there is made anew.
+
+    Args:
+        out: Does not exist, or is an empty folder.
+
+    Raises:
+        DeviceError: The system refused; nothing is left behind.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as parent:
+        ...     with new_folder(Path(parent, "out")) as partial:
+        ...         _ = (partial / "a").write_text("hi")
+        ...     os.listdir(parent), os.listdir(Path(parent, "out"))
+        (['out'], ['a'])
+    """
+    partial = out.with_name(f"{out.name}.partial")
+    try:
+        with disk_errors(out):
+            if partial.exists():
+                shutil.rmtree(partial)
+            partial.mkdir()
+            yield partial
+            if out.is_dir():
+                out.rmdir()
+            os.replace(partial, out)
+            sync_folder(out.absolute().parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _alive(process: int) -> bool:

@@ -10,6 +10,7 @@ from facekd.data.image_list import ImageList
 from facekd.data.images import shown
 from facekd.data.lists import visible_entries
 from facekd.data.record_source import RecordSource
+from facekd.data.tar_source import TarSource
 from facekd.errors import InputError
 
 LIST_SUFFIXES = (".csv", ".tsv", ".parquet")
@@ -47,6 +48,8 @@ def open_identities(path: Path, images: Path | None = None) -> IdentitySource:
         raise InputError(shown(path), "no such file or folder", "check the path")
     if suffix in (".rec", ".idx"):
         return RecordSource(path)
+    if suffix == ".tar":
+        return TarSource(path)
     if suffix in LIST_SUFFIXES:
         return ImageList(path, images)
     known = ".rec, .tar, .csv, .tsv, .parquet or a folder"
@@ -61,6 +64,10 @@ def _open_folder(path: Path) -> IdentitySource:
     folders = any(entry.is_dir() for entry in entries)
     if ".rec" in suffixes or (".idx" in suffixes and not folders):
         return RecordSource(path)
+    if ".tar" in suffixes and folders:
+        raise InputError(shown(path), "holds folders and .tar files", "name the one that is meant")
+    if ".tar" in suffixes:
+        return TarSource(path)
     if ".mdb" in suffixes and not folders:
         raise InputError(shown(path), "is an LMDB database, which is not read", "export its images to a folder or .rec")
     return ImageFolder(path)

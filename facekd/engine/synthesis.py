@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +11,7 @@ from facekd.data.images import encode_png
 from facekd.data.synthetic import QUALITY_FACTORS, FaceSample, SyntheticFaces, contact_sheet
 from facekd.engine.progress import Progress
 from facekd.errors import DeviceError, UsageError
-from facekd.files import disk_errors, sync_folder, write_atomic
+from facekd.files import new_folder, write_atomic
 
 LIST_NAME = "faces.csv"
 POINTS = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
@@ -62,21 +60,11 @@ def write_faces(
         DeviceError: The disk refuses; nothing is left behind.
     """
     check_folder(out)
-    partial = out.with_name(f"{out.name}.partial")
     try:
-        with disk_errors(out):
-            if partial.exists():
-                shutil.rmtree(partial)
-            partial.mkdir()
+        with new_folder(out) as partial:
             _fill(partial, faces, progress, poll)
-            if out.is_dir():
-                out.rmdir()
-            os.replace(partial, out)
-            sync_folder(out.absolute().parent)
     except DeviceError as error:
         raise DeviceError(error.where, error.what, "free some space or choose another folder") from error.__cause__
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _fill(folder: Path, faces: SyntheticFaces, progress: Progress | None, poll: Callable[[], None] | None) -> None:
