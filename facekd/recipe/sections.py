@@ -11,7 +11,8 @@ from facekd.recipe.base import FilePath, Fraction, Positive, Problem, Section, S
 
 Color = Literal["rgb", "bgr"]
 Normalize = Annotated[
-    Literal["half", "128", "imagenet", "none"], BeforeValidator(lambda v: "128" if v == 128 and v is not True else v)
+    Literal["half", "128", "imagenet", "unit", "none"],
+    BeforeValidator(lambda v: "128" if v == 128 and v is not True else v),
 ]
 Epochs = Annotated[float, Field(ge=0, le=100_000)]
 OptionValue = bool | int | float | str
