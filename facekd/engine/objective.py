@@ -97,6 +97,7 @@ class Objective(nn.Module):
         super().__init__()
         self.losses = tuple(losses)
         self.notes: list[str] = []
+        self.steps_per_epoch = sizes.steps_per_epoch
         self.own: MarginClassifier | None = None
         self.inherited: FrozenClassifier | None = None
         self.parts = nn.ModuleDict()
@@ -142,7 +143,7 @@ class Objective(nn.Module):
             raise RecipeError(problems)
 
     def forward(self, student: Tensor, teacher: Tensor | None, labels: Tensor, step: int) -> dict[str, Tensor]:
-        """The weighted value of every term, by loss name; their sum is what is minimised.
+        """The weighted value of every term that has begun, by loss name; their sum is what is minimised.
 
         Args:
             student: Raw student embeddings, float32 ``(batch, dim)``.
@@ -159,11 +160,14 @@ class Objective(nn.Module):
         labelled = labels >= 0
         terms: dict[str, Tensor] = {}
         for loss in self.losses:
+            weight = loss.weight_at(step / self.steps_per_epoch)
+            if weight == 0 and loss.weight != 0:
+                continue
             names = loss_inputs(loss.name)
             inputs = [getattr(outputs, name) for name in names]
             if "labels" in names:
                 inputs = [
                     value[labelled] if name in PER_IMAGE else value for name, value in zip(names, inputs, strict=True)
                 ]
-            terms[loss.name] = loss.weight * LOSSES[loss.name](*inputs, **loss.loss_options())
+            terms[loss.name] = weight * LOSSES[loss.name](*inputs, **loss.loss_options())
         return terms

@@ -36,7 +36,7 @@ class Variance(nn.Module):
     def __init__(self, options: Pad, embedding_size: int, steps_per_epoch: int) -> None:
         super().__init__()
         self.head = VarianceHead(embedding_size, 1 if options.variance == "scalar" else embedding_size)
-        self.start = round(options.warmup_epochs * steps_per_epoch)
+        self.start = round((options.start_epoch + options.warmup_epochs) * steps_per_epoch)
         self.detached = options.detach_variance
         self.register_buffer("residual", torch.zeros(embedding_size))
 

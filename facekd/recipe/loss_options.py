@@ -17,10 +17,18 @@ from facekd.recipe.base import Positive, Problem, Section, Weight
 Scale = Annotated[float, Field(gt=0, le=1e4, description="factor of the cosine logits")]
 
 
+EVERY_LOSS = frozenset({"weight", "start_epoch", "ramp_epochs"})
+
+
 class LossSection(Section):
     """What every loss of a recipe has in common."""
 
-    engine_options: ClassVar[frozenset[str]] = frozenset({"weight"})
+    engine_options: ClassVar[frozenset[str]] = EVERY_LOSS
+
+    name: str
+    weight: Weight = 1.0
+    start_epoch: float = Field(default=0.0, ge=0, le=100_000, description="the term is left out before")
+    ramp_epochs: float = Field(default=0.0, ge=0, le=100_000, description="epochs in which the weight rises from 0")
 
     def loss_options(self) -> dict[str, float | str | None]:
         """The keyword arguments for the function in ``facekd.losses``.
@@ -32,14 +40,25 @@ class LossSection(Section):
         held_back = self.engine_options | {"name"}
         return {key: getattr(self, key) for key in type(self).model_fields if key not in held_back}
 
+    def weight_at(self, epoch: float) -> float:
+        """The weight after so many epochs.
+
+        Example:
+            >>> term = L2(name="l2", weight=2.0, start_epoch=1.0, ramp_epochs=4.0)
+            >>> [term.weight_at(epoch) for epoch in (0.5, 1.0, 2.0, 9.0)]
+            [0.0, 0.0, 0.5, 2.0]
+        """
+        if epoch < self.start_epoch:
+            return 0.0
+        return self.weight * (min(1.0, (epoch - self.start_epoch) / self.ramp_epochs) if self.ramp_epochs else 1.0)
+
 
 class MarginSoftmax(LossSection):
     """Softmax over identities with a margin on the true class; frozen teacher weights make it ProxylessKD."""
 
-    engine_options: ClassVar[frozenset[str]] = frozenset({"weight", "class_weights"})
+    engine_options: ClassVar[frozenset[str]] = EVERY_LOSS | {"class_weights"}
 
     name: Literal["margin_softmax"]
-    weight: Weight = 1.0
     class_weights: Literal["own", "teacher"] = Field(
         default="own", description="own: a trained classifier; teacher: the teacher's classifier, frozen (ProxylessKD)"
     )
@@ -76,21 +95,18 @@ class L2(LossSection):
     """Squared distance of the normalised embeddings."""
 
     name: Literal["l2"]
-    weight: Weight = 1.0
 
 
 class Cosine(LossSection):
     """One minus the cosine of student and teacher embedding."""
 
     name: Literal["cosine"]
-    weight: Weight = 1.0
 
 
 class LogitKD(LossSection):
     """Softened class probabilities of the teacher (Hinton et al., 2015) over cosine logits."""
 
     name: Literal["logit_kd"]
-    weight: Weight = 1.0
     scale: Scale = 64.0
     temperature: Positive = Field(default=4.0, le=1e4)
 
@@ -98,10 +114,9 @@ class LogitKD(LossSection):
 class Pad(LossSection):
     """Prime-aware adaptive distillation: squared error weighted by a learned variance."""
 
-    engine_options: ClassVar[frozenset[str]] = frozenset({"weight", "warmup_epochs", "variance", "detach_variance"})
+    engine_options: ClassVar[frozenset[str]] = EVERY_LOSS | {"warmup_epochs", "variance", "detach_variance"}
 
     name: Literal["pad"]
-    weight: Weight = 1.0
     floor: float = Field(
         default=1e-6, gt=0, le=1, description="least variance, as a fraction of the mean squared residual"
     )
@@ -118,7 +133,6 @@ class Cckd(LossSection):
     """Correlation congruence: Gaussian similarities of all pairs of a batch."""
 
     name: Literal["cckd"]
-    weight: Weight = 1.0
     gamma: Positive = Field(default=0.4, le=1e4, description="sharpness of the similarity")
     order: int | None = Field(default=2, ge=1, le=50, description="of the Taylor series; null: the exponential itself")
 
@@ -127,7 +141,6 @@ class Rkd(LossSection):
     """Relational distillation: distances of pairs and angles of triplets."""
 
     name: Literal["rkd"]
-    weight: Weight = 1.0
     distance_weight: float = Field(default=1.0, ge=0, le=1e6)
     angle_weight: float = Field(default=2.0, ge=0, le=1e6, description="0 spares memory that grows with batch^3")
 
@@ -140,23 +153,20 @@ class Pkt(LossSection):
     """Probabilistic knowledge transfer: neighbourhoods of a batch as probabilities."""
 
     name: Literal["pkt"]
-    weight: Weight = 1.0
 
 
 class Sp(LossSection):
     """Similarity-preserving distillation: normalised rows of a batch's similarities."""
 
     name: Literal["sp"]
-    weight: Weight = 1.0
 
 
 class Ekd(LossSection):
     """Evaluation-oriented distillation: ranks of pairs among the thresholds of student and teacher."""
 
-    engine_options: ClassVar[frozenset[str]] = frozenset({"weight", "fprs", "momentum", "queue"})
+    engine_options: ClassVar[frozenset[str]] = EVERY_LOSS | {"fprs", "momentum", "queue"}
 
     name: Literal["ekd"]
-    weight: Weight = 1.0
     temperature: float = Field(default=0.01, gt=0, le=10, description="softness of a rank, in units of cosine")
     hardest: int = Field(default=2000, ge=1, le=10**7, description="most impostor pairs of a batch that count")
     positive_weight: float = Field(default=0.02, ge=0, le=1e6)
@@ -177,10 +187,9 @@ class Ekd(LossSection):
 class AdaDistill(LossSection):
     """Margin softmax against class centres made of the teacher's embeddings as the student learns."""
 
-    engine_options: ClassVar[frozenset[str]] = frozenset({"weight", "weighted"})
+    engine_options: ClassVar[frozenset[str]] = EVERY_LOSS | {"weighted"}
 
     name: Literal["adadistill"]
-    weight: Weight = 1.0
     margin: float = Field(default=0.45, gt=0, lt=math.pi / 2, description="radians (arcface) or cosine (cosface)")
     scale: Scale = 64.0
     kind: Literal["arcface", "cosface"] = "arcface"

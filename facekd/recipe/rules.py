@@ -31,6 +31,9 @@ def _teacher_and_losses(teacher: Teacher | None, losses: tuple[Loss, ...]) -> It
         elif teacher is not None and teacher.classifier == "none" and uses_teacher_classifier(loss):
             fix = "write auto or class_means"
             yield Problem(("teacher", "classifier"), f"none, but {loss.name} needs the teacher's classifier", fix)
+    if losses and all(loss.weight_at(0.0) == 0 and (loss.start_epoch or loss.ramp_epochs) for loss in losses):
+        fix = "let one loss start at 0 without a ramp"
+        yield Problem(("losses", 0, "start_epoch"), "no loss is there at the first step", fix)
     if losses and all(loss.weight == 0 for loss in losses):
         yield Problem(("losses",), "the weight of every loss is 0", "give one a weight above 0")
     if teacher is not None and losses and not any(uses_teacher(loss) for loss in losses):

@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from facekd.engine.objective import Objective, Sizes, loss_inputs
 from facekd.errors import RecipeError
-from facekd.losses import LOSSES, l2, margin_softmax, pad
-from facekd.recipe.loss_options import L2, LogitKD, MarginSoftmax, Pad
+from facekd.losses import LOSSES, cosine, l2, margin_softmax, pad
+from facekd.recipe.loss_options import L2, Cosine, LogitKD, MarginSoftmax, Pad
 
 CLASSES, DIM, BATCH, PER_EPOCH = 5, 8, 6, 4
 SIZES = Sizes(classes=CLASSES, embedding_size=DIM, teacher_size=DIM, batch_size=BATCH, steps_per_epoch=PER_EPOCH)
@@ -110,3 +110,19 @@ def test_pad__detached_head_gives_the_student_no_gradient_through_the_variance(b
     constant = objective.parts["variance"].head(student).detach()
     (alone,) = torch.autograd.grad(pad(student, teacher, constant), student)
     assert torch.allclose(student.grad, alone, atol=1e-7) == detach
+
+
+def test_schedule_of_a_term__waits_then_rises_to_its_weight(batch) -> None:
+    student, teacher, labels = batch
+    losses = (L2(name="l2"), Cosine(name="cosine", weight=3.0, start_epoch=1.0, ramp_epochs=2.0))
+    objective = _objective(*losses)
+    found = [objective(student, teacher, labels, step).get("cosine") for step in range(4 * PER_EPOCH)]
+    full = 3.0 * cosine(student, teacher).item()
+    assert [term is None for term in found] == [True] * (PER_EPOCH + 1) + [False] * (3 * PER_EPOCH - 1)
+    risen = [term.item() / full for term in found if term is not None]
+    assert risen == pytest.approx([min(1.0, n / (2 * PER_EPOCH)) for n in range(1, 3 * PER_EPOCH)])
+
+
+def test_schedule_of_pad__its_warm_up_begins_where_the_term_does() -> None:
+    late = Pad(name="pad", start_epoch=2.0, warmup_epochs=1.0)
+    assert _objective(L2(name="l2"), late).parts["variance"].start == 3 * PER_EPOCH

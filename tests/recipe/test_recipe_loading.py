@@ -104,6 +104,11 @@ def test_all_problems_come_at_once_and_in_the_order_of_the_file(tmp_path):
         ("margin_softmax", "margin_softmax\n    margin: 1.6", ":8: losses.0.margin: must be less than 1.571, got 1.6"),
         ("margin_softmax", "margin_softmax\n    scale: 0", ":8: losses.0.scale: must be greater than 0, got 0"),
         ("margin_softmax", "margin_softmax\n    weight: 0", ":6: losses: the weight of every loss is 0"),
+        (
+            "margin_softmax",
+            "margin_softmax\n    ramp_epochs: 1",
+            ":7: losses.0.start_epoch: no loss is there at the first step",
+        ),
         ("margin_softmax", "margin_softmax\n  - name: margin_softmax", ":8: losses.1.name: margin_softmax is already"),
         ("data:", "teacher: {weights: t}\ndata:", ":4: teacher: no loss uses the teacher"),
         ("backbone", "normalize: 127\n  backbone", ":3: student.normalize: unknown value: number 127"),
@@ -148,6 +153,18 @@ def test_rules_between_sections_are_told_beside_other_problems(tmp_path):
         ":7: losses.0: cosine needs a teacher (add teacher: {weights: FILE})",
         ":11: train.epochs: must be at least 1, got 0",
     ]
+
+
+def test_class_weights_of_a_teacher_need_a_use(tmp_path):
+    text = TAUGHT.replace("weights: t.pt", "weights: t.pt\n  class_weights: head/")
+    (line,) = refusal(written(tmp_path, text))
+    assert line.startswith(":6: teacher.class_weights: no loss uses the teacher's classifier (remove it, or add")
+    inherits = text.replace("- name: pad", "- name: logit_kd")
+    assert load_recipe(written(tmp_path, inherits)).teacher.class_weights == "head/"
+    for choice in ("class_means", "none"):
+        said = inherits.replace("head/", f"head/\n  classifier: {choice}")
+        lines = refusal(written(tmp_path, said))
+        assert f":6: teacher.class_weights: has no effect with classifier: {choice} (remove it, or write" in lines[0]
 
 
 def test_a_teacher_without_classifier_cannot_give_class_weights(tmp_path):
