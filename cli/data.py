@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from .data_align import align
 from .data_inspect import check, inspect
 from .data_synth import synth
 
@@ -20,5 +21,5 @@ def command() -> None:
     """
 
 
-for member in (synth, inspect, check):
+for member in (synth, align, inspect, check):
     command.add_command(member)

@@ -198,6 +198,21 @@ def warp(image: np.ndarray, landmarks: np.ndarray, size: int = 112) -> np.ndarra
         >>> np.array_equal(warp(image, TEMPLATE), image)
         True
     """
+    return warp_affine(image, similarity(landmarks, size), size)
+
+
+def warp_affine(image: np.ndarray, matrix: np.ndarray, size: int, border: int = cv2.BORDER_CONSTANT) -> np.ndarray:
+    """A square of ``size`` pixels, bilinear: its point p shows the image's point q where p = matrix applied to q.
+
+    Args:
+        image: uint8 (height, width, 3).
+        matrix: (2, 3).
+        size: Side of the square.
+        border: OpenCV's name of what lies outside the image; black unless told.
+
+    Raises:
+        DataError: The image is wider or higher than OpenCV can warp.
+    """
     if max(image.shape[:2]) > MOST_SIDE:
         raise DataError("image", f"{image.shape[1]}x{image.shape[0]} pixels cannot be warped", f"at most {MOST_SIDE}")
-    return cv2.warpAffine(image, similarity(landmarks, size), (size, size), flags=cv2.INTER_LINEAR)
+    return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=border)

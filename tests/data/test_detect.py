@@ -11,17 +11,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from facekd.data.align import TEMPLATE
-from facekd.data.detect import (
-    STRIDES,
-    Face,
-    decode_scrfd,
-    largest,
-    letterbox,
-    load_detector,
-    most_central,
-    suppressed,
-)
+from facekd.data.detect import load_detector
+from facekd.data.faces import Face, largest, most_central
 from facekd.data.images import decode, read_bytes, resize
+from facekd.data.scrfd import STRIDES, decode_scrfd, letterbox, suppressed
 from facekd.errors import InputError
 
 SIDE = 640
@@ -152,6 +145,7 @@ def test_an_scrfd_file_runs_under_any_name(tmp_path: Path, batched: bool, dynami
     np.testing.assert_allclose(face.box, [128, 40, 80, 96])
     np.testing.assert_allclose(face.landmarks, (TEMPLATE - 56 + (320, 160)) / 2, atol=1e-4)
     assert face.score == pytest.approx(0.9)
+    assert detector.refined(np.zeros((240, 320, 3), np.uint8), face) is face
 
 
 def without_points() -> list[np.ndarray]:
@@ -234,6 +228,12 @@ def test_yunet_finds_faces_small_and_large_and_none_where_there_is_none(
         (face,) = detector.detect(photograph)
         error = (face.landmarks - (side, side // 2)) / scale - TEMPLATE
         assert np.linalg.norm(error, axis=1).mean() < 7, scale
+        closer = detector.refined(photograph, face)
+        assert (closer.score, closer.box.tolist()) == (face.score, face.box.tolist())
+        error = (closer.landmarks - (side, side // 2)) / scale - TEMPLATE
+        assert np.linalg.norm(error, axis=1).mean() < 5, scale
+    empty = np.zeros((200, 200, 3), np.uint8)
+    assert detector.refined(empty, face) is face
     assert detector.detect(np.full((300, 200, 3), 90, np.uint8)) == []
     noise = np.random.default_rng(0).integers(0, 256, (200, 2000, 3), np.uint8)
     assert detector.detect(noise) == []
