@@ -10,16 +10,18 @@ import numpy as np
 from facekd.data.identities import case_collisions, refuse_unusable, samples_digest
 from facekd.data.images import shown
 from facekd.data.lists import FileImages, ImageRoot, read_rows, refuse_missing, relative_path
+from facekd.data.parquet_rows import read_parquet_rows
 from facekd.errors import InputError
 
 
 class ImageList:
-    """Images named by a CSV or TSV file with the columns ``path`` and ``identity``; further columns are allowed.
+    """Images named by a CSV, TSV or Parquet file with the columns ``path`` and ``identity``, and others if need be.
 
     Images keep the order of the list. The digest is the one the same files have as an ``ImageFolder``.
 
     Args:
-        path: The list; UTF-8, comma or tab separated.
+        path: The list: ``.parquet``, or anything else for UTF-8 text, comma or tab separated. Messages give the line,
+            or the row of a Parquet file, counted from 1.
         root: Folder the paths are relative to; the list's own folder when None.
 
     Raises:
@@ -30,7 +32,11 @@ class ImageList:
     def __init__(self, path: Path, root: Path | None = None) -> None:
         path = Path(path)
         opened = ImageRoot(Path(root) if root is not None else path.parent)
-        rows, self.warnings = read_rows(path)
+        self.warnings: list[str] = []
+        if path.suffix.lower() == ".parquet":
+            rows = read_parquet_rows(path, ("path", "identity"))
+        else:
+            rows, self.warnings = read_rows(path)
         sizes, identities, missing = [], [], []
         first_line: dict[str, int] = {}
         for line, relative, identity in _listed(path, rows):
