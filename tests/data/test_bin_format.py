@@ -239,8 +239,10 @@ def test_mutated_files_are_read_or_refused_and_nothing_else(protocol):
 
 def test_every_truncation_is_refused(tmp_path):
     data = pickle.dumps((jpegs(2), [True]), protocol=4)
+    assert read_bin(stored(tmp_path, data))[1] == [True]
     for length in range(0, len(data), 7):
-        refusal(tmp_path, data[:length])
+        told = refusal(tmp_path, data[:length])
+        assert "cut short" in told and int(told.removeprefix("byte ").split(":")[0]) <= length
 
 
 def test_missing_files_and_folders_are_named(tmp_path):
