@@ -38,7 +38,10 @@ def command(
     force: bool,
     device: str,
 ) -> None:
-    """Write the embeddings of DATA, an identity folder or a list (.csv with path,identity), made by MODEL.
+    """Write the embeddings of DATA, images with identities, made by MODEL.
+
+    DATA is a folder with a folder per identity, a .rec (or a folder with one), a .tar (or a folder of them), or a list:
+    .csv, .tsv or .parquet with the columns path and identity.
 
     The file holds the arrays embeddings (float32, not normalised), labels, names, identities, model, model_digest and
     flip; facekd eval takes it in place of a model.

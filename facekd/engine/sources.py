@@ -8,7 +8,10 @@ from facekd.data.augment import AugmentSettings
 from facekd.data.identities import IdentitySource
 from facekd.data.image_folder import ImageFolder
 from facekd.data.image_list import ImageList
+from facekd.data.open_source import open_identities
+from facekd.data.record_source import RecordSource
 from facekd.data.synthetic import SyntheticFaces
+from facekd.data.tar_source import TarSource
 from facekd.errors import UsageError
 from facekd.recipe.sections import Augment, Data, Synthetic
 
@@ -22,16 +25,21 @@ def open_source(data: Data) -> IdentitySource:
     """The training images of a recipe.
 
     Raises:
-        InputError: A folder, list or image that is missing or cannot be used.
+        InputError: Images that are missing or cannot be used.
         UsageError: A source that needs a path has none.
     """
     if data.source == "synthetic":
         return synthetic_source(data.synthetic)
     if data.path is None:
         raise UsageError("data.path", f"missing for source {data.source}", "give it with --set data.path=...")
-    if data.source == "folder":
-        return ImageFolder(Path(data.path))
-    return ImageList(Path(data.path), None if data.images is None else Path(data.images))
+    path, images = Path(data.path), None if data.images is None else Path(data.images)
+    if data.source == "auto":
+        return open_identities(path, images)
+    if data.source == "list":
+        return ImageList(path, images)
+    if data.source == "record":
+        return RecordSource(path)
+    return TarSource(path) if data.source == "tar" else ImageFolder(path)
 
 
 def augment_settings(section: Augment) -> AugmentSettings:

@@ -73,8 +73,13 @@ class Augment(Section):
 class Data(Section):
     """The training images."""
 
-    source: Literal["synthetic", "folder", "list"]
-    path: FilePath | None = Field(default=None, description="folder of identity folders, or .csv with path,identity")
+    source: Literal["synthetic", "folder", "list", "record", "tar", "auto"] = Field(
+        description="how the images are stored; auto: as the path shows"
+    )
+    path: FilePath | None = Field(
+        default=None,
+        description="folder of identity folders, .rec, .tar shards, or .csv, .tsv or .parquet with path and identity",
+    )
     images: FilePath | None = Field(
         default=None, description="root of the paths in a list; the list's own folder if null"
     )
@@ -96,8 +101,8 @@ class Data(Section):
             return
         if self.path is None:
             yield Problem(("path",), f"missing; source: {self.source} needs one", "add path: ...")
-        if self.source == "folder" and self.images is not None:
-            yield Problem(("images",), "has no meaning with source: folder", "remove it, or write source: list")
+        if self.source in ("folder", "record", "tar") and self.images is not None:
+            yield Problem(("images",), f"has no meaning with source: {self.source}", "remove it, or write source: list")
         if self.synthetic != Synthetic():
             fix = "remove it, or --set data.synthetic={}"
             yield Problem(("synthetic",), f"has no meaning with source: {self.source}", fix)

@@ -90,6 +90,18 @@ def test_all_problems_come_at_once_and_in_the_order_of_the_file(tmp_path):
         ("name: a", "name: a\nname: b", ":2: name: given twice, on lines 1 and 2 (keep one)"),
         ("source: synthetic", "source: folder\n  path: ~/faces", ":6: data.path: ~ and ${...} are not expanded"),
         ("source: synthetic", "source: synthetic\n  path: x", ":6: data.path: has no meaning with source: synthetic"),
+        ("source: synthetic", "source: auto", ":4: data.path: missing; source: auto needs one (add path: ...)"),
+        ("source: synthetic", "source: rec\n  path: x", ":5: data.source: unknown value: text 'rec'"),
+        (
+            "source: synthetic",
+            "source: record\n  path: x\n  images: y",
+            ":7: data.images: has no meaning with source: record (remove it, or write source: list)",
+        ),
+        (
+            "source: synthetic",
+            "source: tar\n  path: x\n  images: y",
+            ":7: data.images: has no meaning with source: tar",
+        ),
         ("data:\n  source: synthetic", "data:", ":4: data: expected a mapping, got null"),
         ("- name: margin_softmax", "- name: pda", ":7: losses.0.name: unknown value: text 'pda' (did you mean pad?)"),
         ("- name: margin_softmax", "- weight: 1", ":7: losses.0.name: missing (name the loss)"),

@@ -1,0 +1,107 @@
+"""The same images train the same student, whatever they are stored in, and every command takes them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from facekd_cli.main import cli
+
+from facekd.data.image_folder import ImageFolder
+from facekd.data.record_writer import write_records
+from facekd.data.tar_writer import write_tar_shards
+from facekd.engine.sources import open_source
+from facekd.engine.trainer import train
+from facekd.errors import CheckpointError
+
+
+@pytest.fixture
+def stored(faces: Path, tmp_path: Path) -> dict[str, Path]:
+    """The images of :func:`faces` by the source that reads them."""
+    source = ImageFolder(faces)
+    rows = [f"{source.sample_name(k)}\t{source.names[source.labels[k]]}\n" for k in range(len(source))]
+    (tmp_path / "faces.tsv").write_text("path\tidentity\n" + "".join(rows))
+    samples = [(int(source.labels[k]), source.encoded(k)) for k in range(len(source))]
+    (tmp_path / "records").mkdir()
+    write_records(tmp_path / "records" / "train.rec", samples, source.names, insightface_header=True)
+    write_tar_shards(tmp_path / "shards", samples, source.names, shard_size=10)
+    return {
+        "folder": faces,
+        "list": tmp_path / "faces.tsv",
+        "record": tmp_path / "records",
+        "tar": tmp_path / "shards",
+    }
+
+
+def losses(run: Path) -> list[dict[str, float]]:
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [record["terms"] for record in records if "terms" in record]
+
+
+def data_of(source: str, path: Path, images: Path | None = None, augment: bool = True) -> dict[str, object]:
+    section: dict[str, object] = {"source": source, "path": str(path)}
+    if images is not None:
+        section["images"] = str(images)
+    return section | {"augment": {"flip": 0.5, "shift": 0.1, "erase": 0.2} if augment else {}}
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_losses_are_the_same_bits_from_every_source(
+    workers: int, make_recipe, stored: dict[str, Path], tmp_path: Path
+) -> None:
+    found = {}
+    for source, path in stored.items():
+        images = stored["folder"] if source == "list" else None
+        section = data_of(source, path, images)
+        recipe = make_recipe(("train.epochs=1", f"train.workers={workers}"), data=section)
+        train(recipe, tmp_path / source, device="cpu")
+        found[source] = losses(tmp_path / source)
+        automatic = make_recipe((), data=section | {"source": "auto"}).data
+        assert type(open_source(automatic)) is type(open_source(recipe.data))
+    assert len(found["folder"]) == 4
+    assert all(found[source] == found["folder"] for source in found)
+
+
+def test_another_order_of_the_images_gives_other_losses(make_recipe, faces: Path, tmp_path: Path) -> None:
+    source = ImageFolder(faces)
+    samples = [(int(source.labels[k]), source.encoded(k)) for k in reversed(range(len(source)))]
+    write_records(tmp_path / "train.rec", samples, source.names)
+    for name, section in (("one", data_of("folder", faces)), ("other", data_of("record", tmp_path / "train.rec"))):
+        train(make_recipe(("train.epochs=1",), data=section), tmp_path / name, device="cpu")
+    assert losses(tmp_path / "one") != losses(tmp_path / "other")
+
+
+def test_a_run_is_not_resumed_on_relabelled_records(make_recipe, faces: Path, tmp_path: Path) -> None:
+    source, path = ImageFolder(faces), tmp_path / "data"
+    path.mkdir()
+    samples = [(int(source.labels[k]), source.encoded(k)) for k in range(len(source))]
+    write_records(path / "train.rec", samples, source.names)
+    recipe = make_recipe(("train.max_steps=4",), data=data_of("auto", path))
+    train(recipe, tmp_path / "run", device="cpu")
+    for entry in list(path.iterdir()):
+        entry.unlink()
+    write_records(path / "train.rec", [*samples[:-1], (0, samples[-1][1])], source.names)
+    with pytest.raises(CheckpointError, match="data"):
+        train(
+            make_recipe(("train.max_steps=4",), data=data_of("auto", path)), tmp_path / "run", device="cpu", resume=True
+        )
+
+
+def test_eval_and_embed_take_every_source(make_recipe, stored: dict[str, Path], tmp_path: Path) -> None:
+    recipe = make_recipe(("train.max_steps=2",), data=data_of("auto", stored["record"]))
+    train(recipe, tmp_path / "run", device="cpu")
+    results = {}
+    for source, path in stored.items():
+        options = ["--images", str(stored["folder"])] if source == "list" else []
+        words = ["eval", str(tmp_path / "run"), "--on", str(path), "--json", "-", "--fpr", "0.1", *options]
+        told = CliRunner().invoke(cli, words)
+        assert told.exit_code == 0, told.output
+        (result,) = json.loads(told.stdout)["results"]
+        results[source] = [result[key] for key in ("protocol", "pairs", "genuine", "auc", "tpr_at_fpr")]
+        out = tmp_path / f"{source}.npz"
+        told = CliRunner().invoke(cli, ["embed", str(tmp_path / "run"), str(path), "-o", str(out), *options])
+        assert told.exit_code == 0, told.output
+        assert "24 embeddings of 6 identities" in told.stdout
+    assert all(result == results["folder"] for result in results.values())
