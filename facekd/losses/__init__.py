@@ -10,15 +10,30 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from facekd.losses.adaptive import adadistill
-from facekd.losses.classifier import apply_margin, cosine_logits, logit_kd, margin_softmax
+from facekd.losses.adaptive import adadistill, margin_distillation
+from facekd.losses.classifier import apply_margin, cosine_logits, margin_softmax
 from facekd.losses.feature import cosine, l2, pad, variance_weighted
+from facekd.losses.logits import logit_kd, shared_head_kd
 from facekd.losses.ranking import ekd
 from facekd.losses.relation import cckd, pkt, rkd, sp
 from facekd.registry import Registry
 
 LOSSES: Registry[Callable[..., Tensor]] = Registry("loss")
-for _loss in (margin_softmax, l2, cosine, logit_kd, pad, cckd, rkd, pkt, sp, ekd, adadistill):
+for _loss in (
+    margin_softmax,
+    l2,
+    cosine,
+    logit_kd,
+    shared_head_kd,
+    pad,
+    cckd,
+    rkd,
+    pkt,
+    sp,
+    ekd,
+    adadistill,
+    margin_distillation,
+):
     LOSSES.register(_loss.__name__)(_loss)
 
 __all__ = [
@@ -31,10 +46,12 @@ __all__ = [
     "ekd",
     "l2",
     "logit_kd",
+    "margin_distillation",
     "margin_softmax",
     "pad",
     "pkt",
     "rkd",
+    "shared_head_kd",
     "sp",
     "variance_weighted",
 ]

@@ -1,11 +1,15 @@
-"""Class centres made of the teacher's embeddings, which follow the student's progress."""
+"""Margins and class centres that are not constants: they follow the teacher's embeddings."""
 
 from __future__ import annotations
 
-from torch import Tensor
+import math
 
-from facekd.losses.classifier import margin_softmax
-from facekd.losses.common import check_classifier, check_pair, unit_rows, widen
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from facekd.losses.classifier import cosine_logits, margin_softmax
+from facekd.losses.common import check_classifier, check_pair, check_positive, sine_of, unit_rows, widen
 
 LEAST_MEMORY = 1e-6
 
@@ -39,13 +43,68 @@ def adadistill(
         ValueError: As :func:`margin_softmax`.
 
     Example:
-        >>> import torch
         >>> corners, labels = torch.eye(2), torch.tensor([0, 1])
         >>> one = adadistill(corners, corners, labels, margin=0.5, scale=1.0, kind="cosface")
         >>> round(float(one), 4)
         0.4741
     """
     return margin_softmax(student, centres.detach(), labels, margin=margin, scale=scale, kind=kind)
+
+
+def margin_distillation(
+    student: Tensor,
+    teacher: Tensor,
+    labels: Tensor,
+    teacher_class_weights: Tensor,
+    *,
+    least_margin: float = 0.2,
+    most_margin: float = 0.5,
+    scale: float = 64.0,
+) -> Tensor:
+    """Margin softmax on the teacher's classifier, the margin of each image set by how sure the teacher is of it.
+
+    Svitov and Alyamkin, "MarginDistillation: distillation for margin-based softmax", 2020, arXiv 2003.02586. Image
+    ``i`` gets ``least + (most - least) cos(t_i, w_y) / c``, ``c`` being the largest such cosine of the batch: margins
+    depend on the batch size. A negative cosine counts as 0, so that no margin falls below the least.
+
+    Args:
+        student: Raw student embeddings, ``(batch, dim)``.
+        teacher: Raw teacher embeddings, ``(batch, dim)``. Receives no gradient.
+        labels: Class of each image, ``(batch,)``.
+        teacher_class_weights: The teacher's classifier, ``(classes, dim)``. Receives no gradient.
+        least_margin: In radians, 0 or more.
+        most_margin: In radians, at least ``least_margin`` and below pi / 2.
+        scale: Factor from cosine to logit, greater than 0.
+
+    Returns:
+        Mean cross-entropy over the batch in nats, shape ``()``, float32 or wider.
+
+    Raises:
+        ValueError: If sizes do not agree, or a hyper-parameter is out of range.
+
+    Example:
+        The surest image of a batch has the most margin, here cos(pi / 2) = 0 against another class at 0.
+
+        >>> corners, labels = torch.eye(2), torch.tensor([0, 1])
+        >>> half = 0.999999 * math.pi / 2
+        >>> loss = margin_distillation(corners, corners, labels, corners, most_margin=half, scale=1.0)
+        >>> round(float(loss), 4) == round(math.log(2), 4)
+        True
+    """
+    check_positive("scale", scale)
+    check_pair(student, teacher)
+    if not 0.0 <= least_margin <= most_margin < math.pi / 2:
+        raise ValueError(f"margins {least_margin} to {most_margin}, expected 0 <= least <= most < pi / 2 radians")
+    index = labels.long().unsqueeze(1)
+    sure = cosine_logits(teacher.detach(), teacher_class_weights.detach()).gather(1, index).clamp(min=0.0)
+    margin = least_margin + (most_margin - least_margin) * sure / sure.max().clamp(min=torch.finfo(sure.dtype).tiny)
+    cosines, margin = widen(cosine_logits(student, teacher_class_weights.detach()), margin)
+    own = cosines.gather(1, index)
+    enlarged = own * margin.cos() - sine_of(own) * margin.sin()
+    past_pi = own - margin * margin.sin()
+    target = torch.where(own > -margin.cos(), enlarged, past_pi)
+    with torch.autocast(student.device.type, enabled=False):
+        return functional.cross_entropy(scale * cosines.scatter(1, index, target), labels.long())
 
 
 def moved_centres(centres: Tensor, student: Tensor, teacher: Tensor, labels: Tensor, *, weighted: bool) -> Tensor:
@@ -71,7 +130,6 @@ def moved_centres(centres: Tensor, student: Tensor, teacher: Tensor, labels: Ten
     Example:
         A student orthogonal to its teacher remembers nothing: the centre is the teacher's embedding.
 
-        >>> import torch
         >>> east, north = torch.eye(2).split(1)
         >>> moved_centres(torch.eye(2), east, 3 * north, torch.tensor([0]), weighted=False).round(decimals=4)
         tensor([[0., 1.],

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from facekd.losses.common import check_classifier, check_positive, unit_rows, widen
+from facekd.losses.common import check_classifier, check_positive, sine_of, unit_rows, widen
 
 KINDS = ("arcface", "cosface", "combined")
 PAST_PI = ("linear", "easy", "none")
@@ -203,67 +203,8 @@ def margin_softmax(
         return F.cross_entropy(scale * cosines.scatter(1, index, target), labels.long())
 
 
-def logit_kd(
-    student: Tensor,
-    teacher: Tensor,
-    class_weights: Tensor,
-    teacher_class_weights: Tensor,
-    *,
-    scale: float = 64.0,
-    temperature: float = 4.0,
-) -> Tensor:
-    """Match the teacher's class probabilities, softened by a temperature.
-
-    Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015, arXiv 1503.02531, on cosine
-    logits without any margin: ``T^2 KL(teacher || student)`` of ``softmax(scale cos / T)``. The two embeddings may
-    differ in dimension; the two classifiers list the same classes in the same order.
-
-    Args:
-        student: Raw student embeddings, ``(batch, dim)``.
-        teacher: Raw teacher embeddings, ``(batch, teacher_dim)``. Receives no gradient.
-        class_weights: The student's classifier, ``(classes, dim)``.
-        teacher_class_weights: The teacher's classifier, ``(classes, teacher_dim)``. Receives no gradient.
-        scale: Factor from cosine to logit, greater than 0, for both.
-        temperature: Divides the logits, greater than 0; its square keeps gradients of one size.
-
-    Returns:
-        Divergence in nats times ``temperature`` squared, summed over classes, mean over the batch, shape ``()``.
-
-    Raises:
-        ValueError: If sizes do not agree, or ``scale`` or ``temperature`` is not positive.
-
-    Example:
-        Logits (1, 0) against (0, 1) diverge by tanh(1 / 2).
-
-        >>> east, north, classes = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]), torch.eye(2)
-        >>> round(float(logit_kd(east, north, classes, classes, scale=1.0, temperature=1.0)), 4)
-        0.4621
-    """
-    check_positive("scale", scale)
-    check_positive("temperature", temperature)
-    check_classifier("student", student, "class_weights", class_weights)
-    check_classifier("teacher", teacher, "teacher_class_weights", teacher_class_weights)
-    if len(student) != len(teacher):
-        raise ValueError(f"student has {len(student)} rows, teacher {len(teacher)}; one row per image in both")
-    if len(class_weights) != len(teacher_class_weights):
-        raise ValueError(
-            f"class_weights has {len(class_weights)} classes, teacher_class_weights {len(teacher_class_weights)}; "
-            "both list the same classes"
-        )
-    teacher_cosines = cosine_logits(teacher.detach(), teacher_class_weights.detach())
-    student_cosines = cosine_logits(student, class_weights)
-    student_cosines, teacher_cosines = widen(student_cosines, teacher_cosines)
-    with torch.autocast(student.device.type, enabled=False):
-        student_log = F.log_softmax(student_cosines * (scale / temperature), dim=1)
-        teacher_log = F.log_softmax(teacher_cosines * (scale / temperature), dim=1)
-        divergence = F.kl_div(student_log, teacher_log, reduction="batchmean", log_target=True)
-    return temperature**2 * divergence
-
-
 def _enlarge_angle(cosine: Tensor, margin: float, multiplier: float) -> Tensor:
-    squared = (1.0 - cosine) * (1.0 + cosine)
-    inside = squared > 0.0
-    sine = torch.where(inside, torch.where(inside, squared, 1.0).sqrt(), 0.0)
+    sine = sine_of(cosine)
     if multiplier != 1.0:
         angle = multiplier * torch.atan2(sine, cosine)
         cosine, sine = angle.cos(), angle.sin()

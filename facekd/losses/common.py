@@ -47,6 +47,24 @@ def unit_rows(rows: Tensor) -> Tensor:
     return rows / torch.where(lengths == 0.0, math.inf, lengths)
 
 
+def sine_of(cosine: Tensor) -> Tensor:
+    """The sine of angles in [0, pi] from their cosines; value and gradient are 0 at 1 and -1 and beyond.
+
+    Args:
+        cosine: Of any shape; rounding may have put it a little outside [-1, 1].
+
+    Returns:
+        The sines, at least 0, shape of ``cosine``.
+
+    Example:
+        >>> [round(x, 4) for x in sine_of(torch.tensor([0.6, 1.0, -1.0000001])).tolist()]
+        [0.8, 0.0, 0.0]
+    """
+    squared = (1.0 - cosine) * (1.0 + cosine)
+    inside = squared > 0.0
+    return torch.where(inside, torch.where(inside, squared, 1.0).sqrt(), 0.0)
+
+
 def check_embeddings(name: str, embeddings: Tensor) -> None:
     """Refuse anything but a filled, two-dimensional, floating-point table.
 

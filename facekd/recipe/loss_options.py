@@ -1,202 +1,66 @@
-"""One options model per loss.
-
-Fields mirror the keyword-only parameters of the function of the same name in ``facekd.losses``,
-except those listed in ``engine_options``, which tell the trainer how to feed it.
-"""
+"""The losses a recipe may name, and what each needs of a run."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated
 
 from pydantic import Field
 
-from facekd.recipe.base import Positive, Problem, Section, Weight
+from facekd.recipe.loss_sections import (
+    L2,
+    AdaDistill,
+    Cckd,
+    Cosine,
+    Ekd,
+    LogitKD,
+    MarginDistillation,
+    MarginSoftmax,
+    Pad,
+    Pkt,
+    Rkd,
+    SharedHeadKD,
+    Sp,
+)
 
-Scale = Annotated[float, Field(gt=0, le=1e4, description="factor of the cosine logits")]
+__all__ = [
+    "AdaDistill",
+    "Cckd",
+    "Cosine",
+    "Ekd",
+    "L2",
+    "LOSS_OPTIONS",
+    "LogitKD",
+    "Loss",
+    "LossOptions",
+    "MarginDistillation",
+    "MarginSoftmax",
+    "Pad",
+    "Pkt",
+    "Rkd",
+    "SharedHeadKD",
+    "Sp",
+    "compares_elements",
+    "takes_labels",
+    "uses_teacher",
+    "uses_teacher_classifier",
+    "uses_teacher_embeddings",
+]
 
-
-EVERY_LOSS = frozenset({"weight", "start_epoch", "ramp_epochs"})
-
-
-class LossSection(Section):
-    """What every loss of a recipe has in common."""
-
-    engine_options: ClassVar[frozenset[str]] = EVERY_LOSS
-
-    name: str
-    weight: Weight = 1.0
-    start_epoch: float = Field(default=0.0, ge=0, le=100_000, description="the term is left out before")
-    ramp_epochs: float = Field(default=0.0, ge=0, le=100_000, description="epochs in which the weight rises from 0")
-
-    def loss_options(self) -> dict[str, float | str | None]:
-        """The keyword arguments for the function in ``facekd.losses``.
-
-        Example:
-            >>> Pad(name="pad", weight=0.5, variance="scalar").loss_options()
-            {'floor': 1e-06}
-        """
-        held_back = self.engine_options | {"name"}
-        return {key: getattr(self, key) for key in type(self).model_fields if key not in held_back}
-
-    def weight_at(self, epoch: float) -> float:
-        """The weight after so many epochs.
-
-        Example:
-            >>> term = L2(name="l2", weight=2.0, start_epoch=1.0, ramp_epochs=4.0)
-            >>> [term.weight_at(epoch) for epoch in (0.5, 1.0, 2.0, 9.0)]
-            [0.0, 0.0, 0.5, 2.0]
-        """
-        if epoch < self.start_epoch:
-            return 0.0
-        return self.weight * (min(1.0, (epoch - self.start_epoch) / self.ramp_epochs) if self.ramp_epochs else 1.0)
-
-
-class MarginSoftmax(LossSection):
-    """Softmax over identities with a margin on the true class; frozen teacher weights make it ProxylessKD."""
-
-    engine_options: ClassVar[frozenset[str]] = EVERY_LOSS | {"class_weights"}
-
-    name: Literal["margin_softmax"]
-    class_weights: Literal["own", "teacher"] = Field(
-        default="own", description="own: a trained classifier; teacher: the teacher's classifier, frozen (ProxylessKD)"
-    )
-    margin: float = Field(
-        default=0.5, ge=0, lt=math.pi / 2, description="radians (arcface, combined) or cosine (cosface)"
-    )
-    scale: Scale = 64.0
-    kind: Literal["arcface", "cosface", "combined"] = "arcface"
-    past_pi: Literal["linear", "easy", "none"] = Field(
-        default="linear", description="what happens where angle + margin passes pi"
-    )
-    margin_gradient: Literal["exact", "passthrough"] = "exact"
-    margin_cosine: float = Field(default=0.0, ge=0, lt=2, description="margin on the cosine (combined only)")
-    margin_multiplier: float = Field(default=1.0, ge=1, le=4, description="factor of the angle (combined only)")
-
-    def contradictions(self) -> Iterable[Problem]:
-        neutral: dict[str, float | str] = {"margin_cosine": 0.0, "margin_multiplier": 1.0}
-        if self.kind == "combined":
-            neutral = {}
-        if self.kind == "cosface":
-            neutral |= {"past_pi": "linear", "margin_gradient": "exact"}
-        for key, value in neutral.items():
-            if getattr(self, key) != value:
-                yield Problem((key,), f"has no effect with kind: {self.kind}", "remove it, or change kind")
-        if self.kind != "combined" and self.margin == 0:
-            yield Problem(("margin",), f"must be greater than 0 for {self.kind}", "kind: combined allows 0")
-        boundary = (math.pi - self.margin) / self.margin_multiplier
-        if self.past_pi == "linear" and math.cos(boundary) - (math.pi - boundary) * math.sin(boundary) > -1 + 1e-12:
-            what = f"{self.margin_multiplier:g} with margin {self.margin:g} makes past_pi: linear step up"
-            yield Problem(("margin_multiplier",), what, "lower one of them, or write past_pi: none")
-
-
-class L2(LossSection):
-    """Squared distance of the normalised embeddings."""
-
-    name: Literal["l2"]
-
-
-class Cosine(LossSection):
-    """One minus the cosine of student and teacher embedding."""
-
-    name: Literal["cosine"]
-
-
-class LogitKD(LossSection):
-    """Softened class probabilities of the teacher (Hinton et al., 2015) over cosine logits."""
-
-    name: Literal["logit_kd"]
-    scale: Scale = 64.0
-    temperature: Positive = Field(default=4.0, le=1e4)
-
-
-class Pad(LossSection):
-    """Prime-aware adaptive distillation: squared error weighted by a learned variance."""
-
-    engine_options: ClassVar[frozenset[str]] = EVERY_LOSS | {"warmup_epochs", "variance", "detach_variance"}
-
-    name: Literal["pad"]
-    floor: float = Field(
-        default=1e-6, gt=0, le=1, description="least variance, as a fraction of the mean squared residual"
-    )
-    warmup_epochs: float = Field(
-        default=1.0, ge=0, le=100_000, description="epochs of plain l2 before the variance counts"
-    )
-    variance: Literal["per_dimension", "scalar"] = "per_dimension"
-    detach_variance: bool = Field(
-        default=False, description="stop the gradient from the variance head into the backbone"
-    )
-
-
-class Cckd(LossSection):
-    """Correlation congruence: Gaussian similarities of all pairs of a batch."""
-
-    name: Literal["cckd"]
-    gamma: Positive = Field(default=0.4, le=1e4, description="sharpness of the similarity")
-    order: int | None = Field(default=2, ge=1, le=50, description="of the Taylor series; null: the exponential itself")
-
-
-class Rkd(LossSection):
-    """Relational distillation: distances of pairs and angles of triplets."""
-
-    name: Literal["rkd"]
-    distance_weight: float = Field(default=1.0, ge=0, le=1e6)
-    angle_weight: float = Field(default=2.0, ge=0, le=1e6, description="0 spares memory that grows with batch^3")
-
-    def contradictions(self) -> Iterable[Problem]:
-        if self.distance_weight == self.angle_weight == 0:
-            yield Problem(("angle_weight",), "0, and so is distance_weight", "give one of them a weight")
-
-
-class Pkt(LossSection):
-    """Probabilistic knowledge transfer: neighbourhoods of a batch as probabilities."""
-
-    name: Literal["pkt"]
-
-
-class Sp(LossSection):
-    """Similarity-preserving distillation: normalised rows of a batch's similarities."""
-
-    name: Literal["sp"]
-
-
-class Ekd(LossSection):
-    """Evaluation-oriented distillation: ranks of pairs among the thresholds of student and teacher."""
-
-    engine_options: ClassVar[frozenset[str]] = EVERY_LOSS | {"fprs", "momentum", "queue"}
-
-    name: Literal["ekd"]
-    temperature: float = Field(default=0.01, gt=0, le=10, description="softness of a rank, in units of cosine")
-    hardest: int = Field(default=2000, ge=1, le=10**7, description="most impostor pairs of a batch that count")
-    positive_weight: float = Field(default=0.02, ge=0, le=1e6)
-    negative_weight: float = Field(default=0.01, ge=0, le=1e6)
-    fprs: Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(strict=False, min_length=1)] = Field(
-        default=(1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6), description="false-positive rates with a threshold each"
-    )
-    momentum: float = Field(default=0.99, ge=0, lt=1, description="share of a threshold kept each step")
-    queue: int = Field(default=4096, ge=0, le=10**6, description="earlier images whose impostor pairs set thresholds")
-
-    def contradictions(self) -> Iterable[Problem]:
-        if self.positive_weight == self.negative_weight == 0:
-            yield Problem(("negative_weight",), "0, and so is positive_weight", "give one of them a weight")
-        if len(set(self.fprs)) < len(self.fprs):
-            yield Problem(("fprs",), "names a rate twice", "give each once")
-
-
-class AdaDistill(LossSection):
-    """Margin softmax against class centres made of the teacher's embeddings as the student learns."""
-
-    engine_options: ClassVar[frozenset[str]] = EVERY_LOSS | {"weighted"}
-
-    name: Literal["adadistill"]
-    margin: float = Field(default=0.45, gt=0, lt=math.pi / 2, description="radians (arcface) or cosine (cosface)")
-    scale: Scale = 64.0
-    kind: Literal["arcface", "cosface"] = "arcface"
-    weighted: bool = Field(default=True, description="images a centre does not know well move it more")
-
-
-Loss = MarginSoftmax | L2 | Cosine | LogitKD | Pad | Cckd | Rkd | Pkt | Sp | Ekd | AdaDistill
+Loss = (
+    MarginSoftmax
+    | L2
+    | Cosine
+    | LogitKD
+    | Pad
+    | Cckd
+    | Rkd
+    | Pkt
+    | Sp
+    | Ekd
+    | AdaDistill
+    | MarginDistillation
+    | SharedHeadKD
+)
 
 LossOptions = Annotated[Loss, Field(discriminator="name")]
 
@@ -212,6 +76,8 @@ LOSS_OPTIONS: tuple[type[Loss], ...] = (
     Sp,
     Ekd,
     AdaDistill,
+    MarginDistillation,
+    SharedHeadKD,
 )
 
 
@@ -232,7 +98,8 @@ def uses_teacher_classifier(loss: Loss) -> bool:
         >>> uses_teacher_classifier(LogitKD(name="logit_kd")), uses_teacher_classifier(L2(name="l2"))
         (True, False)
     """
-    return isinstance(loss, LogitKD) or (isinstance(loss, MarginSoftmax) and loss.class_weights == "teacher")
+    inherits = isinstance(loss, MarginSoftmax) and loss.class_weights == "teacher"
+    return inherits or isinstance(loss, LogitKD | MarginDistillation | SharedHeadKD)
 
 
 def uses_teacher_embeddings(loss: Loss) -> bool:
@@ -254,7 +121,7 @@ def compares_elements(loss: Loss) -> bool:
         >>> compares_elements(L2(name="l2")), compares_elements(Rkd(name="rkd"))
         (True, False)
     """
-    return isinstance(loss, L2 | Cosine | Pad | AdaDistill)
+    return isinstance(loss, L2 | Cosine | Pad | AdaDistill | MarginDistillation | SharedHeadKD)
 
 
 def takes_labels(loss: Loss) -> bool:
@@ -264,4 +131,4 @@ def takes_labels(loss: Loss) -> bool:
         >>> takes_labels(Ekd(name="ekd")), takes_labels(L2(name="l2"))
         (True, False)
     """
-    return isinstance(loss, MarginSoftmax | Ekd | AdaDistill)
+    return isinstance(loss, MarginSoftmax | Ekd | AdaDistill | MarginDistillation)

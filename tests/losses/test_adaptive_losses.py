@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from facekd.losses import adadistill, margin_softmax
+from facekd.losses import adadistill, logit_kd, margin_distillation, margin_softmax, shared_head_kd
 from facekd.losses.adaptive import moved_centres
 
 CLASSES, DIM = 5, 4
@@ -88,3 +88,50 @@ def test_centres__refuse_another_width() -> None:
     centres, student, teacher = draw()
     with pytest.raises(ValueError, match="teacher has 4 dimensions, centres 3"):
         moved_centres(centres[:, :3], student, teacher, LABELS, weighted=False)
+
+
+def slow_margins(teacher: Tensor, classes: Tensor, least: float, most: float) -> list[float]:
+    sure = [
+        max(0.0, float(functional.cosine_similarity(t, classes[y], dim=0)))
+        for t, y in zip(teacher, LABELS, strict=True)
+    ]
+    return [least + (most - least) * one / max(sure) for one in sure]
+
+
+@pytest.mark.parametrize(("least", "most"), [(0.2, 0.5), (0.0, 1.2)])
+def test_margin_distillation__is_margin_softmax_with_a_margin_for_each_image(least: float, most: float) -> None:
+    classes, student, teacher = draw()
+    found = margin_distillation(student, teacher, LABELS, classes, least_margin=least, most_margin=most, scale=16.0)
+    each = [
+        margin_softmax(student[i : i + 1], classes, LABELS[i : i + 1], margin=margin, scale=16.0)
+        for i, margin in enumerate(slow_margins(teacher, classes, least, most))
+    ]
+    torch.testing.assert_close(found, torch.stack(each).mean())
+
+
+def test_margin_distillation__gradcheck_and_no_gradient_to_the_teacher() -> None:
+    classes, student, teacher = (tensor.requires_grad_() for tensor in draw())
+    assert torch.autograd.gradcheck(lambda s: margin_distillation(s, teacher, LABELS, classes, scale=8.0), (student,))
+    margin_distillation(student, teacher, LABELS, classes).backward()
+    assert teacher.grad is None and classes.grad is None
+
+
+def test_margin_distillation__finite_for_an_opposite_teacher_and_a_perfect_student() -> None:
+    classes = draw()[0].float()
+    student = classes[LABELS].clone().requires_grad_()
+    loss = margin_distillation(student, -classes[LABELS], LABELS, classes)
+    loss.backward()
+    assert loss.isfinite() and student.grad.isfinite().all()
+
+
+def test_margin_distillation__refuses_margins_out_of_order() -> None:
+    classes, student, teacher = draw()
+    with pytest.raises(ValueError, match="margins 0.5 to 0.2"):
+        margin_distillation(student, teacher, LABELS, classes, least_margin=0.5, most_margin=0.2)
+
+
+def test_shared_head_kd__is_logit_kd_with_the_teachers_head_on_both_sides() -> None:
+    classes, student, teacher = draw()
+    found = shared_head_kd(student, teacher, classes, scale=16.0, temperature=2.0)
+    torch.testing.assert_close(found, logit_kd(student, teacher, classes, classes, scale=16.0, temperature=2.0))
+    assert shared_head_kd(5 * teacher, teacher, classes).item() == pytest.approx(0.0, abs=1e-12)

@@ -461,6 +461,6 @@ def test_logit_kd__refuses() -> None:
 
 
 def test_losses__registry_holds_the_public_losses() -> None:
-    names = "adadistill cckd cosine ekd l2 logit_kd margin_softmax pad pkt rkd sp"
+    names = "adadistill cckd cosine ekd l2 logit_kd margin_distillation margin_softmax pad pkt rkd shared_head_kd sp"
     assert list(LOSSES) == names.split()
     assert LOSSES["margin_softmax"] is margin_softmax
