@@ -6,6 +6,7 @@ import click
 
 from .data_align import align
 from .data_inspect import check, inspect
+from .data_pack import convert, pack
 from .data_synth import synth
 
 
@@ -18,8 +19,10 @@ def command() -> None:
       facekd data synth faces/ --identities 200 --samples 20
       facekd data inspect faces/
       facekd data check faces/
+      facekd data pack faces/ -o packed/train.rec
+      facekd data convert lfw.bin lfw/
     """
 
 
-for member in (synth, align, inspect, check):
+for member in (synth, align, inspect, check, pack, convert):
     command.add_command(member)

@@ -10,14 +10,18 @@ import numpy as np
 
 from facekd.data.bin_format import stored_bin
 from facekd.data.identities import IdentitySource
+from facekd.data.image_folder import ImageFolder
+from facekd.data.image_list import ImageList
 from facekd.data.images import shown
 from facekd.data.open_source import open_identities
+from facekd.data.record_source import RecordSource
+from facekd.data.tar_source import TarSource
 from facekd.data.verification import VerificationSet, open_verification_set, sniff_list
 from facekd.errors import InputError
 from facekd.files import file_digest
 
-SOURCE_FORMATS = {"ImageFolder": "folder", "ImageList": "list", "RecordSource": "record", "TarSource": "tar"}
-"""Class of an identity source -> its name in a recipe's ``data.source``."""
+SOURCE_FORMATS = {ImageFolder: "folder", ImageList: "list", RecordSource: "record", TarSource: "tar"}
+"""Kind of an identity source -> its name in a recipe's ``data.source``."""
 
 
 @dataclass(frozen=True)
@@ -69,18 +73,29 @@ def open_image_set(path: Path, images: Path | None = None) -> ImageSet:
     suffix = path.suffix.lower()
     if images is not None and suffix not in (".txt", ".csv", ".tsv", ".parquet"):
         raise InputError(shown(images), "an image root has no meaning for this set", "leave --images out")
-    if not path.is_dir() and path.exists():
+    if holds_pairs(path):
         if suffix == ".bin":
             return _stored_bin(path)
-        if suffix == ".txt" or (suffix in (".csv", ".tsv") and sniff_list(path) == "pairs"):
-            found = open_verification_set(path, images=images, both_kinds=False)
-            return _verification(path, "lfw-pairs" if suffix == ".txt" else "pairs", found)
+        found = open_verification_set(path, images=images, both_kinds=False)
+        return _verification(path, "lfw-pairs" if suffix == ".txt" else "pairs", found)
     return identity_image_set(path, open_identities(path, images))
+
+
+def holds_pairs(path: Path) -> bool:
+    """Whether a file is a verification set: a ``.bin``, LFW pairs ``.txt``, or a table without identities.
+
+    Raises:
+        InputError: A table that cannot be read.
+    """
+    suffix = path.suffix.lower()
+    if path.is_dir() or not path.exists():
+        return False
+    return suffix in (".bin", ".txt") or (suffix in (".csv", ".tsv") and sniff_list(path) == "pairs")
 
 
 def identity_image_set(path: Path, source: IdentitySource) -> ImageSet:
     """The view of images with identities."""
-    kind = SOURCE_FORMATS[type(source).__name__]
+    kind = next(name for kind, name in SOURCE_FORMATS.items() if isinstance(source, kind))
     names = (source.encoded, source.sample_name)
     return ImageSet(path, kind, len(source), *names, source.labels, source.names, source.digest, source.warnings)
 
