@@ -6,19 +6,23 @@ import json
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, TypeVar
 
 import click
 
+from facekd.errors import InputError
 from facekd.files import write_text
+from facekd.model_names import is_model_name
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as Bar
     from rich.progress import TaskID
+
+    from facekd.models.embedder import Embedder
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
@@ -62,6 +66,54 @@ def device_option(command: Command) -> Command:
         help="Where to compute.",
     )
     return option(command)
+
+
+def foreign_options(command: Command) -> Command:
+    """Add ``--color`` and ``--normalize``, which say what a foreign model expects of its images."""
+    color = click.option(
+        "--color",
+        type=click.Choice(["rgb", "bgr"]),
+        help="Channel order of a foreign model.  [default: its project's, where the file shows whose it is]",
+    )
+    normalize = click.option(
+        "--normalize",
+        type=click.Choice(["half", "128", "imagenet", "unit", "none"]),
+        help="Scaling of a foreign model: (x-127.5)/127.5, (x-127.5)/128, ImageNet mean/std, 0..1, 0..255.  "
+        "[default: its project's]",
+    )
+    return color(normalize(command))
+
+
+def check_models(models: Iterable[Path]) -> None:
+    """Refuse a model that is neither there nor a name.
+
+    Raises:
+        InputError: Names the first.
+    """
+    for model in models:
+        if not model.exists() and not is_model_name(model):
+            raise InputError(str(model), "no such file or folder", "check the path")
+
+
+def open_model(model: Path, color: str | None, normalize: str | None, device: str = "cpu") -> Embedder:
+    """A model, its warnings told on stderr.
+
+    Args:
+        model: A path or name, as `load_embedder` takes it.
+        color: From `foreign_options`.
+        normalize: From `foreign_options`.
+        device: From `device_option`.
+
+    Raises:
+        FacekdError: As `load_embedder` refuses it.
+    """
+    from facekd.engine.build import resolve_device
+    from facekd.models.embedder import load_embedder
+
+    embedder = load_embedder(model, color=color, normalize=normalize, device=str(resolve_device(device)))
+    for warning in embedder.warnings:
+        click.echo(f"facekd: warning: {warning}", err=True)
+    return embedder
 
 
 def write_json(data: object, path: str) -> None:

@@ -8,7 +8,7 @@ import click
 
 from facekd.errors import InputError, UsageError
 
-from .common import console, device_option, progress_bar
+from .common import check_models, console, device_option, foreign_options, open_model, progress_bar
 
 
 @click.command("embed", context_settings={"help_option_names": ["-h", "--help"]})
@@ -17,12 +17,7 @@ from .common import console, device_option, progress_bar
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The .npz file to write.")
 @click.option("--images", type=click.Path(path_type=Path), help="Root of the paths in a list.  [default: its folder]")
 @click.option("--flip/--no-flip", default=True, show_default=True, help="Add the embedding of the mirrored image.")
-@click.option("--color", type=click.Choice(["rgb", "bgr"]), help="Channel order of a foreign model that does not say.")
-@click.option(
-    "--normalize",
-    type=click.Choice(["half", "128", "imagenet", "none"]),
-    help="Scaling of a foreign model that does not say: (x-127.5)/127.5, (x-127.5)/128, ImageNet, 0..255.",
-)
+@foreign_options
 @click.option("--batch", type=click.IntRange(1, 65536), default=128, show_default=True, help="Images per forward pass.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @device_option
@@ -56,19 +51,18 @@ def command(
       facekd eval faces.npz --fpr 1e-4
     """
     _check_output(output, force)
-    for path in (model, data, *([images] if images else [])):
+    check_models([model])
+    for path in (data, *([images] if images else [])):
         if not path.exists():
             raise InputError(str(path), "no such file or folder", "check the path")
     from facekd.data.open_source import open_identities
-    from facekd.engine.build import resolve_device
     from facekd.engine.embed import embed_to_file, partial_folder
     from facekd.engine.signals import interruptible
-    from facekd.models.embedder import load_embedder
 
     source = open_identities(data, images)
     for warning in source.warnings:
         click.echo(f"facekd: warning: {warning}", err=True)
-    embedder = load_embedder(model, color=color, normalize=normalize, device=str(resolve_device(device)))
+    embedder = open_model(model, color, normalize, device)
     kept = f"stopped; what is done is kept in {partial_folder(output)}, the same command goes on from there"
     with interruptible("facekd embed", kept) as poll, progress_bar() as progress:
         embed_to_file(embedder, source, output, batch_size=batch, flip=flip, progress=progress, poll=poll)

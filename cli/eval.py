@@ -12,7 +12,16 @@ from facekd import __version__
 from facekd.engine.requirements import parse_requirement, require
 from facekd.errors import InputError, UsageError
 
-from .common import console, device_option, json_option, progress_bar, write_json
+from .common import (
+    check_models,
+    console,
+    device_option,
+    foreign_options,
+    json_option,
+    open_model,
+    progress_bar,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from facekd.engine.evaluator import EvalSettings, OpenedSet
@@ -63,12 +72,7 @@ class Fpr(click.ParamType):
     "--fpr", "fprs", multiple=True, type=Fpr(), help="Operating point, repeatable.  [default: 1e-2 1e-3 1e-4]"
 )
 @click.option("--flip/--no-flip", default=True, show_default=True, help="Add the embedding of the mirrored image.")
-@click.option("--color", type=click.Choice(["rgb", "bgr"]), help="Channel order of a foreign model that does not say.")
-@click.option(
-    "--normalize",
-    type=click.Choice(["half", "128", "imagenet", "none"]),
-    help="Scaling of a foreign model that does not say: (x-127.5)/127.5, (x-127.5)/128, ImageNet, 0..255.",
-)
+@foreign_options
 @click.option(
     "--bootstrap",
     type=click.IntRange(0, 100_000),
@@ -124,7 +128,7 @@ def command(
     opened = [open_set(path, images=images, protocol=protocol) for path in sets]
     for warning in dict.fromkeys(line for one in opened for line in one.warnings):
         click.echo(f"facekd: warning: {warning}", err=True)
-    results = list(_results(models, opened, settings, lambda path: _load(path, color, normalize, device)))
+    results = list(_results(models, opened, settings, lambda path: open_model(path, color, normalize, device)))
     _print(results, opened, settings)
     if json_path:
         write_json({"facekd": __version__, "results": results}, json_path)
@@ -132,20 +136,14 @@ def command(
 
 
 def _check_arguments(models: Sequence[Path], stored: Sequence[Path], sets: Sequence[Path], images: Path | None) -> None:
-    for path in (*models, *sets, *([images] if images else [])):
+    check_models(models)
+    for path in (*sets, *([images] if images else [])):
         if not path.exists():
             raise InputError(str(path), "no such file or folder", "check the path")
     if stored and sets:
         raise UsageError(str(stored[0]), "stored embeddings are compared all with all", "leave --on out")
     if len(stored) < len(models) and not sets:
         raise UsageError("--on", "missing", "name a set: --on lfw.bin")
-
-
-def _load(path: Path, color: str | None, normalize: str | None, device: str) -> Any:
-    from facekd.engine.build import resolve_device
-    from facekd.models.embedder import load_embedder
-
-    return load_embedder(path, color=color, normalize=normalize, device=str(resolve_device(device)))
 
 
 def _results(

@@ -9,7 +9,7 @@ import click
 
 from facekd.errors import UsageError
 
-from .common import console, json_option, progress_bar, write_json
+from .common import console, foreign_options, json_option, open_model, progress_bar, write_json
 
 if TYPE_CHECKING:
     from facekd.engine.exporter import ExportReport
@@ -40,12 +40,7 @@ class Batch(click.ParamType):
     help="plain: the file expects normalised input in the model's colour order. baked: it expects RGB values 0..255.",
 )
 @click.option("--batch", type=Batch(), default="dynamic", show_default=True, help="Batch size the file takes.")
-@click.option("--color", type=click.Choice(["rgb", "bgr"]), help="Channel order of a foreign model that does not say.")
-@click.option(
-    "--normalize",
-    type=click.Choice(["half", "128", "imagenet", "none"]),
-    help="Scaling of a foreign model that does not say: (x-127.5)/127.5, (x-127.5)/128, ImageNet mean/std, 0..255.",
-)
+@foreign_options
 @click.option("--opencv/--no-opencv", default=True, help="Check the file in OpenCV as well (default: yes).")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @json_option
@@ -72,12 +67,11 @@ def command(
       facekd export runs/student -o phone.onnx --preprocess baked --batch 1
     """
     from facekd.engine.exporter import check_output, export_onnx
-    from facekd.models.embedder import load_embedder
 
     if model.suffix.lower() == ".onnx":
         raise UsageError(str(model), "is an ONNX file already", "give the run folder or checkpoint it was made from")
     check_output(output, force=force)
-    embedder = load_embedder(model, color=color, normalize=normalize)
+    embedder = open_model(model, color, normalize)
     with progress_bar() as progress:
         report = export_onnx(
             embedder, output, preprocess=preprocess, batch=batch, opencv=opencv, force=force, progress=progress

@@ -76,6 +76,13 @@ def open_foreign(
     preprocessing = settle(None, color or dialect.color, normalize or dialect.normalize, size=(side, side), where=where)
     module = fill_dialect(dialect, where)
     self_test(lambda images: module(preprocessing.apply(images)), preprocessing.size, where)
+    lines = dialect_warnings(dialect, module, where)
+    if not (color and normalize):
+        known = [said for said in (color is None and dialect.color, normalize is None and dialect.normalize) if said]
+        lines = (
+            *lines,
+            f"{where}: taken for a {dialect.source}, hence {' and '.join(known)}; options may say otherwise",
+        )
     told = {
         **metadata,
         "backbone": dialect.backbone,
@@ -84,7 +91,7 @@ def open_foreign(
         "dialect": dialect.source,
         "preprocessing_source": FROM_USER if color or normalize else f"dialect {dialect.source}",
     }
-    return Opened(module, dialect.embedding_size, preprocessing, told, dialect_warnings(dialect, module, where))
+    return Opened(module, dialect.embedding_size, preprocessing, told, lines)
 
 
 def fill_dialect(dialect: Dialect, where: str) -> nn.Module:
