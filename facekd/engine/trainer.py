@@ -153,7 +153,8 @@ class _Run:
             self.tell(f"inherited classifier: {found.source}; {share}{within}")
         for note in session.objective.notes:
             self.tell(note)
-        for told in [session.source.warnings, *(opened.warnings for opened in self.sets)]:
+        teacher = session.teacher.warnings if session.teacher is not None else ()
+        for told in [session.source.warnings, teacher, *(opened.warnings for opened in self.sets)]:
             for warning in told:
                 self.tell(f"warning: {warning}")
         self.folder.record_environment(session.device, facts)
