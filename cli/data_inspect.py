@@ -80,7 +80,8 @@ def check(path: Path, images: Path | None, write: bool) -> None:
         done = run(opened, write=write, progress=progress, poll=poll)
     told = f"all as {done.side_car} says"
     if not done.compared:
-        told = f"unverified: nothing to compare with; wrote {done.side_car} for the next check"
+        kept = f"wrote {done.side_car}" if done.written else f"{done.side_car.parent} cannot be written to"
+        told = f"unverified: nothing to compare with; {kept}"
     console().print(f"{path}: {opened.count:,} images decode; {told}", markup=False, soft_wrap=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +23,13 @@ class Check:
 
     Attributes:
         side_car: Where the checksums lie.
-        compared: Whether the images were compared with earlier checksums; if not, they were written now.
+        compared: Whether the images were compared with earlier checksums.
+        written: Whether the checksums were written now; False too where the folder cannot be written to.
     """
 
     side_car: Path
     compared: bool
+    written: bool
 
 
 @dataclass
@@ -44,7 +47,7 @@ class _Broken:
 def check(
     images: ImageSet, *, write: bool = False, progress: Progress | None = None, poll: Poll | None = None
 ) -> Check:
-    """Decode every image and compare its checksum with the one kept; without a side-car, write it.
+    """Decode every image and compare its checksum with the one kept; without a side-car, write it where that can be.
 
     Args:
         images: The set.
@@ -64,14 +67,19 @@ def check(
         difference = compare(read_checksums(place), entries)
         _refuse_broken(images, broken)
         _refuse_changed(images, place, difference)
-        return Check(place, compared=True)
+        return Check(place, compared=True, written=False)
+    if not write and not os.access(place.parent, os.W_OK):
+        for _ in entries:
+            pass
+        _refuse_broken(images, broken)
+        return Check(place, compared=False, written=False)
 
     def fill(temporary: Path) -> None:
         write_checksums(temporary, entries)
         _refuse_broken(images, broken)
 
     write_atomic(place, fill)
-    return Check(place, compared=False)
+    return Check(place, compared=False, written=True)
 
 
 def _checked(images: ImageSet, broken: _Broken, progress: Progress | None, poll: Poll | None) -> Iterator[Checksum]:

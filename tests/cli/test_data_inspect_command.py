@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from pathlib import Path
 
@@ -104,9 +105,22 @@ def test_check_says_what_it_did(faces: Path) -> None:
     first, second = run("check", faces), run("check", faces)
     assert first.exit_code == second.exit_code == 0
     side = faces / ".checksums"
-    told = f"{faces}: 5 images decode; unverified: nothing to compare with; wrote {side} for the next check\n"
+    told = f"{faces}: 5 images decode; unverified: nothing to compare with; wrote {side}\n"
     assert first.output == told
     assert second.output == f"{faces}: 5 images decode; all as {side} says\n"
+
+
+def test_a_set_that_cannot_be_written_beside_is_decoded_all_the_same(
+    faces: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checking.os, "access", lambda path, mode: mode != os.W_OK)
+    result = run("check", faces)
+    assert result.exit_code == 0
+    told = f"unverified: nothing to compare with; {faces} cannot be written to"
+    assert result.output == f"{faces}: 5 images decode; {told}\n"
+    (faces / "Ann" / "1.png").write_bytes(b"x")
+    assert run("check", faces).exit_code == 3
+    assert not (faces / ".checksums").exists()
 
 
 def test_check_exits_with_3_when_something_changed(faces: Path) -> None:
