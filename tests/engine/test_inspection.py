@@ -12,6 +12,8 @@ from facekd.data.identities import IdentitySource
 from facekd.data.image_folder import ImageFolder
 from facekd.data.images import encode_jpeg, encode_png
 from facekd.data.open_source import open_identities
+from facekd.data.record_writer import write_records
+from facekd.data.tar_writer import write_tar_shards
 from facekd.data.verification import write_bin
 from facekd.engine import inspection
 from facekd.engine.checking import check
@@ -178,7 +180,12 @@ def test_the_suggested_data_section_is_one_the_strict_loader_takes(faces: Path, 
     odd = shutil.copytree(faces, tmp_path / "odd: 'n\\ame' #\"1\" é")
     listed = tmp_path / "no.csv"
     listed.write_text("path,identity\nAnn/0.png,x\nBob/0.png,y\n")
-    for path, images in ((faces, None), (odd, None), (listed, odd)):
+    source = ImageFolder(folder(tmp_path / "two", {"a": [picture(1)], "b": [picture(2)]}))
+    samples = [(int(source.labels[k]), source.encoded(k)) for k in range(2)]
+    write_records(tmp_path / "x.rec", samples, source.names)
+    write_tar_shards(tmp_path / "shards", samples, source.names)
+    tried = ((faces, None), (odd, None), (listed, odd), (tmp_path / "x.rec", None), (tmp_path / "shards", None))
+    for path, images in tried:
         text = suggest(inspect(open_image_set(path, images)), path, images)
         parts = sections(text)
         assert list(parts) == ["data", "student", "train"]
@@ -189,6 +196,7 @@ def test_the_suggested_data_section_is_one_the_strict_loader_takes(faces: Path, 
             "losses:\n  - name: margin_softmax\noptimizer: {learning_rate: 0.1}\n"
         )
         loaded = load_recipe(recipe)
+        assert loaded.data.source == open_image_set(path, images).format
         assert loaded.data.path == str(path)
         assert loaded.data.images == (str(images) if images else None)
         assert loaded.data.versions == 8
