@@ -17,6 +17,7 @@ def command() -> None:
     \b
     Example:
       facekd data synth faces/ --identities 200 --samples 20
+      facekd data align photos/ faces/ --detector yunet.onnx
       facekd data inspect faces/
       facekd data check faces/
       facekd data pack faces/ -o packed/train.rec

@@ -46,10 +46,11 @@ def align(
 ) -> None:
     """Write aligned faces of SOURCE into the new folder OUT, as OUT/IDENTITY/NAME.jpg.
 
-    SOURCE is an identity folder, a list (.csv with path,identity), or a folder of photographs. Landmarks come from a
-    file (rows path,x1,y1,...,x5,y5 in image order: left eye, right eye, nose, left and right mouth corner; 68 points;
-    or a face2rec2 .lst) or from a detector. Faces are laid onto the ArcFace template by the least-squares similarity.
-    EXIF orientation is ignored, as everywhere in facekd: turn photographs first.
+    SOURCE is an identity folder, a list (.csv with path,identity), .rec or .tar packs, or a folder of photographs of
+    nobody in particular, whose crops lie in OUT itself. Landmarks come from a file (rows path,x1,y1,...,x5,y5 in image
+    order: left eye, right eye, nose, left and right mouth corner; 68 points; or a face2rec2 .lst) or from a detector.
+    Faces are laid onto the ArcFace template by the least-squares similarity. EXIF orientation is ignored, as
+    everywhere in facekd: turn photographs first.
 
     OUT also gets landmarks.csv (what was used), alignment.json (template, detector, versions) and, where images have
     no crop, failed.csv with the reason of each. It appears when it is complete; a stopped command goes on when given

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +9,8 @@ import numpy as np
 from facekd.data.identities import IdentitySource, first_few, samples_digest
 from facekd.data.image_folder import IMAGE_SUFFIXES
 from facekd.data.images import shown
-from facekd.data.lists import FileImages, ImageRoot
-from facekd.data.open_source import open_identities
+from facekd.data.lists import FileImages, ImageRoot, visible_entries
+from facekd.data.open_source import IDENTITY_SUFFIXES, open_identities
 from facekd.errors import InputError
 
 
@@ -28,7 +27,7 @@ class PhotographFolder:
 
     def __init__(self, root: Path) -> None:
         opened = ImageRoot(Path(root))
-        files = [name for name, is_folder in _entries(root) if not is_folder]
+        files = [entry.name for entry in visible_entries(Path(root)) if not entry.is_dir()]
         paths = [name for name in files if name.lower().endswith(IMAGE_SUFFIXES)]
         others = [name for name in files if not name.lower().endswith(IMAGE_SUFFIXES)]
         if not paths:
@@ -59,7 +58,7 @@ class PhotographFolder:
 
 
 def open_photographs(path: Path, images: Path | None = None) -> IdentitySource:
-    """Open images to be aligned: a folder with images and no folders in it, or any source of identities.
+    """Open images to be aligned: a folder with images and neither folders nor packs in it, or a source of identities.
 
     Args:
         path: The folder, list or pack.
@@ -69,17 +68,9 @@ def open_photographs(path: Path, images: Path | None = None) -> IdentitySource:
         InputError: Nothing is there, or it cannot be used as what it is.
     """
     if path.is_dir():
-        entries = _entries(path)
-        if not any(is_folder for _, is_folder in entries) and any(
-            name.lower().endswith(IMAGE_SUFFIXES) for name, _ in entries
-        ):
+        entries = visible_entries(path)
+        suffixes = {entry.suffix.lower() for entry in entries}
+        packed = suffixes.intersection(IDENTITY_SUFFIXES)
+        if suffixes.intersection(IMAGE_SUFFIXES) and not packed and not any(entry.is_dir() for entry in entries):
             return PhotographFolder(path)
     return open_identities(path, images)
-
-
-def _entries(folder: Path) -> list[tuple[str, bool]]:
-    try:
-        with os.scandir(folder) as found:
-            return sorted((entry.name, entry.is_dir()) for entry in found if not entry.name.startswith("."))
-    except OSError as error:
-        raise InputError(shown(folder), f"cannot be read: {error.strerror}") from None

@@ -9,26 +9,25 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from facekd import __version__
 from facekd.data.align import ALIGNER_VERSION, OPENCV_VERSION, POINTS, template, warp
+from facekd.data.file_names import Unused, safe_name, safe_names
 from facekd.data.identities import IdentitySource
 from facekd.data.image_folder import IMAGE_SUFFIXES
 from facekd.data.images import encode_jpeg, encode_png, shown
-from facekd.data.lists import unsafe_path
 from facekd.engine.landmark_finding import Finder
 from facekd.engine.progress import Progress
 from facekd.engine.signals import Poll
 from facekd.engine.synthesis import check_folder
-from facekd.errors import DataError, DeviceError, InputError, UsageError
-from facekd.files import disk_errors, locked, sync_folder, value_digest, write_json
+from facekd.errors import DataError, DeviceError, UsageError
+from facekd.files import disk_errors, locked, sync_folder, write_json
 
 JPEG_QUALITY = 95
 LIST_NAME, FAILED_NAME, RECORD_NAME = "landmarks.csv", "failed.csv", "alignment.json"
 _JOURNAL, _PLAN = ".journal.jsonl", ".plan.json"
-_LONGEST_STEM = 200
 
 
 @dataclass
@@ -106,7 +105,7 @@ def align_photographs(
 
     Raises:
         UsageError: `out` or the size cannot be used, or the partial folder was begun otherwise.
-        InputError: A landmark that cannot lie in its image, or an identity whose name cannot be a folder's.
+        InputError: A landmark that cannot lie in its image.
         DataError: No image at all could be aligned; nothing is left behind.
         DeviceError: The disk refuses.
     """
@@ -136,43 +135,24 @@ def align_photographs(
 def crop_names(source: IdentitySource, suffix: str) -> list[str]:
     """Where the crop of each image goes, relative to the output folder; no two the same, even where case is ignored.
 
-    Raises:
-        InputError: An identity whose name cannot be that of a folder.
+    Folders are named after identities and sort as these are ordered, so labels stay what they are. Names that some
+    disk would not take are made harmless.
     """
-    for identity in source.names:
-        reason = None if identity == "" and len(source.names) == 1 else _folder_problem(identity)
-        if reason:
-            raise InputError(f"identity '{shown(identity)}'", reason, "rename it: crops go into a folder of that name")
-    taken: set[str] = set()
-    names = []
-    for index in range(len(source)):
-        identity = source.names[int(source.labels[index])]
-        plain = f"{identity}/{_stem(source.sample_name(index), identity)}".lstrip("/")
-        name, copies = f"{plain}{suffix}", 1
-        while name.casefold() in taken:
-            copies += 1
-            name = f"{plain}-{copies}{suffix}"
-        taken.add(name.casefold())
-        names.append(name)
+    unnamed = source.names == [""]
+    folders = [""] if unnamed else safe_names(source.names, taken=(LIST_NAME, FAILED_NAME, RECORD_NAME))
+    unused, names = Unused(), []
+    for index, label in enumerate(source.labels.tolist()):
+        stem = safe_name(_stem(source.sample_name(index), source.names[label]))
+        names.append(unused(str(PurePosixPath(folders[label], f"{stem}{suffix}"))))
     return names
 
 
-def _folder_problem(identity: str) -> str | None:
-    if "/" in identity:
-        return "holds a slash"
-    if identity.startswith("."):
-        return "starts with a dot"
-    return unsafe_path(identity) or ("is too long" if len(os.fsencode(identity)) > 255 else None)
-
-
 def _stem(name: str, identity: str) -> str:
+    """The name without its folder, where that is the identity, and without the suffix of an image."""
     parts = name.split("/")
     text = "_".join(parts[1:] if len(parts) > 1 and parts[0] == identity else parts)
     base, suffix = os.path.splitext(text)
-    text = base if suffix.lower() in IMAGE_SUFFIXES else text
-    if len(os.fsencode(text)) > _LONGEST_STEM:
-        text = f"{text[:40]}-{value_digest(name)[:16]}"
-    return f"_{text}" if text.startswith(".") else text
+    return base if suffix.lower() in IMAGE_SUFFIXES else text
 
 
 def _begin(partial: Path, record: dict[str, object]) -> None:

@@ -16,6 +16,7 @@ from facekd.data.align import TEMPLATE, similarity, warp_affine
 from facekd.data.detect import load_detector
 from facekd.data.image_folder import ImageFolder
 from facekd.data.images import decode, encode_jpeg, encode_png, read_bytes, to_chw
+from facekd.data.open_source import open_identities
 from facekd.data.synthetic import SyntheticFaces
 from facekd.engine import alignment
 from facekd.engine.landmark_finding import DetectedLandmarks
@@ -50,6 +51,22 @@ def test_a_list_takes_its_images_from_their_root(faces: Path) -> None:
     assert "2 lines are of no image here and not used" in result.output
     assert ImageFolder(Path("out")).names == ["ann", "bob"]
     assert Path("out/ann/synthetic-000000_0000.jpg").is_file()
+
+
+def test_images_in_a_pack_have_landmarks_by_their_names_there(faces: Path) -> None:
+    Path("packed").mkdir()
+    packed = CliRunner().invoke(cli, ["data", "pack", "faces", "-o", "packed/train.rec"])
+    assert packed.exit_code == 0, packed.output
+    names = [open_identities(Path("packed")).sample_name(index) for index in range(4)]
+    rows = (faces / "faces.csv").read_text().splitlines()[1:]
+    lines = [",".join([name, *row.split(",")[2:12]]) for name, row in zip(names, rows, strict=True)]
+    Path("points.csv").write_text("\n".join(lines))
+    result = run("packed", "out", "--landmarks", "points.csv", "--png")
+    assert result.exit_code == 0, result.output
+    assert run(faces, "again", "--landmarks", faces / "faces.csv", "--png").exit_code == 0
+    from_pack, from_folder = ImageFolder(Path("out")), ImageFolder(Path("again"))
+    assert from_pack.names == from_folder.names
+    assert all(np.array_equal(from_pack.read(index), from_folder.read(index)) for index in range(4))
 
 
 @pytest.mark.parametrize(("missing", "code"), [("refuse", 3), ("list", 0)])
