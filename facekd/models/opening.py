@@ -73,15 +73,15 @@ def open_foreign(
     """
     dialect = recognise(tree, where)
     side = dialect.input_size
-    preprocessing = settle(None, color or dialect.color, normalize or dialect.normalize, size=(side, side), where=where)
     module = fill_dialect(dialect, where)
+    preprocessing = settle(None, color or dialect.color, normalize or dialect.normalize, size=(side, side), where=where)
     self_test(lambda images: module(preprocessing.apply(images)), preprocessing.size, where)
     lines = dialect_warnings(dialect, module, where)
     if not (color and normalize):
         known = [said for said in (color is None and dialect.color, normalize is None and dialect.normalize) if said]
         lines = (
             *lines,
-            f"{where}: taken for a {dialect.source}, hence {' and '.join(known)}; options may say otherwise",
+            f"{where}: looks like {dialect.source}, hence {' and '.join(known)}; options may say otherwise",
         )
     told = {
         **metadata,
