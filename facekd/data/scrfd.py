@@ -87,7 +87,8 @@ def decode_scrfd(outputs: Sequence[np.ndarray], side: int = SIDE, least: float =
     faces = []
     for stride in STRIDES:
         scores, boxes, points = (levels[stride, width] for width in _WIDTHS)
-        for row in np.flatnonzero(scores[:, 0] >= least):
+        finite = np.isfinite(boxes).all(axis=1) & np.isfinite(points).all(axis=1)
+        for row in np.flatnonzero((scores[:, 0] >= least) & finite):
             line, column = divmod(int(row) // ANCHORS, side // stride)
             anchor = np.array([column, line], np.float64) * stride
             upper, lower = anchor - boxes[row, :2] * stride, anchor + boxes[row, 2:] * stride

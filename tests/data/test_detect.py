@@ -70,6 +70,15 @@ def test_decoding_does_not_depend_on_the_order_or_the_batch_axis() -> None:
     assert flat(decode_scrfd(raw_outputs(64, batched=True), 64)) == expected
 
 
+def test_rows_that_are_not_finite_are_no_faces() -> None:
+    outputs = raw_outputs(64)
+    for output, value in zip(outputs[0::3], (np.nan, np.inf, np.nan), strict=True):
+        output[:2] = value
+    found = decode_scrfd(outputs, 64, 0.0)
+    assert len(found) == sum(len(output) for output in outputs[:3]) - 2
+    assert all(np.isfinite([*face.box, face.score, *face.landmarks.ravel()]).all() for face in found)
+
+
 def overlap(one: Face, other: Face) -> float:
     (x, y, w, h), (u, v, k, m) = one.box.tolist(), other.box.tolist()
     across, down = min(x + w, u + k) - max(x, u), min(y + h, v + m) - max(y, v)
