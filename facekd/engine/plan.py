@@ -8,6 +8,7 @@ from pathlib import Path
 
 from facekd.data.embedding_cache import cache_bytes
 from facekd.data.identities import IdentitySource
+from facekd.engine.inheritance import classifier_place
 from facekd.errors import RecipeError, UsageError
 from facekd.models.backbone import build_backbone
 from facekd.models.embedder import Embedder, load_embedder
@@ -61,19 +62,26 @@ def cached_views(recipe: Recipe) -> int:
     return 2 if teacher.view == "clean" else recipe.data.versions or 0
 
 
-def clean_views(recipe: Recipe) -> int:
+def clean_views(recipe: Recipe, teacher: Embedder) -> int:
     """Teacher embeddings kept of each image and its mirror, for the steps or for class means."""
     clean = recipe.teacher is not None and recipe.teacher.view == "clean" and cached_views(recipe)
-    return 2 if clean or needs_class_means(recipe) else 0
+    return 2 if clean or needs_class_means(recipe, teacher) else 0
 
 
-def needs_class_means(recipe: Recipe) -> bool:
+def needs_class_means(recipe: Recipe, teacher: Embedder) -> bool:
     """Whether the teacher's classifier will be the class means of its embeddings."""
-    teacher = recipe.teacher
-    if teacher is None or not any(uses_teacher_classifier(loss) for loss in recipe.losses):
+    section = recipe.teacher
+    if section is None or not any(uses_teacher_classifier(loss) for loss in recipe.losses):
         return False
-    stored = (Path(teacher.weights) / "classifier.safetensors").is_file()
-    return teacher.classifier == "class_means" or (teacher.classifier == "auto" and not stored)
+    return classifier_of(section, teacher) is None
+
+
+def classifier_of(section: Teacher, teacher: Embedder) -> Path | None:
+    """Where the class weights of a recipe's teacher lie; None where class means stand in."""
+    if section.classifier == "class_means":
+        return None
+    given = None if section.class_weights is None else Path(section.class_weights)
+    return classifier_place(Path(section.weights), teacher.metadata, given)
 
 
 def make_plan(recipe: Recipe, source: IdentitySource, teacher: Embedder | None) -> Plan:
@@ -123,14 +131,15 @@ def make_plan(recipe: Recipe, source: IdentitySource, teacher: Embedder | None) 
         teacher_parameters=0 if teacher is None else teacher.parameters,
         classifier_bytes=matrix * width * copies * trained
         + (matrix * teacher.embedding_size if held and teacher is not None else 0),
-        cache_bytes=0 if teacher is None else cache_bytes(count, _kept_views(recipe), teacher.embedding_size),
+        cache_bytes=0 if teacher is None else cache_bytes(count, _kept_views(recipe, teacher), teacher.embedding_size),
     )
 
 
-def _kept_views(recipe: Recipe) -> int:
+def _kept_views(recipe: Recipe, teacher: Embedder) -> int:
     """Views in all caches of a run: those of the steps, and the clean ones where they are others."""
     shared = recipe.teacher is not None and recipe.teacher.view == "clean"
-    return max(cached_views(recipe), clean_views(recipe)) if shared else cached_views(recipe) + clean_views(recipe)
+    steps, clean = cached_views(recipe), clean_views(recipe, teacher)
+    return max(steps, clean) if shared else steps + clean
 
 
 def checkpoint_steps(plan: Plan, every_epochs: float) -> int:

@@ -14,9 +14,9 @@ from torch import nn
 from facekd.data.identities import IdentitySource
 from facekd.data.loading import TrainingImages
 from facekd.engine.checkpoint import Checkpoint, flatten, optimizer_tensors, restore_optimizer, select
+from facekd.engine.inheritance import Classifier
 from facekd.engine.objective import Objective
 from facekd.engine.plan import Plan
-from facekd.engine.teacher import Classifier
 from facekd.errors import CheckpointError
 from facekd.models.embedder import Embedder
 from facekd.models.preprocessing import Preprocessing

@@ -151,6 +151,8 @@ class _Run:
             share = f"{found.agreement:.1%} of {found.checked} images nearest to their own class"
             within = ", of which each is a part" if found.source == CLASS_MEANS else ""
             self.tell(f"inherited classifier: {found.source}; {share}{within}")
+            for note in found.notes:
+                self.tell(f"note: {note}")
         for note in session.objective.notes:
             self.tell(note)
         teacher = session.teacher.warnings if session.teacher is not None else ()

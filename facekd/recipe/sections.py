@@ -40,10 +40,20 @@ class Teacher(Section):
         default="clean",
         description="clean: unchanged pixels and their mirror, cached; same: the student's augmented pixels",
     )
+    class_weights: FilePath | None = Field(
+        default=None, description="its classifier, where that lies elsewhere: a file, or a folder of shards"
+    )
     classifier: Literal["auto", "class_means", "none"] = Field(
-        default="auto", description="where the teacher's class weights come from; auto: its file, else class means"
+        default="auto",
+        description="where the teacher's class weights come from; auto: class_weights, its run folder, its checkpoint, "
+        "else class means",
     )
     licence: str = Field(default="", max_length=2000)
+
+    def contradictions(self) -> Iterable[Problem]:
+        if self.class_weights is not None and self.classifier != "auto":
+            fix = "remove it, or write classifier: auto"
+            yield Problem(("class_weights",), f"has no effect with classifier: {self.classifier}", fix)
 
 
 class Synthetic(Section):
