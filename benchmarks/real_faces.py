@@ -47,16 +47,21 @@ def facekd(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "facekd_cli", *arguments], check=True)
 
 
-def train(recipe: str, folder: Path, seed: int, out: Path, changes: Sequence[str]) -> None:
-    """Train one student to its end, from wherever an earlier attempt left it."""
+def train_to_end(recipe: str, changes: Sequence[str], out: Path) -> None:
+    """Train to the end, from wherever an earlier attempt left it."""
     if (out / "student.safetensors").exists():
         return
+    options = [word for change in changes for word in ("--set", change)]
+    resume = ["--resume"] if (out / "recipe.yaml").exists() else []
+    facekd("train", recipe, "--out", str(out), *options, *resume)
+
+
+def train(recipe: str, folder: Path, seed: int, out: Path, changes: Sequence[str]) -> None:
+    """Train one student on the faces of the folder."""
     sets = [f"data.path={folder / 'lfw_train.csv'}", f"data.images={folder / 'lfw112'}", f"train.seed={seed}"]
     if not recipe.startswith("baseline/"):
         sets.append(f"teacher.weights={folder / 'models' / 'edgeface_xs_raw_rgb.onnx'}")
-    options = [word for change in [*sets, *changes] for word in ("--set", change)]
-    resume = ["--resume"] if (out / "recipe.yaml").exists() else []
-    facekd("train", recipe, "--out", str(out), *options, *resume)
+    train_to_end(recipe, [*sets, *changes], out)
 
 
 def evaluate(models: list[Path], folder: Path, out: Path, options: tuple[str, ...] = ()) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ STARRED = f"\\* rests on fewer than {WELL_FOUNDED} false accepts: the threshold 
 RUN_KEYS = {"input_size": "input", "epochs": "epochs", "steps": "steps", "train_seconds": "training, s"}
 """What a row may tell of its run -> its column."""
 LONGER_COMMAND = "python -m benchmarks.real_faces FOLDER --study real_faces_longer --seeds 0"
+HARDNESS_COMMAND = "python -m benchmarks.synthetic_hardness"
 SPEED_COMMAND = "python -m benchmarks.synthetic_speed --out benchmarks/results/synthetic_speed.json"
 
 Record = Mapping[str, Any]
@@ -169,6 +170,12 @@ def runs_table(rows: Sequence[Record]) -> str:
     return markdown_table(["method", "seed", *(RUN_KEYS[key] for key in told), *tpr_heads(fprs)], body)
 
 
+def recipe_list(recipes: Mapping[str, Any]) -> str:
+    """The recipe of each method."""
+    told = {name: told if isinstance(told, str) else json.dumps(told) for name, told in recipes.items()}
+    return "Recipes:\n\n" + "\n".join(f"- {name}: `{text}`" for name, text in told.items())
+
+
 def real_faces(data: Record) -> str:
     """The study on real faces: the methods on each set.
 
@@ -188,8 +195,7 @@ def real_faces_in_full(data: Record) -> str:
     parts = [real_faces(data)]
     for name, rows in grouped(data["rows"], "set").items():
         parts += [f"Each run on `{name}`, with 95 % intervals that resample people:", runs_table(rows)]
-    told = {name: told if isinstance(told, str) else json.dumps(told) for name, told in data["recipes"].items()}
-    parts.append("Recipes:\n\n" + "\n".join(f"- {name}: `{text}`" for name, text in told.items()))
+    parts.append(recipe_list(data["recipes"]))
     return "\n\n".join(parts)
 
 
@@ -213,10 +219,52 @@ def synthetic_speed(data: Record) -> str:
     return f"{table}\n\n{data['repeats']} repeats of {data['images_per_repeat']} images on {data['threads']} thread."
 
 
+def lies_within(bound: Record) -> bool:
+    """Whether every value lies between ``low`` and ``high``; None is no bound, and no values are none that lie there.
+
+    Example:
+        >>> lies_within({"low": 0.3, "high": None, "values": [0.31, 0.5]})
+        True
+        >>> lies_within({"low": 0.3, "high": None, "values": [0.3, 0.5]})
+        False
+    """
+    low, high, values = bound["low"], bound["high"], bound["values"]
+    return bool(values) and (low is None or min(values) > low) and (high is None or max(values) < high)
+
+
+def bounds_table(bounds: Sequence[Record]) -> str:
+    """Figures beside the interval they must lie in, and whether they do."""
+    body = []
+    for bound in bounds:
+        limits = [f"above {bound['low']:g}"] if bound["low"] is not None else []
+        limits += [f"below {bound['high']:g}"] if bound["high"] is not None else []
+        held = "yes" if lies_within(bound) else "no"
+        body.append([bound["figure"], ", ".join(limits), spread(bound["values"]), held])
+    return markdown_table(["figure", "must be", "found", "holds"], body)
+
+
+def synthetic_hardness(data: Record) -> str:
+    """What drawn faces must show, and the figures of every method it rests on."""
+    rows = data["rows"]
+    fprs = fprs_of(rows)
+    body = []
+    for name, group in grouped(rows, "method").items():
+        first = group[0]
+        faces = f"{first['identities']:,} x {first['samples']}" if "identities" in first else "-"
+        seeds = "-" if first["seed"] is None else str(len(group))
+        cells = [name, *size_cells(first), faces, str(first.get("epochs", "-")), seeds]
+        body.append([*cells, *(tpr_cell(group, fpr) for fpr in fprs), spread([row["auc"] for row in group], 5)])
+    head = ["method", "parameters", "MACs", "people x images", "epochs", "seeds", *tpr_heads(fprs), "AUC"]
+    shown = markdown_table(head, body) + star_note(rows)
+    people = f"On {rows[0]['genuine']:,} genuine and {rows[0]['impostor']:,} impostor pairs of people never trained on."
+    return "\n\n".join([bounds_table(data["bounds"]), people, shown, recipe_list(data["recipes"])])
+
+
 SECTIONS: dict[str, tuple[str, str, Callable[[Record], str]]] = {
     "real_faces": ("Distillation on real faces", "make bench-real FACES=faces/", real_faces_in_full),
     "real_faces_longer": ("Real faces, three times the steps", LONGER_COMMAND, real_faces_in_full),
     "demo": ("The demo on drawn faces", "python -m benchmarks.demo --record benchmarks/results/demo.json", demo),
+    "synthetic_hardness": ("How hard drawn faces are", HARDNESS_COMMAND, synthetic_hardness),
     "synthetic_speed": ("Drawing synthetic faces", SPEED_COMMAND, synthetic_speed),
 }
 """Benchmark -> its title, the command that records it, and its tables."""

@@ -6,11 +6,16 @@ import json
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
+from click.testing import CliRunner
 from facekd_cli.main import cli
 from facekd_cli.shipped import find_recipe
 
-from benchmarks import demo, real_faces
+from benchmarks import demo, real_faces, synthetic_hardness
+from benchmarks.tables import ALONE, lies_within
+from facekd.data.images import encode_png
+from facekd.engine.embed import load_embeddings
 from facekd.recipe import load_recipe, required_keys
 
 
@@ -75,3 +80,74 @@ def test_real_faces__a_finished_run_and_a_measured_model_are_left_alone(
     real_faces.train("l2/edgeface_xs_resnet_tiny", tmp_path, 3, tmp_path / "new", ["train.epochs=1"])
     assert calls[0][:2] == ("train", "l2/edgeface_xs_resnet_tiny") and "--resume" not in calls[0]
     assert {"train.seed=3", "train.epochs=1"} <= set(calls[0])
+
+
+def hardness_rows(teacher: float, alone: list[float], pixels: float) -> list[dict]:
+    tprs = [(synthetic_hardness.TEACHER, teacher), *((ALONE, tpr) for tpr in alone)]
+    tprs += [(name, pixels) for name in synthetic_hardness.PIXELS]
+    points = [{"fpr": 1e-2}, {"fpr": 1e-3}]
+    return [{"method": name, "tpr_at_fpr": [{**point, "tpr": tpr} for point in points]} for name, tpr in tprs]
+
+
+@pytest.mark.parametrize(
+    ("teacher", "alone", "pixels", "held"),
+    [
+        (0.65, [0.35, 0.4, 0.3001], 0.05, [True, True, True]),
+        (0.65, [0.35, 0.4, 0.44], 0.16, [False, True, True]),
+        (0.65, [0.35, 0.4, 0.46], 0.05, [True, False, True]),
+        (0.65, [0.35, 0.4, 0.29], 0.05, [True, True, False]),
+        (1.0, [0.7, 0.7, 0.91], 0.05, [True, False, False]),
+    ],
+)
+def test_synthetic_hardness__one_seed_out_of_bounds_is_told(
+    teacher: float, alone: list[float], pixels: float, held: list[bool]
+) -> None:
+    bounds = synthetic_hardness.bounds(hardness_rows(teacher, alone, pixels))
+    assert [lies_within(bound) for bound in bounds] == held
+
+
+def test_synthetic_hardness__trains_on_nobody_it_measures() -> None:
+    measured = int(demo.steps(Path("x"))["draw unseen identities"][-1])
+    for recipe, *changes in synthetic_hardness.RECIPES.values():
+        loaded = load_recipe(find_recipe(recipe), overrides=changes)
+        assert loaded.data.synthetic.first_identity + loaded.data.synthetic.identities <= measured
+        assert loaded.teacher is None
+
+
+def test_synthetic_hardness__pixels_are_stored_as_embeddings(tmp_path: Path) -> None:
+    faces = np.random.default_rng(0).integers(0, 256, (4, 12, 12, 3)).astype(np.uint8)
+    for number, face in enumerate(faces):
+        (tmp_path / "faces" / f"p{number // 2}").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "faces" / f"p{number // 2}" / f"{number}.png").write_bytes(encode_png(face))
+    plain = faces.reshape(4, -1).astype(np.float32)
+    for centred in (False, True):
+        out = tmp_path / f"{centred}.npz"
+        synthetic_hardness.store_pixels(tmp_path / "faces", centred, out)
+        found = load_embeddings(out)
+        assert found.labels.tolist() == [0, 0, 1, 1]
+        assert np.allclose(found.embeddings, plain - plain.mean(1, keepdims=True) * centred, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_synthetic_hardness__runs_from_nothing_and_a_second_time_measures_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = ("data.synthetic.identities=8", "data.synthetic.samples=8", "train.epochs=1", "train.freeze_norm_epochs=0")
+    recipes = {name: (words[0], *short) for name, words in synthetic_hardness.RECIPES.items()}
+    monkeypatch.setattr(synthetic_hardness, "RECIPES", recipes)
+    draw = ["data", "synth", str(tmp_path / "runs" / "unseen"), "--identities", "60", "--samples", "4"]
+    monkeypatch.setattr(synthetic_hardness, "steps", lambda out: {"draw unseen identities": draw})
+    calls: list[str] = []
+
+    def facekd(*words: str) -> None:
+        calls.append(words[0])
+        assert CliRunner().invoke(cli, list(words)).exit_code == 0
+
+    for module in (synthetic_hardness, real_faces):
+        monkeypatch.setattr(module, "facekd", facekd)
+    first = synthetic_hardness.study(tmp_path / "runs", [3])
+    assert calls == ["data", "eval", "eval", "train", "eval", "train", "eval"]
+    assert [(row["method"], row["seed"]) for row in first["rows"]][-2:] == [(ALONE, 3), ("teacher", 3)]
+    assert [(row.get("identities"), row["genuine"]) for row in first["rows"]] == [(None, 360)] * 2 + [(8, 360)] * 2
+    assert [lies_within(bound) for bound in first["bounds"]] == [True, False, False]
+    assert synthetic_hardness.study(tmp_path / "runs", [3]) == first and len(calls) == 7

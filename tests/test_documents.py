@@ -19,7 +19,16 @@ from house import ROOT
 from benchmarks.documents import README, documents, load_results, origin, replace_blocks, results_page, shown
 from benchmarks.real_faces import RECIPES
 from benchmarks.reference import click_release, commands
-from benchmarks.tables import ALONE, demo, methods_table, real_faces, real_faces_in_full, synthetic_speed, tpr_cell
+from benchmarks.tables import (
+    ALONE,
+    demo,
+    methods_table,
+    real_faces,
+    real_faces_in_full,
+    synthetic_hardness,
+    synthetic_speed,
+    tpr_cell,
+)
 from facekd.errors import InputError
 from facekd.recipe import load_recipe, required_keys
 
@@ -215,6 +224,26 @@ def test_the_demo_and_the_speed_of_drawing_have_tables() -> None:
     clock = {"median": 812.4, "iqr": [790.0, 820.6]}
     speed = {"unit": "images/s", "wall": clock, "cpu": clock, "repeats": 3, "images_per_repeat": 20, "threads": 1}
     assert cells(synthetic_speed(speed))[2] == ["wall clock", "812", "790 to 821"]
+
+
+def test_hardness_shows_each_bound_with_what_was_found() -> None:
+    faces = {"genuine": 5600, "impostor": 100_000, "identities": 2000, "samples": 20}
+    pixels = {**row("raw pixels", None, 0.03), **faces, "parameters": None, "macs": None}
+    del pixels["identities"], pixels["epochs"]
+    data = {
+        "bounds": [
+            {"figure": "a", "low": None, "high": 0.15, "values": [0.03, 0.05]},
+            {"figure": "b", "low": 0.3, "high": 0.9, "values": [0.4, 0.2]},
+        ],
+        "rows": [pixels, *({**row(ALONE, seed, 0.6, 0.4), **faces} for seed in (0, 1))],
+        "recipes": {ALONE: "quickstart/student --set train.epochs=13"},
+    }
+    text = synthetic_hardness(data)
+    assert ["a", "below 0.15", "0.0400 (0.0300 to 0.0500)", "yes"] in cells(text)
+    assert ["b", "above 0.3, below 0.9", "0.3000 (0.2000 to 0.4000)", "no"] in cells(text)
+    assert cells(text)[-2][:8] == ["raw pixels", "-", "-", "-", "-", "-", "0.0300", "refused"]
+    assert cells(text)[-1][3:6] == ["2,000 x 20", "40", "2"]
+    assert "On 5,600 genuine and 100,000 impostor pairs" in text and "`quickstart/student --set train" in text
 
 
 def test_results_tell_where_they_come_from() -> None:
