@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from .common import (
 
 if TYPE_CHECKING:
     from facekd.engine.evaluator import EvalSettings, OpenedSet
+    from facekd.models.embedder import Embedder
 
 FPRS = (1e-2, 1e-3, 1e-4)
 PROTOCOLS = ("auto", "lfw", "pairs", "all-pairs")
@@ -89,6 +91,12 @@ class Fpr(click.ParamType):
     "'eer<=0.01'.",
 )
 @click.option("--batch", type=click.IntRange(1, 65536), default=128, show_default=True, help="Images per forward pass.")
+@click.option(
+    "--probe/--no-probe",
+    default=None,
+    help="Look whether another colour order or scaling fits the faces of the first set better, on at most 256 of them, "
+    "each seen once more for every way.  [default: for models whose file does not state its own]",
+)
 @device_option
 @json_option
 def command(
@@ -103,6 +111,7 @@ def command(
     bootstrap: int,
     demands: Sequence[str],
     batch: int,
+    probe: bool | None,
     device: str,
     json_path: str | None,
 ) -> None:
@@ -128,8 +137,15 @@ def command(
     opened = [open_set(path, images=images, protocol=protocol) for path in sets]
     for warning in dict.fromkeys(line for one in opened for line in one.warnings):
         click.echo(f"facekd: warning: {warning}", err=True)
-    results = list(_results(models, opened, settings, lambda path: open_model(path, color, normalize, device)))
+    doubts: list[str] = []
+
+    def load(path: Path) -> Embedder:
+        return open_model(path, color, normalize, device)
+
+    results = list(_results(models, opened, settings, load, partial(_doubt, doubts, probe)))
     _print(results, opened, settings)
+    for doubt in doubts:
+        click.echo(f"facekd: warning: {doubt}", err=True)
     if json_path:
         write_json({"facekd": __version__, "results": results}, json_path)
     require(results, requirements)
@@ -146,10 +162,26 @@ def _check_arguments(models: Sequence[Path], stored: Sequence[Path], sets: Seque
         raise UsageError("--on", "missing", "name a set: --on lfw.bin")
 
 
+def _doubt(doubts: list[str], wanted: bool | None, embedder: Embedder, opened: OpenedSet, **watching: Any) -> None:
+    """Add a line where a model would see these faces better in another way."""
+    from facekd.engine.probe import advice, better_options, probe_set, says_itself
+
+    if not (wanted or (wanted is None and not says_itself(embedder))):
+        return
+    found = probe_set(embedder, opened, **watching)
+    if found is not None and (told := advice(found)):
+        fix = "though its file says so" if says_itself(embedder) else f"check {better_options(found)}"
+        doubts.append(f"{embedder.name}: {told}: {fix}")
+
+
 def _results(
-    models: Sequence[Path], opened: Sequence[OpenedSet], settings: EvalSettings, load: Callable[[Path], Any]
+    models: Sequence[Path],
+    opened: Sequence[OpenedSet],
+    settings: EvalSettings,
+    load: Callable[[Path], Embedder],
+    doubt: Callable[..., None],
 ) -> Iterator[dict[str, Any]]:
-    """A result for every model on every set, each model loaded once."""
+    """A result for every model on every set, each model loaded once and doubted on the first set."""
     from facekd.engine.embed import load_embeddings
     from facekd.engine.evaluator import evaluate_set, evaluate_stored
     from facekd.engine.signals import interruptible
@@ -166,6 +198,8 @@ def _results(
                     progress(f"{phase} {name}", done, total)
 
                 yield evaluate_set(embedder, one, settings, progress=report, poll=poll)
+                if one is opened[0]:
+                    doubt(embedder, one, progress=report, poll=poll)
 
 
 def _print(results: Sequence[dict[str, Any]], opened: Sequence[OpenedSet], settings: EvalSettings) -> None:

@@ -18,14 +18,13 @@ from facekd.engine.signals import Poll
 from facekd.engine.teacher import EMBED_BATCH, embed_views, mirror_views, plain_views
 from facekd.errors import UsageError
 from facekd.models.classifier_files import CLASSIFIER_FILE, class_rows
-from facekd.models.classifier_layouts import layout_of
 from facekd.models.embedder import Embedder
 
 LEAST_AGREEMENT = 0.5
 CHECKED_IMAGES = 2048
 CLASS_MEANS = "class means of the teacher's embeddings"
 HELD = "classifier"
-"""Key of an embedder's metadata that is there when a classifier lies in its checkpoint."""
+"""Key of an embedder's metadata that is there when a classifier lies beside the backbone in its checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +66,7 @@ def classifier_place(weights: Path, metadata: Mapping[str, str], class_weights: 
     own = weights / CLASSIFIER_FILE
     if own.is_file():
         return own
-    shard = layout_of(weights.name) is not None and weights.is_file()
-    return weights if shard or HELD in metadata else None
+    return weights if HELD in metadata else None
 
 
 def class_means(embeddings: np.ndarray, labels: np.ndarray, classes: int) -> Tensor:

@@ -15,6 +15,7 @@ from facekd.engine.progress import Progress
 from facekd.engine.signals import Poll
 from facekd.metrics.roc import auc
 from facekd.models.embedder import Embedder
+from facekd.models.opening import FROM_FILE
 from facekd.models.preprocessing import COLORS, NORMALIZATIONS, Preprocessing
 
 PEOPLE = 128
@@ -189,6 +190,19 @@ def people_of_set(opened: OpenedSet, seed: int = 0, most: int = PEOPLE) -> np.nd
     return np.array(chosen, np.int64).reshape(-1, 2)
 
 
+def probe_set(
+    embedder: Embedder, opened: OpenedSet, *, progress: Progress | None = None, poll: Poll | None = None
+) -> Probe | None:
+    """:func:`probe_preprocessing` of :func:`other_ways` on the faces of an evaluation set; None with too few people."""
+    data = opened.data
+    pairs = people_of_set(opened)
+    if len(pairs) < LEAST_PEOPLE:
+        return None
+    source = data.images if isinstance(data, VerificationSet) else data
+    ways = other_ways(embedder.preprocessing)
+    return probe_preprocessing(embedder, source.read, pairs, ways=ways, progress=progress, poll=poll)
+
+
 def advice(probe: Probe) -> str | None:
     """What a user should know, in one line, where another way fits significantly better.
 
@@ -196,7 +210,7 @@ def advice(probe: Probe) -> str | None:
         >>> rgb = Fit(Preprocessing.named("half"), "half", 0.998, 7.5, 0.0)
         >>> bgr = Fit(Preprocessing.named("half", "bgr"), "half", 0.981, 6.25, 1.0)
         >>> advice(Probe((rgb, bgr), bgr, rgb, 128))
-        'rgb fits these faces better than bgr (AUC 0.9980 against 0.9810, separation 7.50 against 6.25, on 128 people)'
+        'rgb fits these faces better than bgr (AUC 0.99800 against 0.98100, separation 7.50 against 6.25, on 128 people)'
     """
     if probe.better is None:
         return None
@@ -204,13 +218,20 @@ def advice(probe: Probe) -> str | None:
     names = [(best.color, own.color), (best.normalize, own.normalize)]
     told = [pair for pair in names if pair[0] != pair[1]] or names
     now, then = (" with ".join(pair[side] for pair in told) for side in (0, 1))
-    figures = f"AUC {best.auc:.4f} against {own.auc:.4f}, separation {best.separation:.2f} against {own.separation:.2f}"
+    figures = f"AUC {best.auc:.5f} against {own.auc:.5f}, separation {best.separation:.2f} against {own.separation:.2f}"
     return f"{now} fits these faces better than {then} ({figures}, on {probe.people} people)"
+
+
+def better_options(probe: Probe) -> str:
+    """The options that would have to change for the better way, as they are typed."""
+    best, own = probe.better or probe.in_use, probe.in_use
+    options = [("--color", best.color != own.color), ("--normalize", best.normalize != own.normalize)]
+    return " and ".join(name for name, differs in options if differs)
 
 
 def says_itself(embedder: Embedder) -> bool:
     """Whether the model's own file states its preprocessing, rather than a user or a convention."""
-    return embedder.metadata.get("preprocessing_source", "file") == "file"
+    return embedder.metadata.get("preprocessing_source", FROM_FILE) == FROM_FILE
 
 
 @dataclass(frozen=True)

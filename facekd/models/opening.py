@@ -91,6 +91,8 @@ def open_foreign(
         "dialect": dialect.source,
         "preprocessing_source": FROM_USER if color or normalize else f"dialect {dialect.source}",
     }
+    if dialect.classifier is not None:
+        told["classifier"] = " x ".join(map(str, dialect.classifier.shape))
     return Opened(module, dialect.embedding_size, preprocessing, told, lines)
 
 
