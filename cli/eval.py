@@ -164,14 +164,12 @@ def _check_arguments(models: Sequence[Path], stored: Sequence[Path], sets: Seque
 
 def _doubt(doubts: list[str], wanted: bool | None, embedder: Embedder, opened: OpenedSet, **watching: Any) -> None:
     """Add a line where a model would see these faces better in another way."""
-    from facekd.engine.probe import advice, better_options, probe_set, says_itself
+    from facekd.engine import probe
 
-    if not (wanted or (wanted is None and not says_itself(embedder))):
-        return
-    found = probe_set(embedder, opened, **watching)
-    if found is not None and (told := advice(found)):
-        fix = "though its file says so" if says_itself(embedder) else f"check {better_options(found)}"
-        doubts.append(f"{embedder.name}: {told}: {fix}")
+    if wanted or (wanted is None and not probe.says_itself(embedder)):
+        found = probe.probe_set(embedder, opened, **watching)
+        told = None if found is None else probe.doubt(embedder, found)
+        doubts.extend([told] if told else [])
 
 
 def _results(

@@ -118,7 +118,7 @@ def probe_preprocessing(
         measured.append(_measure(found[places[:, 0]], found[places[:, 1]], drawn))
     reference = measured[0].replicates
     fits = [
-        Fit(way, _name(way), m.auc, m.separation, float((m.replicates <= reference).mean()))
+        Fit(way, scaling_name(way), m.auc, m.separation, float((m.replicates <= reference).mean()))
         for way, m in zip(tried, measured, strict=True)
     ]
     limit = CHANCE / max(1, len(fits) - 1)
@@ -138,12 +138,26 @@ def other_ways(own: Preprocessing) -> list[Preprocessing]:
 
     Example:
         >>> own = Preprocessing.named("128", "bgr")
-        >>> {way.color for way in other_ways(own) if _name(way) == "128"}, {_name(way) for way in all_ways(own)} - {
-        ...     _name(way) for way in other_ways(own)}
-        ({'rgb'}, {'half'})
+        >>> "half" in {scaling_name(way) for way in other_ways(own)}, other_ways(own)[0].color
+        (False, 'rgb')
     """
-    twin = "half" if _name(own) == "128" else "128"
-    return [way for way in all_ways(own) if way != own and _name(way) != twin]
+    twin = "half" if scaling_name(own) == "128" else "128"
+    return [way for way in all_ways(own) if way != own and scaling_name(way) != twin]
+
+
+def scaling_name(way: Preprocessing) -> str:
+    """Name of the scaling of ``way``, :data:`OWN` where it has none.
+
+    Example:
+        >>> scaling_name(Preprocessing.named("128", "bgr"))
+        '128'
+    """
+    for name in NORMALIZATIONS:
+        named = Preprocessing.named(name, way.color, way.size)
+        values = zip(named.mean + named.std, way.mean + way.std, strict=True)
+        if all(math.isclose(a, b, rel_tol=1e-3, abs_tol=1e-3) for a, b in values):
+            return name
+    return OWN
 
 
 def people_by_label(labels: np.ndarray, seed: int = 0, most: int = PEOPLE) -> np.ndarray:
@@ -209,8 +223,8 @@ def advice(probe: Probe) -> str | None:
     Example:
         >>> rgb = Fit(Preprocessing.named("half"), "half", 0.998, 7.5, 0.0)
         >>> bgr = Fit(Preprocessing.named("half", "bgr"), "half", 0.981, 6.25, 1.0)
-        >>> advice(Probe((rgb, bgr), bgr, rgb, 128))
-        'rgb fits these faces better than bgr (AUC 0.99800 against 0.98100, separation 7.50 against 6.25, on 128 people)'
+        >>> advice(Probe((rgb, bgr), bgr, rgb, 99))
+        'rgb fits these faces better than bgr (AUC 0.99800 against 0.98100, separation 7.50 against 6.25, on 99 people)'
     """
     if probe.better is None:
         return None
@@ -222,11 +236,17 @@ def advice(probe: Probe) -> str | None:
     return f"{now} fits these faces better than {then} ({figures}, on {probe.people} people)"
 
 
-def better_options(probe: Probe) -> str:
-    """The options that would have to change for the better way, as they are typed."""
-    best, own = probe.better or probe.in_use, probe.in_use
-    options = [("--color", best.color != own.color), ("--normalize", best.normalize != own.normalize)]
-    return " and ".join(name for name, differs in options if differs)
+def doubt(embedder: Embedder, probe: Probe) -> str | None:
+    """:func:`advice` with the model's name and what to do about it."""
+    told = advice(probe)
+    if told is None or probe.better is None:
+        return None
+    options = [
+        ("--color", probe.better.color != probe.in_use.color),
+        ("--normalize", probe.better.normalize != probe.in_use.normalize),
+    ]
+    check = f"check {' and '.join(name for name, differs in options if differs)}"
+    return f"{embedder.name}: {told}: {'though its file says so' if says_itself(embedder) else check}"
 
 
 def says_itself(embedder: Embedder) -> bool:
@@ -265,13 +285,3 @@ def _separation(scores: np.ndarray, drawn: np.ndarray) -> np.ndarray:
     genuine = (drawn @ np.diag(scores)) / drawn.sum(axis=1)
     separation: np.ndarray = (genuine - mean) / np.sqrt(np.maximum(square - mean**2, 1e-12))
     return separation
-
-
-def _name(way: Preprocessing) -> str:
-    """Name of a scaling, :data:`OWN` where it has none."""
-    for name in NORMALIZATIONS:
-        named = Preprocessing.named(name, way.color, way.size)
-        values = zip(named.mean + named.std, way.mean + way.std, strict=True)
-        if all(math.isclose(a, b, rel_tol=1e-3, abs_tol=1e-3) for a, b in values):
-            return name
-    return OWN

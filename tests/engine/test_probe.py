@@ -17,7 +17,7 @@ from facekd.engine.probe import (
     Probe,
     advice,
     all_ways,
-    better_options,
+    doubt,
     other_ways,
     people_by_label,
     people_of_set,
@@ -101,7 +101,10 @@ def test_a_wrong_colour_order_is_found_and_told() -> None:
     assert found.better.auc > 0.95 > 0.8 > found.in_use.auc and found.people == PEOPLE
     told = advice(found)
     assert told is not None and told.startswith("rgb ") and "on 40 people" in told
-    assert better_options(found).startswith("--color")
+    line = doubt(Reds(), found)
+    assert line is not None and line.startswith("reds: rgb ") and ": check --color" in line
+    by_file = doubt(replace(Reds(), metadata={"preprocessing_source": "file"}), found)
+    assert by_file is not None and by_file.endswith(": though its file says so")
 
 
 def test_a_wrong_scaling_is_found_and_told() -> None:
@@ -110,7 +113,7 @@ def test_a_wrong_scaling_is_found_and_told() -> None:
     assert found.in_use.separation < 0.5 * found.better.separation
     told = advice(found)
     assert told is not None and "fits these faces better than none (AUC" in told and "rgb" not in told
-    assert better_options(found) == "--normalize"
+    assert str(doubt(Reds(), found)).endswith(": check --normalize")
 
 
 def test_every_way_is_tried_and_ranked_once() -> None:
@@ -125,7 +128,7 @@ def test_a_right_model_is_never_accused() -> None:
     """Negative control: forty draws of faces, of which any noise that counted would accuse some."""
     for seed in range(40):
         found = probed(Reds(), Faces(seed, noise=60.0))
-        assert found.better is None and advice(found) is None, seed
+        assert found.better is None and doubt(Reds(), found) is None, seed
 
 
 def test_a_model_that_does_not_care_is_never_accused() -> None:
