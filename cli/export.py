@@ -55,7 +55,7 @@ def command(
     force: bool,
     json_path: str | None,
 ) -> None:
-    """Write MODEL (a run folder, .safetensors, .pth or .pt) as one ONNX file.
+    """Write MODEL (a run folder, .safetensors, .pth, .pt, .ckpt, hf:owner/name/file or timm/NAME) as one ONNX file.
 
     The file is run in onnxruntime and OpenCV at several batch sizes before it gets its name: when an embedding differs
     from the model's, nothing is written and the exit code is 1. The file holds its preprocessing, digests and licences

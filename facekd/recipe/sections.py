@@ -33,9 +33,11 @@ class Student(Section):
 class Teacher(Section):
     """The large model to learn from."""
 
-    weights: FilePath = Field(description="run folder, .safetensors, .pt, .pth or .onnx")
-    color: Color | None = Field(default=None, description="only for a foreign model that does not say")
-    normalize: Normalize | None = Field(default=None, description="only for a foreign model that does not say")
+    weights: FilePath = Field(
+        description="run folder, .safetensors, .pt, .pth, .ckpt, .onnx, hf:owner/name/file, timm/name"
+    )
+    color: Color | None = Field(default=None, description="of a foreign model; null: what its project does")
+    normalize: Normalize | None = Field(default=None, description="of a foreign model; null: what its project does")
     view: Literal["clean", "same"] = Field(
         default="clean",
         description="clean: unchanged pixels and their mirror, cached; same: the student's augmented pixels",

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
-from facekd_cli.common import BarProgress, PlainProgress, console, device_option, json_option, progress_bar, write_json
+from facekd_cli.common import (
+    BarProgress,
+    PlainProgress,
+    check_models,
+    console,
+    device_option,
+    json_option,
+    open_model,
+    progress_bar,
+    write_json,
+)
 from rich.console import Console
 from rich.progress import Progress
+
+from facekd.errors import InputError
 
 
 @click.command()
@@ -77,3 +90,25 @@ def test_bars_appear_only_once_the_work_has_lasted():
 def test_progress_away_from_a_terminal_is_plain():
     with progress_bar() as report:
         assert isinstance(report, PlainProgress)
+
+
+def test_names_of_models_pass_where_paths_must_be_there(tmp_path):
+    (tmp_path / "a.pt").touch()
+    check_models([Path("hf:owner/name/a.pt"), Path("timm/resnet18"), tmp_path / "a.pt", tmp_path])
+    with pytest.raises(InputError, match="b.pt: no such file or folder"):
+        check_models([tmp_path / "a.pt", tmp_path / "b.pt"])
+
+
+def test_what_a_model_was_taken_for_goes_to_stderr(tmp_path, capsys):
+    import torch
+
+    from facekd.models.backbone import build_backbone
+
+    module = build_backbone("mobilefacenet", embedding_size=16, input_size=32, options={"width": 0.25})
+    torch.save(module.state_dict(), tmp_path / "a.pt")
+    open_model(tmp_path / "a.pt", None, None)
+    told = capsys.readouterr()
+    assert "a.pt: looks like TFace or AdaDistill MobileFaceNet, hence rgb and half" in told.err
+    assert told.out == "" and all(line.startswith("facekd: warning: ") for line in told.err.splitlines())
+    open_model(tmp_path / "a.pt", "rgb", "half")
+    assert "looks like" not in capsys.readouterr().err

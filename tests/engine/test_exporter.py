@@ -127,7 +127,17 @@ def test_a_file_equals_its_model_in_both_runtimes_at_any_batch(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "backbone", ["iresnet18", "mobilefacenet_insightface", "resnet_tiny", "timm/vit_tiny_patch16_224"]
+    "backbone",
+    [
+        "iresnet18",
+        "ir18",
+        "vit_t",
+        "mobilefacenet_insightface",
+        "mobilefacenet_insightface_large",
+        "mobilefacenet_foamliu",
+        "resnet_tiny",
+        "timm/vit_tiny_patch16_224",
+    ],
 )
 def test_other_backbones_pass_the_gate(backbone: str, tmp_path: Path) -> None:
     report = export_onnx(student(tmp_path / "run", backbone=backbone), tmp_path / "a.onnx", preprocess="baked")
