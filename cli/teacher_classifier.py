@@ -112,7 +112,7 @@ def _report(found: Classifier, embedder: Embedder, output: Path, digest: str, js
     out = console()
     out.print(f"source: {found.source}", markup=False, soft_wrap=True)
     within = ", of which each is a part" if found.source == CLASS_MEANS else ""
-    share = f"{found.agreement:.1%} of {found.checked:,} images"
+    share = f"{found.agreement:.2%} of {found.checked:,} images"
     out.print(f"check: {share} nearest to their own class{within}", markup=False, soft_wrap=True)
     out.print(f"wrote {output}: {classes:,} class weights of width {dim}", markup=False, soft_wrap=True)
     if json_path:
