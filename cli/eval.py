@@ -115,7 +115,8 @@ def command(
     device: str,
     json_path: str | None,
 ) -> None:
-    """Measure each MODEL (run folder, .safetensors, .pt, .pth, .onnx) on each set, or stored embeddings (.npz).
+    """Measure each MODEL (run folder, .safetensors, .pt, .pth, .ckpt, .onnx, hf:owner/name/file, timm/NAME) on each
+    set, or stored embeddings (.npz).
 
     A pair is accepted when its cosine is at least the threshold. The TPR at an FPR is the largest whose FPR does not
     exceed it; an FPR that the impostor pairs are too few to show is refused, with the number needed. The 95 % intervals
