@@ -153,6 +153,26 @@ def test_noise_alone_is_no_evidence() -> None:
     assert len(accused) <= 1
 
 
+@dataclass(frozen=True)
+class Bent(Reds):
+    """Sees the first channel of an RGB image whichever the order, but bends its values where it is told bgr."""
+
+    power: float = 1.0
+
+    def embed(self, images: Tensor) -> Tensor:
+        reds = RGB.apply(images)[:, 0].flatten(1)
+        return reds if self.preprocessing.color == "rgb" else reds.sign() * reds.abs() ** self.power
+
+
+@pytest.mark.parametrize(("power", "told"), [(1.1, False), (1.3, True)])
+def test_a_gain_must_be_worth_telling(power: float, told: bool) -> None:
+    """Both gains are beyond chance; 1 % is not worth a word, 4 % is."""
+    found = probed(Bent(Preprocessing.named("half", "bgr", (SIDE, SIDE)), power=power), Faces(noise=20.0))
+    gain = found.fits[0].separation / found.in_use.separation - 1
+    assert found.fits[0].color == "rgb" and found.fits[0].chance == 0.0
+    assert (found.better is not None) == told and (0.03 < gain < 0.05 if told else 0.005 < gain < 0.015)
+
+
 def test_figures_are_those_of_plain_loops() -> None:
     faces = Faces(3, people=LEAST_PEOPLE)
     pairs = people_by_label(faces.labels)

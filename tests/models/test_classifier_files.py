@@ -282,6 +282,11 @@ def test_a_backbone_alone_and_a_missing_path(tmp_path: Path) -> None:
     nothing(tmp_path)
     with pytest.raises(CheckpointError, match=r"model.pt: no class weights that are known .*\(one tensor: fc.weight"):
         read_classifier_files(tmp_path / "model.pt", DIM)
+    for beside in ("blocks.0.attn.qkv.weight", "features.weight"):
+        own_layers = {beside: torch.ones(3, 3, 1), "head.weight": torch.ones(DIM, 9), "fc.weight": torch.ones(DIM, 9)}
+        save(tmp_path / "model.pt", {"state_dict": own_layers})
+        with pytest.raises(CheckpointError, match="model.pt: no class weights that are known here"):
+            read_classifier_files(tmp_path / "model.pt", DIM)
     with pytest.raises(InputError, match="absent.pt: no such file or folder"):
         read_classifier_files(tmp_path / "absent.pt", DIM)
     (tmp_path / "head.weight").write_bytes(b"no checkpoint")
