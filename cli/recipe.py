@@ -41,17 +41,18 @@ def list_command(json_path: str | None) -> None:
     Example:
       facekd recipe list
     """
-    from rich.table import Table
+    from rich.table import Column, Table
 
     rows = []
-    for name, path in shipped_recipes().items():
+    for called, path in shipped_recipes().items():
         recipe = load_recipe(path, allow_required=True)
-        rows.append({"name": name, "description": recipe.description, "needs": required_keys(recipe)})
+        rows.append({"name": called, "description": recipe.description, "needs": required_keys(recipe)})
     if json_path is not None:
         write_json(rows, json_path)
     if json_path == "-":
         return
-    table = Table("recipe", "what it does", "needs", box=None, pad_edge=False)
+    name = Column("recipe", no_wrap=True, min_width=max(len(str(row["name"])) for row in rows))
+    table = Table(name, "what it does", "needs", box=None, pad_edge=False)
     for row in rows:
         table.add_row(str(row["name"]), str(row["description"]), " ".join(row["needs"]))
     console().print(table, markup=False)
