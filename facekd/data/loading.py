@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import signal
-from collections.abc import Iterator, Sequence
+import threading
+import traceback
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import active_children
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 
 import numpy as np
 import torch
@@ -15,10 +22,12 @@ from facekd.data.augment import AugmentSettings, augment, blend
 from facekd.data.identities import IdentitySource
 from facekd.data.images import resize
 from facekd.data.samplers import StepBatches
-from facekd.errors import FacekdError
+from facekd.errors import DeviceError, FacekdError
 
 MEMORY_LIMIT = 1 << 30  # bytes of decoded images worth keeping
 AUGMENT_STREAM = 2  # first word of the seed of an augmentation
+
+_DEAD_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([0-9, ]+)\)(?: is killed by signal: ([^.]+))?")
 
 NOBODY = -1  # label of a blend of two people
 
@@ -147,6 +156,63 @@ def _leave_signals_to_parent(worker: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
+@contextmanager
+def _deaths_unheeded() -> Iterator[None]:
+    """Keep the loader's answer to the end of a process, an exception wherever this one happens to be, from a block."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, previous)
+
+
+@contextmanager
+def dead_workers_named(workers: Collection[BaseProcess] = ()) -> Iterator[None]:
+    """Tell the death of a loading process in one line; it is met wherever this process happens to be.
+
+    Args:
+        workers: Processes whose death may also show as a broken connection to them.
+
+    Raises:
+        DeviceError: A worker was killed or ended by itself.
+
+    Example:
+        >>> with dead_workers_named():
+        ...     raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+        Traceback (most recent call last):
+        facekd.errors.DeviceError: loading process 7: was killed (Killed), likely for want of memory (lower \
+train.workers or train.batch_size, then go on with --resume)
+    """
+    try:
+        yield
+    except (RuntimeError, OSError, EOFError) as error:
+        dead = _dead_worker(error, workers)
+        if dead is None:
+            raise
+        traceback.clear_frames(error.__traceback__)  # they would keep the loader, and with it the other workers
+        where, what = dead
+        fix = "lower train.workers or train.batch_size, then go on with --resume"
+        raise DeviceError(where, f"{what}, likely for want of memory", fix) from None
+
+
+def _dead_worker(error: Exception, workers: Collection[BaseProcess]) -> tuple[str, str] | None:
+    """Which worker an error tells the death of, and how it ended; None where it tells of something else."""
+    found = _DEAD_WORKER.search(f"{error.__cause__} {error}")  # the cause names the signal, where it is known
+    if found:
+        return f"loading process {found[1]}", f"was killed ({found[2]})" if found[2] else "ended unexpectedly"
+    ended = wait([worker.sentinel for worker in workers], timeout=1) if workers else []
+    for worker in workers:
+        if worker.sentinel in ended:
+            worker.join(timeout=1)
+            code = worker.exitcode or 0
+            how = f"was killed ({signal.strsignal(-code)})" if code < 0 else "ended unexpectedly"
+            return f"loading process {worker.pid}", how
+    return None
+
+
 def step_data(dataset: TrainingImages, batches: StepBatches, workers: int, pin: bool) -> Iterator[Batch]:
     """One :class:`Batch` per step.
 
@@ -158,6 +224,7 @@ def step_data(dataset: TrainingImages, batches: StepBatches, workers: int, pin: 
 
     Raises:
         DataError: An image does not decode; it is named.
+        DeviceError: A worker was killed, if that is met while waiting for a batch.
     """
     loader = DataLoader(
         dataset,
@@ -169,7 +236,22 @@ def step_data(dataset: TrainingImages, batches: StepBatches, workers: int, pin: 
         generator=torch.Generator().manual_seed(batches.seed),
         prefetch_factor=4 if workers else None,
     )
-    for batch in loader:
-        if isinstance(batch, FacekdError):
-            raise batch
-        yield batch
+    others = set(active_children())
+    loaded = iter(loader)
+    started = set(active_children()) - others
+    try:
+        while True:
+            with dead_workers_named(started):
+                batch = next(loaded, None)
+            if batch is None:
+                return
+            if isinstance(batch, FacekdError):
+                raise batch
+            yield batch
+    finally:
+        # Workers heed no signal, and Python waits for them at exit without end: none may outlive the loop.
+        with _deaths_unheeded():
+            del loaded
+            for worker in started:
+                worker.kill()
+                worker.join()

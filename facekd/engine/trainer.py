@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from facekd.data.loading import Batch, step_data
+from facekd.data.loading import Batch, dead_workers_named, step_data
 from facekd.data.samplers import StepBatches, class_uniform, shuffled
 from facekd.engine.build import make_caches, make_dataset, make_session, resolve_device
 from facekd.engine.checkpoint import load_checkpoint, save_checkpoint
@@ -103,7 +103,8 @@ def train(
         run.announce()
         if resume:
             _resume(run)
-        _loop(run)
+        with dead_workers_named():
+            _loop(run)
         return _finish(run)
 
 

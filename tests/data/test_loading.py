@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
+
 import numpy as np
 import pytest
 import torch
 
 from facekd.data.augment import AugmentSettings
-from facekd.data.loading import NOBODY, RememberedImages, TrainingImages, step_data
+from facekd.data.loading import NOBODY, RememberedImages, TrainingImages, dead_workers_named, step_data
 from facekd.data.samplers import StepBatches, shuffled
-from facekd.errors import DataError
+from facekd.errors import DataError, DeviceError
 
 SETTINGS = AugmentSettings(flip=0.5, shift=0.1, scale=0.1, rotate=10, color=0.3, erase=0.3)
 MIXED = AugmentSettings(flip=0.5, shift=0.1, color=0.3, mix=0.5)
@@ -86,5 +90,58 @@ def test_remembered_images__reads_each_image_once() -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_step_data__an_image_that_does_not_decode_is_named(workers: int) -> None:
-    with pytest.raises(DataError, match="image 5: does not decode"):
+    before = set(multiprocessing.active_children())
+    with pytest.raises(DataError, match="image 5: does not decode") as caught:
         _batches(Noise(broken=5), workers)
+    assert caught and set(multiprocessing.active_children()) <= before
+
+
+def test_step_data__workers_end_with_the_loop_that_is_left() -> None:
+    dataset = TrainingImages(RememberedImages(Noise(), (40, 40)), Noise().labels, SETTINGS, seed=7, size=(32, 32))
+    before = set(multiprocessing.active_children())
+    batches = step_data(dataset, StepBatches(shuffled(12, 4, 7), 3, 7, 0, 6), 2, pin=False)
+    next(batches)
+    assert len(set(multiprocessing.active_children()) - before) == 2
+    batches.close()
+    assert set(multiprocessing.active_children()) <= before
+
+
+class Deadly(Noise):
+    """Noise whose image 5 takes the process that reads it with it."""
+
+    def read(self, index: int) -> np.ndarray:
+        if index == 5 and multiprocessing.parent_process() is not None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().read(index)
+
+
+def test_step_data__a_killed_worker_is_one_line_and_no_hang() -> None:
+    before = set(multiprocessing.active_children())
+    with pytest.raises(DeviceError) as caught:
+        _batches(Deadly(), 2)
+    assert caught.value.where.startswith("loading process ")
+    assert caught.value.what == "was killed (Killed), likely for want of memory"
+    assert "train.workers" in caught.value.fix and len(caught.value.lines) == 1
+    assert set(multiprocessing.active_children()) <= before
+
+
+def test_dead_workers_named__lets_every_other_error_pass() -> None:
+    with pytest.raises(RuntimeError, match="out of memory") as caught, dead_workers_named():
+        raise RuntimeError("CUDA out of memory")
+    assert type(caught.value) is RuntimeError
+    with pytest.raises(DeviceError, match="loading process 3, 4: ended unexpectedly"), dead_workers_named():
+        raise RuntimeError("DataLoader worker (pid(s) 3, 4) exited unexpectedly")
+
+
+def _end_as(code: int) -> None:
+    os.kill(os.getpid(), -code) if code < 0 else os._exit(code)
+
+
+@pytest.mark.parametrize(("code", "told"), [(-9, r"was killed \(Killed\)"), (3, "ended unexpectedly")])
+def test_dead_workers_named__knows_a_broken_connection_for_what_it_is(code: int, told: str) -> None:
+    worker = multiprocessing.get_context("fork").Process(target=_end_as, args=(code,))
+    worker.start()
+    with pytest.raises(DeviceError, match=f"loading process {worker.pid}: {told}"), dead_workers_named([worker]):
+        raise ConnectionResetError(104, "Connection reset by peer")
+    with pytest.raises(ConnectionResetError), dead_workers_named():
+        raise ConnectionResetError(104, "Connection reset by peer")

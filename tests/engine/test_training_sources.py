@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
+import shutil
+import signal
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from facekd_cli.main import cli
 
+from facekd.data.identities import IdentitySource
 from facekd.data.image_folder import ImageFolder
 from facekd.data.record_writer import write_records
 from facekd.data.tar_writer import write_tar_shards
+from facekd.engine import trainer
 from facekd.engine.sources import open_source
-from facekd.engine.trainer import train
-from facekd.errors import CheckpointError
+from facekd.engine.trainer import Listener, train
+from facekd.errors import CheckpointError, DataError, DeviceError
+from facekd.recipe.sections import Data
 
 
 @pytest.fixture
@@ -87,6 +94,40 @@ def test_a_run_is_not_resumed_on_relabelled_records(make_recipe, faces: Path, tm
         train(
             make_recipe(("train.max_steps=4",), data=data_of("auto", path)), tmp_path / "run", device="cpu", resume=True
         )
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_file_deleted_while_training_is_named_and_its_neighbour_is_not_taken(
+    workers: int, make_recipe, faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = Path(shutil.copytree(faces, tmp_path / "faces"))
+    recipe = make_recipe((f"train.workers={workers}", "train.epochs=1"), data=data_of("auto", copy))
+
+    def open_and_delete(data: Data) -> IdentitySource:
+        source = open_source(data)
+        shutil.rmtree(copy / "person3")
+        return source
+
+    monkeypatch.setattr(trainer, "open_source", open_and_delete)
+    with pytest.raises(DataError, match=r"person3/\d.png: no such file .check the path, or restore the file"):
+        train(recipe, tmp_path / "run", device="cpu")
+    assert list((tmp_path / "run" / "checkpoints").glob("step-*.safetensors"))
+
+
+@pytest.mark.slow
+def test_a_worker_killed_in_the_middle_of_a_run_ends_it_with_one_line(make_recipe, faces: Path, tmp_path: Path) -> None:
+    recipe = make_recipe(("train.workers=2", "train.epochs=200"), data=data_of("auto", faces))
+    others = multiprocessing.active_children()
+
+    def kill(record: dict, total: int) -> None:
+        if record["step"] == 9:
+            worker = next(child for child in multiprocessing.active_children() if child not in others)
+            os.kill(worker.pid or 0, signal.SIGKILL)
+
+    with pytest.raises(DeviceError) as caught:
+        train(recipe, tmp_path / "run", device="cpu", listener=Listener(step=kill))
+    assert caught.value.what.startswith("was killed (Killed)") and caught.value.exit_code == 5
+    assert list((tmp_path / "run" / "checkpoints").glob("step-*.safetensors"))
 
 
 def test_eval_and_embed_take_every_source(make_recipe, stored: dict[str, Path], tmp_path: Path) -> None:
