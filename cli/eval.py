@@ -94,8 +94,8 @@ class Fpr(click.ParamType):
 @click.option(
     "--probe/--no-probe",
     default=None,
-    help="Look whether another colour order or scaling fits the faces of the first set better, on at most 256 of them, "
-    "each seen once more for every way.  [default: for models whose file does not state its own]",
+    help="Look whether the other colour order, or any scaling where faces are told apart badly, fits at most 256 faces "
+    "of the first set better.  [default: for models whose file does not state its own]",
 )
 @device_option
 @json_option

@@ -12,13 +12,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from facekd.data.identities import IdentitySource
-from facekd.engine.probe import LEAST_PEOPLE, advice, all_ways, people_by_label, probe_preprocessing, scaling_name
+from facekd.engine.probe import LEAST_PEOPLE, advice, people_by_label, probe_preprocessing
 from facekd.engine.progress import Progress
 from facekd.engine.signals import Poll
 from facekd.engine.teacher import EMBED_BATCH, embed_views, mirror_views, plain_views
 from facekd.errors import UsageError
 from facekd.models.classifier_files import CLASSIFIER_FILE, class_rows
 from facekd.models.embedder import Embedder
+from facekd.models.preprocessing_ways import all_ways, scaling_name
 
 LEAST_AGREEMENT = 0.5
 CHECKED_IMAGES = 2048

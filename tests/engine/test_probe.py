@@ -13,12 +13,9 @@ from facekd.data.verification import VerificationSet
 from facekd.engine.evaluator import OpenedSet
 from facekd.engine.probe import (
     LEAST_PEOPLE,
-    OWN,
     Probe,
     advice,
-    all_ways,
     doubt,
-    other_ways,
     people_by_label,
     people_of_set,
     probe_preprocessing,
@@ -27,6 +24,7 @@ from facekd.engine.probe import (
 )
 from facekd.metrics.roc import auc
 from facekd.models.preprocessing import COLORS, NORMALIZATIONS, Preprocessing
+from facekd.models.preprocessing_ways import OWN, all_ways, other_ways
 
 SIDE, PEOPLE = 8, 40
 RGB = Preprocessing.named("half", size=(SIDE, SIDE))
@@ -245,8 +243,12 @@ def test_a_set_is_probed_in_its_own_images() -> None:
     seen: list[tuple[str, int, int]] = []
     found = probe_set(wrong, OpenedSet("faces", "all-pairs", faces), progress=lambda *told: seen.append(told))
     assert found is not None and found.better is not None and found.better.color == "rgb"
-    ways = 2 * (len(NORMALIZATIONS) - 1)
-    assert seen[-1] == ("probe", ways * 2 * PEOPLE, ways * 2 * PEOPLE)
+    assert seen[-1] == ("probe", 2 * 2 * PEOPLE, 2 * 2 * PEOPLE)
+
+
+def test_a_set_is_probed_in_every_way_where_faces_are_told_apart_badly() -> None:
+    found = probe_set(Reds(blind=True), OpenedSet("faces", "all-pairs", Faces()))
+    assert found is not None and len(found.fits) == 2 * (len(NORMALIZATIONS) - 1)
 
 
 def test_who_says_its_preprocessing() -> None:
