@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tar_shards import write_tar_shards
 
 from facekd.data.identities import IdentitySource
 from facekd.data.image_folder import ImageFolder
@@ -16,7 +17,6 @@ from facekd.data.record_source import RecordSource
 from facekd.data.record_writer import write_records
 from facekd.data.synthetic import SyntheticFaces
 from facekd.data.tar_source import TarSource
-from facekd.data.tar_writer import write_tar_shards
 from facekd.errors import InputError
 
 

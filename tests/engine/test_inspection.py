@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tar_shards import write_tar_shards
 
 from facekd.data.identities import IdentitySource
 from facekd.data.image_folder import ImageFolder
 from facekd.data.images import encode_jpeg, encode_png
 from facekd.data.open_source import open_identities
 from facekd.data.record_writer import write_records
-from facekd.data.tar_writer import write_tar_shards
 from facekd.data.verification import write_bin
 from facekd.engine import inspection
 from facekd.engine.checking import check

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tar_shards import write_tar_shards
 
 from facekd.data.bin_format import read_bin
 from facekd.data.image_folder import ImageFolder
@@ -17,7 +18,6 @@ from facekd.data.image_list import ImageList
 from facekd.data.images import decode, encode_jpeg, encode_png, header_size, resize, sniff
 from facekd.data.open_source import open_identities
 from facekd.data.record_writer import write_records
-from facekd.data.tar_writer import write_tar_shards
 from facekd.data.verification import open_verification_set, write_bin
 from facekd.engine import packing, resumable
 from facekd.engine.conversion import convert_identities, convert_pairs

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from facekd_cli.main import cli
+from tar_shards import write_tar_shards
 
 from facekd.data.identities import IdentitySource
 from facekd.data.image_folder import ImageFolder
 from facekd.data.record_writer import write_records
-from facekd.data.tar_writer import write_tar_shards
 from facekd.engine import trainer
 from facekd.engine.sources import open_source
 from facekd.engine.trainer import Listener, train
