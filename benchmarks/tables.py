@@ -19,6 +19,8 @@ RUN_KEYS = {"input_size": "input", "epochs": "epochs", "steps": "steps", "train_
 """What a row may tell of its run -> its column."""
 LONGER_COMMAND = "python -m benchmarks.real_faces FOLDER --study real_faces_longer --seeds 0"
 HARDNESS_COMMAND = "python -m benchmarks.synthetic_hardness"
+LOADING_COMMAND = "python -m benchmarks.data_loading --out benchmarks/results/data_loading.json"
+MEMORY = ("peak_mib", "added_mib")
 SPEED_COMMAND = "python -m benchmarks.synthetic_speed --out benchmarks/results/synthetic_speed.json"
 
 Record = Mapping[str, Any]
@@ -260,10 +262,35 @@ def synthetic_hardness(data: Record) -> str:
     return "\n\n".join([bounds_table(data["bounds"]), people, shown, recipe_list(data["recipes"])])
 
 
+def data_loading(data: Record) -> str:
+    """What opening and reading a ``.rec`` costs."""
+    named = {"with_index": "with its `.idx`", "without_index": "without, walking the file"}
+    opened = [
+        [named[name], f"{found['seconds']['median']:.2f}", *(f"{found[key]['median']:.0f}" for key in MEMORY)]
+        for name, found in data["opening"].items()
+    ]
+    rows = [
+        [name, *("{:,.0f} ({:,.0f} to {:,.0f})".format(cell["median"], *cell["iqr"]) for cell in rates), ratio]
+        for name, found in data["reading"].items()
+        for rates in [(found["read"], found["decode"])]
+        for ratio in ["{:.3f} ({:.3f} to {:.3f})".format(found["ratio"]["median"], *found["ratio"]["iqr"])]
+    ]
+    return "\n\n".join(
+        [
+            f"Opening {data['images']:,} images ({data['bytes'] / 1e6:,.0f} MB), median of processes of their own:",
+            markdown_table(["index", "seconds", "peak memory, MiB", "of it for the images, MiB"], opened),
+            "Reading an image against `cv2.imdecode` alone on the same bytes, by turns: median and middle half.",
+            markdown_table(["by", f"read, {data['unit']}", f"decode alone, {data['unit']}", "ratio"], rows),
+            f"{data['repeats']} repeats of {data['images_per_repeat']} images.",
+        ]
+    )
+
+
 SECTIONS: dict[str, tuple[str, str, Callable[[Record], str]]] = {
     "real_faces": ("Distillation on real faces", "make bench-real FACES=faces/", real_faces_in_full),
     "real_faces_longer": ("Real faces, three times the steps", LONGER_COMMAND, real_faces_in_full),
     "demo": ("The demo on drawn faces", "python -m benchmarks.demo --record benchmarks/results/demo.json", demo),
+    "data_loading": ("Opening and reading records", LOADING_COMMAND, data_loading),
     "synthetic_hardness": ("How hard drawn faces are", HARDNESS_COMMAND, synthetic_hardness),
     "synthetic_speed": ("Drawing synthetic faces", SPEED_COMMAND, synthetic_speed),
 }

@@ -26,7 +26,7 @@ MIN_SIDE = 8
 MAX_BYTES = 256 * 2**20
 ACCEPTED = "JPEG, PNG, BMP or WebP"
 
-_DECODE_FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+_DECODE_FLAGS = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 _FOREIGN = {
     b"GIF8": "GIF",
     b"II*\0": "TIFF",
@@ -153,7 +153,7 @@ def decode(data: bytes, where: str) -> np.ndarray:
         image = None
     if image is None or image.shape[:2] != size:
         raise DataError(where, f"cut short or damaged: the {sniff(data)} does not decode", "restore the file")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return image
 
 
 def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -41,6 +41,11 @@ class Heads:
     images: np.ndarray
     ends: np.ndarray
 
+    @property
+    def sizes(self) -> np.ndarray:
+        """int64 (N,), bytes of the whole payload."""
+        return HEADER.size + 4 * self.flags + self.images
+
 
 def pack_image(label: float | tuple[float, float], key: int, image: bytes) -> bytes:
     """A record's payload: header, two labels if two are given, image.

@@ -54,6 +54,7 @@ class RecordSource:
         numbers = _classes(self._reader.name, keys[images], heads.labels[images])
         self.warnings += compare_property(path.parent / PROPERTY_NAME, self._reader.name, keys[images], numbers)
         self._keys, self._offsets = keys[images], offsets[images]
+        self._sizes = heads.sizes[images]
         self.names, self.labels, told = named_labels(self._reader.name, numbers, path.parent)
         self.warnings += told
         refuse_unusable(self._reader.name, self.names)
@@ -68,7 +69,7 @@ class RecordSource:
 
     def encoded(self, index: int) -> bytes:
         """Image ``index`` as stored; raises `DataError` where the file was damaged or cut short since."""
-        return unpack_image(self._reader.read(int(self._offsets[index])))
+        return unpack_image(self._reader.read(int(self._offsets[index]), int(self._sizes[index])))
 
     def read(self, index: int) -> np.ndarray:
         """Image ``index``, uint8 RGB (height, width, 3); raises `DataError` where it does not decode."""

@@ -104,20 +104,26 @@ class RecordReader:
             what = f"is {kind}, not RecordIO" if kind else f"not RecordIO (first bytes {shown_start(start)})"
             raise InputError(self.name, what, "unpack it first" if kind else "give the .rec file itself")
 
-    def read(self, offset: int) -> bytes:
+    def read(self, offset: int, expected_bytes: int = 0) -> bytes:
         """The payload of the record at ``offset``, its parts joined by the words left out between them.
+
+        Args:
+            offset: Where the record begins.
+            expected_bytes: About how long the payload is; what is known need not be asked for twice.
 
         Raises:
             DataError: There is no whole record; names the byte.
         """
         parts, at, expected = [], offset, (_WHOLE, _FIRST)
         while True:
-            head = self._file.read(at, PART.size)
-            problem = self._problem(head, at, expected)
+            data = self._file.read(at, PART.size + expected_bytes)
+            problem = self._problem(data[: PART.size], at, expected)
             if problem:
                 raise DataError(f"{self.name}: byte {at}", problem, "restore the file")
-            flag, length = _flag_and_length(head)
-            part = self._file.read(at + PART.size, length)
+            flag, length = _flag_and_length(data)
+            part = data[PART.size : PART.size + length]
+            if len(part) < length:
+                part += self._file.read(at + len(data), length - len(part))
             if len(part) < length:
                 raise DataError(f"{self.name}: byte {at}", "the file was cut short since it was opened")
             parts.append(part)
@@ -261,7 +267,7 @@ def _repeated(values: np.ndarray) -> np.ndarray:
 
 
 def _flag_and_length(head: bytes) -> tuple[int, int]:
-    word = PART.unpack(head)[1]
+    word = PART.unpack_from(head)[1]
     return word >> 29, word & MAX_LENGTH
 
 

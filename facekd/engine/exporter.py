@@ -46,7 +46,7 @@ DYNAMIC_BATCHES = (1, 2, 5)
 """Batch sizes a file with a dynamic batch is checked at."""
 ONE_FILE_LIMIT = 2**31 - 2**20
 """Bytes of weights one ONNX file can hold; larger models would need a side file."""
-CARRIED = ("backbone", "teacher_digest", "licence_teacher", "licence_data")
+CARRIED = ("backbone", "template", "teacher_digest", "licence_teacher", "licence_data")
 """What a student file says of itself that its ONNX file says again, under ``facekd.<key>``."""
 
 
@@ -228,8 +228,6 @@ def _metadata(embedder: TorchEmbedder, preprocess: str, expects: Preprocessing) 
         "student_digest": embedder.digest,
         **{key: embedder.metadata[key] for key in CARRIED if embedder.metadata.get(key)},
     }
-    if expects.size == (112, 112):
-        values["template"] = "arcface-112"
     return {f"facekd.{key}": value for key, value in values.items()}
 
 

@@ -123,6 +123,7 @@ def provenance(session: Session) -> Mapping[str, str]:
         "teacher_digest": session.teacher.digest if session.teacher else "",
         "licence_teacher": recipe.teacher.licence if recipe.teacher else "",
         "licence_data": recipe.data.licence,
+        "template": recipe.data.template,
         "steps": str(session.step),
     }
     if session.classifier is not None:

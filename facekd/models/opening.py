@@ -16,6 +16,7 @@ from facekd.models.backbone import build_backbone
 from facekd.models.dialects import Dialect, recognise
 from facekd.models.preprocessing import Preprocessing, settle
 
+TEMPLATE = "arcface"  # the landmarks every project known here aligns faces to
 FROM_FILE, FROM_USER = "file", "user"
 
 
@@ -89,6 +90,7 @@ def open_foreign(
         "embedding_size": str(dialect.embedding_size),
         "options": json.dumps(dict(dialect.options), sort_keys=True),
         "dialect": dialect.source,
+        "template": TEMPLATE,
         "preprocessing_source": FROM_USER if color or normalize else f"dialect {dialect.source}",
     }
     if dialect.classifier is not None:

@@ -95,6 +95,9 @@ class Data(Section):
     images: FilePath | None = Field(
         default=None, description="root of the paths in a list; the list's own folder if null"
     )
+    template: str = Field(
+        default="arcface", max_length=200, description="landmarks the faces lie on; told to whoever uses the student"
+    )
     licence: str = Field(default="", max_length=2000)
     synthetic: Synthetic = Synthetic()
     augment: Augment = Augment()

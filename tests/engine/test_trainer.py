@@ -91,6 +91,7 @@ def test_run_folder__holds_what_the_contract_says(make_recipe, tmp_path: Path) -
     assert names == files | {"classifier.safetensors"}
     embedder = load_embedder(out)
     assert embedder.embedding_size == 8 and embedder.metadata["backbone"] == "resnet_tiny"
+    assert embedder.metadata["template"] == "arcface"
     assert [record["step"] for record in steps(out)] == list(range(1, 13))
     weights, classes, source = load_classifier(out / "classifier.safetensors")
     assert weights.shape == (6, 8) and classes[0] == "person0" and source == "trained"
