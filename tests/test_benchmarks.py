@@ -22,7 +22,7 @@ from facekd.recipe import load_recipe, required_keys
 @pytest.mark.parametrize("words", demo.steps(Path("demo")).values(), ids=list(demo.steps(Path("demo"))))
 def test_demo__every_step_parses(words: list[str]) -> None:
     group: click.Command = cli
-    context = click.Context(cli)
+    context = click.Context(cli, **cli.context_settings)
     rest = list(words)
     while isinstance(group, click.Group):
         name, group, rest = group.resolve_command(context, rest)
