@@ -88,9 +88,8 @@ def header_size(data: bytes) -> tuple[int, int] | None:
         >>> header_size(encode_png(np.zeros((9, 12, 3), np.uint8)))
         (9, 12)
     """
-    readers = {"jpeg": _jpeg_size, "png": _png_size, "bmp": _bmp_size, "webp": _webp_size}
     kind = sniff(data)
-    return readers[kind](data) if kind else None
+    return _SIZE_OF[kind](data) if kind else None
 
 
 def check_header(data: bytes, where: str) -> tuple[int, int]:
@@ -110,16 +109,17 @@ def check_header(data: bytes, where: str) -> tuple[int, int]:
     """
     if not data:
         raise DataError(where, "zero bytes")
-    if sniff(data) is None:
+    kind = sniff(data)
+    if kind is None:
         foreign = next((name for magic, name in _FOREIGN.items() if data.startswith(magic)), None)
         if foreign:
             raise DataError(where, f"{foreign} is not accepted", f"convert it to {ACCEPTED}")
         raise DataError(where, "not an image", f"starts with {shown_start(data)}")
     if data[:4] == b"RIFF" and data[12:16] == b"VP8X" and len(data) > 20 and data[20] & 0x02:
         raise DataError(where, "animated WebP is not accepted", f"convert it to {ACCEPTED}")
-    size = header_size(data)
+    size = _SIZE_OF[kind](data)
     if size is None:
-        raise DataError(where, f"the {sniff(data)} header is cut short or damaged")
+        raise DataError(where, f"the {kind} header is cut short or damaged")
     height, width = size
     if height < MIN_SIDE or width < MIN_SIDE:
         raise DataError(where, f"{width}x{height} pixels is too small", f"at least {MIN_SIDE}x{MIN_SIDE}")
@@ -262,3 +262,6 @@ def _jpeg_size(data: bytes) -> tuple[int, int] | None:
         else:
             at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     return None
+
+
+_SIZE_OF = {"jpeg": _jpeg_size, "png": _png_size, "bmp": _bmp_size, "webp": _webp_size}
