@@ -56,7 +56,7 @@ class Fpr(click.ParamType):
     multiple=True,
     metavar="SET",
     type=click.Path(path_type=Path),
-    help="Repeatable. InsightFace .bin, LFW pairs .txt, pairs .csv/.tsv, identity list .csv (path,identity) or folder.",
+    help="Repeatable. Pairs: .bin, LFW .txt, .csv/.tsv. Identities: folder, .rec, .tar, list (path,identity).",
 )
 @click.option(
     "--images",
@@ -68,7 +68,7 @@ class Fpr(click.ParamType):
     type=click.Choice(PROTOCOLS),
     default="auto",
     show_default=True,
-    help="lfw: k-fold accuracy too; pairs: the curve; all-pairs: every pair of an identity list.",
+    help="lfw: k-fold accuracy too; pairs: the curve; all-pairs: every pair of images with identities.",
 )
 @click.option(
     "--fpr", "fprs", multiple=True, type=Fpr(), help="Operating point, repeatable.  [default: 1e-2 1e-3 1e-4]"
