@@ -172,33 +172,45 @@ def people_of_set(opened: OpenedSet, seed: int = 0, most: int = PEOPLE) -> np.nd
     return np.array(chosen, np.int64).reshape(-1, 2)
 
 
-def probe_set(
-    embedder: Embedder, opened: OpenedSet, *, progress: Progress | None = None, poll: Poll | None = None
+def probe_faces(
+    embedder: Embedder,
+    read: Callable[[int], np.ndarray],
+    pairs: np.ndarray,
+    *,
+    progress: Progress | None = None,
+    poll: Poll | None = None,
 ) -> Probe | None:
-    """The other colour order tried on the faces of an evaluation set, and every way where faces are told apart badly.
+    """The other colour order tried on some faces, and every way where the model tells them apart badly.
 
     A swapped colour order costs a good model little, a wrong scaling a lot: where the AUC is at least
-    :data:`SURE_AUC`, two ways on up to 256 images are all that is embedded.
+    :data:`SURE_AUC`, two ways are all that is embedded.
 
     Args:
         embedder: The model.
-        opened: The set.
+        read: Gives image i as uint8 RGB.
+        pairs: (people, 2), as for :func:`probe_preprocessing`.
         progress: Told how many images are done.
         poll: Called between batches; may raise to stop.
 
     Returns:
         As :func:`probe_preprocessing`; None with too few people.
     """
-    data = opened.data
-    pairs = people_of_set(opened)
     if len(pairs) < LEAST_PEOPLE:
         return None
-    source = data.images if isinstance(data, VerificationSet) else data
     own = embedder.preprocessing
-    first = probe_preprocessing(embedder, source.read, pairs, ways=[swapped(own)], progress=progress, poll=poll)
+    first = probe_preprocessing(embedder, read, pairs, ways=[swapped(own)], progress=progress, poll=poll)
     if max(fit.auc for fit in first.fits) >= SURE_AUC:
         return first
-    return probe_preprocessing(embedder, source.read, pairs, ways=other_ways(own), progress=progress, poll=poll)
+    return probe_preprocessing(embedder, read, pairs, ways=other_ways(own), progress=progress, poll=poll)
+
+
+def probe_set(
+    embedder: Embedder, opened: OpenedSet, *, progress: Progress | None = None, poll: Poll | None = None
+) -> Probe | None:
+    """:func:`probe_faces` on up to 128 people of an evaluation set."""
+    data = opened.data
+    source = data.images if isinstance(data, VerificationSet) else data
+    return probe_faces(embedder, source.read, people_of_set(opened), progress=progress, poll=poll)
 
 
 def advice(probe: Probe) -> str | None:

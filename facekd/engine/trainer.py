@@ -17,6 +17,7 @@ from facekd.engine.checkpoint import load_checkpoint, save_checkpoint
 from facekd.engine.evaluator import OpenedSet
 from facekd.engine.inheritance import CLASS_MEANS
 from facekd.engine.plan import Plan, checkpoint_steps, make_plan, open_teacher
+from facekd.engine.probe import doubt, people_by_label, probe_faces, says_itself
 from facekd.engine.progress import Progress
 from facekd.engine.run_folder import RunFolder
 from facekd.engine.selection import evaluate_student, figure_of_merit, open_sets
@@ -26,6 +27,7 @@ from facekd.engine.sources import open_source
 from facekd.engine.step import Network, take_step
 from facekd.errors import DataError, Interrupted, UsageError
 from facekd.files import disk_errors, locked
+from facekd.models.embedder import Embedder
 from facekd.models.weights import save_classifier, save_model
 from facekd.recipe import Recipe
 
@@ -103,6 +105,8 @@ def train(
         run.announce()
         if resume:
             _resume(run)
+        elif teacher is not None and not says_itself(teacher):
+            _doubt_teacher(run, teacher)
         with dead_workers_named():
             _loop(run)
         return _finish(run)
@@ -161,6 +165,15 @@ class _Run:
             for warning in told:
                 self.tell(f"warning: {warning}")
         self.folder.record_environment(session.device, facts)
+
+
+def _doubt_teacher(run: _Run, teacher: Embedder) -> None:
+    """Look whether a teacher whose file does not say how it sees would tell these people apart better otherwise."""
+    source = run.session.source
+    found = probe_faces(teacher, source.read, people_by_label(source.labels), poll=run.poll)
+    told = None if found is None else doubt(teacher, found)
+    if told:
+        run.tell(f"warning: {told}")
 
 
 def _resume(run: _Run) -> None:

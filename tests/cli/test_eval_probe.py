@@ -91,3 +91,24 @@ def test_a_model_that_states_its_own_is_doubted_on_request_only(files: Path) -> 
 def test_each_model_is_doubted_on_the_first_set_only(files: Path) -> None:
     wrong = run(files, files / "bare.onnx", "--color", "bgr", "--normalize", "half", "--on", files / "faces")
     assert len(warnings(wrong)) == 1
+
+
+@pytest.mark.parametrize(("color", "doubted"), [("bgr", True), ("rgb", False)])
+def test_a_training_run_doubts_a_teacher_that_sees_in_the_wrong_order(
+    files: Path, tmp_path: Path, color: str, doubted: bool
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "name: doubted\n"
+        f"student: {{backbone: resnet_tiny, embedding_size: 64, input_size: {SIDE}, "
+        'options: {channels: "4,8", blocks: "1,1"}}\n'
+        f"teacher: {{weights: {files / 'bare.onnx'}, color: {color}, normalize: half}}\n"
+        f"data: {{source: folder, path: {files / 'faces'}}}\n"
+        "losses: [{name: l2}]\n"
+        "optimizer: {name: sgd, learning_rate: 0.1}\n"
+        "train: {epochs: 1, batch_size: 8, max_steps: 1}\n"
+    )
+    result = CliRunner().invoke(cli, ["train", str(recipe), "--out", str(tmp_path / "run"), "--device", "cpu"])
+    assert result.exit_code == 0, result.output
+    told = "rgb fits these faces better than bgr" in (tmp_path / "run" / "log.txt").read_text()
+    assert told == doubted
