@@ -2,8 +2,9 @@
 
 Three figures on people nobody trained on: cosines of raw pixels must hardly tell them apart, a teacher must be far
 better than the small student trained alone, and that student must be neither lost nor done. Teacher and student are
-the quickstart's, trained longer, the teacher on more people. One seed of the teacher, several of the student. Every
-run is one ``facekd train`` command; finished runs are left alone and a broken one goes on.
+the quickstart's, trained longer, the teacher on more people: its distance to the student is that of size, people and
+steps together, not of size alone. One seed of the teacher, several of the student. Every run is one ``facekd train``
+command; finished runs are left alone and a broken one goes on.
 
     python -m benchmarks.synthetic_hardness
 """
