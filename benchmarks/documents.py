@@ -101,6 +101,7 @@ def blocks(found: Mapping[str, Record]) -> dict[str, str]:
     return {
         "demo": shown("demo", found, demo),
         "real-faces": shown("real_faces", found, real_faces),
+        "real-faces-longer": shown("real_faces_longer", found, real_faces),
         "recipes": recipes_table(),
         "losses": losses_table(),
         "backbones": backbones_table(),
