@@ -54,6 +54,21 @@ def template(size: int) -> np.ndarray:
     return (TEMPLATE + (8.0, 0.0)) * (size / 128)
 
 
+def size_doubt(height: int, width: int) -> str | None:
+    """Why images of this size are hardly aligned faces, or None: those are square and of a size with a template.
+
+    Example:
+        >>> size_doubt(112, 112), size_doubt(256, 256)
+        (None, None)
+        >>> size_doubt(250, 250)
+        'the images are 250x250 pixels, no size of aligned faces; facekd data align lays faces onto the template'
+    """
+    if height == width <= MAX_SIZE and not (width % 112 and width % 128):
+        return None
+    fix = "facekd data align lays faces onto the template"
+    return f"the images are {width}x{height} pixels, no size of aligned faces; {fix}"
+
+
 def likeness(landmarks: np.ndarray) -> float:
     """How well a similarity can lay landmarks onto the template: 1 perfectly, 0 not at all.
 

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from facekd.data.images import decode, read_bytes, shown
-from facekd.errors import InputError
+from facekd.errors import DataError, DeviceError, InputError
 
 MAX_LIST_BYTES = 2**30
 _DRIVE = re.compile(r"[A-Za-z]:")
@@ -184,8 +184,14 @@ class FileImages:
         return len(self.paths)
 
     def encoded(self, index: int) -> bytes:
-        """The file of image ``index``; raises `DataError` where it is gone."""
-        return read_bytes(self.root.join(self.paths[index]))
+        """The file of image ``index``; raises `DataError` where it is gone, `DeviceError` where its whole root is."""
+        try:
+            return read_bytes(self.root.join(self.paths[index]))
+        except DataError:
+            if os.path.isdir(self.root.path):
+                raise
+            fix = "mount or restore it, then run the same command again, training with --resume"
+            raise DeviceError(shown(self.root.path), "is gone since it was opened", fix) from None
 
     def read(self, index: int) -> np.ndarray:
         """Image ``index``, uint8 RGB (height, width, 3); raises `DataError` where it is gone or does not decode."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from facekd.data.align import size_doubt
 from facekd.data.identities import IdentitySource
 from facekd.data.open_source import IDENTITY_SUFFIXES, open_identities
 from facekd.data.verification import VerificationSet, open_verification_set, sniff_list
 from facekd.engine.embed import StoredEmbeddings, embed_images, require_usable
 from facekd.engine.progress import Progress
 from facekd.engine.signals import Poll
-from facekd.errors import InputError, UsageError
+from facekd.errors import DataError, InputError, UsageError
 from facekd.metrics.all_pairs import MOST_PAIRS, all_pair_scores, count_pairs
 from facekd.metrics.intervals import Interval, bootstrap_all_pairs, bootstrap_pairs
 from facekd.metrics.roc import ascending, auc, eer, operating_points
@@ -96,7 +97,7 @@ def open_set(path: Path, *, images: Path | None = None, protocol: str = "auto") 
     stored = path.is_dir() or not path.exists() or path.suffix.lower() in IDENTITY_SUFFIXES
     if stored or sniff_list(path) == "identities":
         source = open_identities(path, images)
-        return identity_set(path.name, source, protocol, source.warnings)
+        return _size_doubted(identity_set(path.name, source, protocol, source.warnings))
     if protocol == "all-pairs":
         raise UsageError(str(path), "holds pairs, not identities", "use --protocol auto, or an identity list")
     found = open_verification_set(path, images=images)
@@ -104,7 +105,17 @@ def open_set(path: Path, *, images: Path | None = None, protocol: str = "auto") 
     opened = OpenedSet(path.name, natural if protocol == "auto" else protocol, found, tuple(found.warnings))
     if opened.protocol == "lfw" and np.unique(found.folds).size < 2:
         raise UsageError(str(path), "has one fold only", "use --protocol pairs, or number more folds")
-    return opened
+    return _size_doubted(opened)
+
+
+def _size_doubted(opened: OpenedSet) -> OpenedSet:
+    """The set with a warning where its first image is of a size that aligned faces do not have."""
+    images = opened.data.images if isinstance(opened.data, VerificationSet) else opened.data
+    try:
+        doubt = size_doubt(*images.read(0).shape[:2])
+    except DataError:
+        return opened  # it is refused by name when its turn comes
+    return opened if doubt is None else replace(opened, warnings=(*opened.warnings, f"{opened.name}: {doubt}"))
 
 
 def identity_set(name: str, source: IdentitySource, protocol: str = "auto", warnings: Sequence[str] = ()) -> OpenedSet:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from facekd.data.align import size_doubt
 from facekd.data.loading import Batch, dead_workers_named, step_data
 from facekd.data.samplers import StepBatches, class_uniform, shuffled
 from facekd.engine.build import make_caches, make_dataset, make_session, resolve_device
@@ -25,7 +26,7 @@ from facekd.engine.session import Session, provenance
 from facekd.engine.signals import Poll, interruptible
 from facekd.engine.sources import open_source
 from facekd.engine.step import Network, take_step
-from facekd.errors import DataError, Interrupted, UsageError
+from facekd.errors import DataError, DeviceError, Interrupted, UsageError
 from facekd.files import disk_errors, locked
 from facekd.models.embedder import Embedder
 from facekd.models.weights import save_classifier, save_model
@@ -160,6 +161,9 @@ class _Run:
                 self.tell(f"note: {note}")
         for note in session.objective.notes:
             self.tell(note)
+        doubt = size_doubt(*session.source.read(0).shape[:2])
+        if doubt:
+            self.tell(f"warning: {doubt}")
         teacher = session.teacher.warnings if session.teacher is not None else ()
         for told in [session.source.warnings, teacher, *(opened.warnings for opened in self.sets)]:
             for warning in told:
@@ -212,7 +216,7 @@ def _loop(run: _Run) -> None:
             began = time.perf_counter()
             _evaluate_if_due(run)
             since += time.perf_counter() - began
-    except (Interrupted, DataError):
+    except (Interrupted, DataError, DeviceError):
         save_checkpoint(folder.checkpoints, session.checkpoint())
         raise
 

@@ -146,3 +146,27 @@ def test_eval_and_embed_take_every_source(make_recipe, stored: dict[str, Path], 
         assert told.exit_code == 0, told.output
         assert "24 embeddings of 6 identities" in told.stdout
     assert all(result == results["folder"] for result in results.values())
+
+
+def test_a_root_that_is_gone__ends_the_run_as_a_disk_does_and_leaves_a_checkpoint(
+    make_recipe, faces: Path, tmp_path: Path
+) -> None:
+    root, away = tmp_path / "mounted", tmp_path / "away"
+    shutil.copytree(faces, root)
+
+    def unmount(record: dict, total: int) -> None:
+        root.rename(away)
+
+    recipe = make_recipe((f"data.path={root}",))
+    with pytest.raises(DeviceError, match="mounted: is gone since it was opened .mount or restore it.*--resume"):
+        train(recipe, tmp_path / "run", device="cpu", listener=Listener(step=unmount))
+    away.rename(root)
+    train(recipe, tmp_path / "run", device="cpu", resume=True)
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert "resumed at step 1 of 12" in log
+
+
+def test_images_of_a_size_that_aligned_faces_do_not_have__are_told(make_recipe, tmp_path: Path) -> None:
+    train(make_recipe(("train.max_steps=1",)), tmp_path / "run", device="cpu")
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert "warning: the images are 32x32 pixels, no size of aligned faces; facekd data align" in log
