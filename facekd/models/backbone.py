@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from facekd.errors import InputError, UsageError
 from facekd.model_names import TIMM_PREFIX
-from facekd.models import face_vit, ir, iresnet, mobilefacenet, mobilefacenet_foamliu, resnet_tiny
+from facekd.models import face_vit, ir, iresnet, mobilefacenet, mobilefacenet_foamliu, pocketnet, resnet_tiny
 from facekd.registry import Registry, did_you_mean
 
 BACKBONES: Registry[Callable[..., nn.Module]] = Registry("backbone")
@@ -36,6 +36,8 @@ for _factory in (
     mobilefacenet.mobilefacenet_insightface_large,
     mobilefacenet_foamliu.mobilefacenet_foamliu,
     resnet_tiny.resnet_tiny,
+    pocketnet.pocketnet_s,
+    pocketnet.pocketnet_m,
 ):
     BACKBONES.register(_factory.__name__)(_factory)
 

@@ -135,6 +135,7 @@ def test_a_file_equals_its_model_in_both_runtimes_at_any_batch(
         "mobilefacenet_insightface",
         "mobilefacenet_insightface_large",
         "mobilefacenet_foamliu",
+        "pocketnet_s",
         "resnet_tiny",
         "timm/vit_tiny_patch16_224",
     ],
