@@ -204,8 +204,8 @@ def report(count: int, repeats: int, images: int, seed: int) -> dict[str, object
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--count", type=int, default=100_000, help="images in the file")
-    parser.add_argument("--repeats", type=int, default=20)
-    parser.add_argument("--images", type=int, default=2000, help="images per repeat")
+    parser.add_argument("--repeats", type=int, default=14)
+    parser.add_argument("--images", type=int, default=6000, help="images per repeat")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="write the JSON object here too")
     parser.add_argument("--open", type=Path, help="only open the pack in this folder and tell what that took")

@@ -109,21 +109,23 @@ class RecordReader:
 
         Args:
             offset: Where the record begins.
-            expected_bytes: About how long the payload is; what is known need not be asked for twice.
+            expected_bytes: How long the payload is, where that is known: such a record is read and checked at once.
 
         Raises:
             DataError: There is no whole record; names the byte.
         """
+        if expected_bytes:
+            data = self._file.read(offset, PART.size + expected_bytes)
+            if len(data) == PART.size + expected_bytes and data.startswith(PART.pack(MAGIC, expected_bytes)):
+                return data[PART.size :]
         parts, at, expected = [], offset, (_WHOLE, _FIRST)
         while True:
-            data = self._file.read(at, PART.size + expected_bytes)
-            problem = self._problem(data[: PART.size], at, expected)
+            head = self._file.read(at, PART.size)
+            problem = self._problem(head, at, expected)
             if problem:
                 raise DataError(f"{self.name}: byte {at}", problem, "restore the file")
-            flag, length = _flag_and_length(data)
-            part = data[PART.size : PART.size + length]
-            if len(part) < length:
-                part += self._file.read(at + len(data), length - len(part))
+            flag, length = _flag_and_length(head)
+            part = self._file.read(at + PART.size, length)
             if len(part) < length:
                 raise DataError(f"{self.name}: byte {at}", "the file was cut short since it was opened")
             parts.append(part)
