@@ -36,6 +36,9 @@ STUDIES: dict[str, dict[str, tuple[str, ...]]] = {
         "l2": (*LONGER, "data.versions=16"),
         "ProxylessKD + PAD": (*LONGER, "data.versions=16"),
     },
+    "real_faces_longest": {
+        "ProxylessKD + PAD": ("train.epochs=240", "train.freeze_norm_epochs=60", "data.versions=16"),
+    },
 }
 """Study -> method -> what it changes in the method's recipe."""
 RESULTS = Path(__file__).parent / "results"

@@ -17,6 +17,7 @@ WELL_FOUNDED = 30
 STARRED = f"\\* rests on fewer than {WELL_FOUNDED} false accepts: the threshold is uncertain."
 RUN_KEYS = {"input_size": "input", "epochs": "epochs", "steps": "steps", "train_seconds": "training, s"}
 """What a row may tell of its run -> its column."""
+LONGEST_COMMAND = "python -m benchmarks.real_faces FOLDER --study real_faces_longest --seeds 0"
 LONGER_COMMAND = "python -m benchmarks.real_faces FOLDER --study real_faces_longer --seeds 0"
 HARDNESS_COMMAND = "python -m benchmarks.synthetic_hardness"
 LOADING_COMMAND = "python -m benchmarks.data_loading --out benchmarks/results/data_loading.json"
@@ -289,6 +290,7 @@ def data_loading(data: Record) -> str:
 SECTIONS: dict[str, tuple[str, str, Callable[[Record], str]]] = {
     "real_faces": ("Distillation on real faces", "make bench-real FACES=faces/", real_faces_in_full),
     "real_faces_longer": ("Real faces, three times the steps", LONGER_COMMAND, real_faces_in_full),
+    "real_faces_longest": ("Real faces, six times the steps", LONGEST_COMMAND, real_faces_in_full),
     "demo": ("The demo on drawn faces", "python -m benchmarks.demo --record benchmarks/results/demo.json", demo),
     "data_loading": ("Opening and reading records", LOADING_COMMAND, data_loading),
     "synthetic_hardness": ("How hard drawn faces are", HARDNESS_COMMAND, synthetic_hardness),

@@ -59,7 +59,7 @@ def test_real_faces__recipes_differ_in_nothing_but_the_method(recipe: str) -> No
 @pytest.mark.parametrize("study", real_faces.STUDIES)
 def test_real_faces__every_study_changes_the_length_of_all_methods_alike(study: str) -> None:
     changes = real_faces.STUDIES[study]
-    assert list(changes) == list(real_faces.RECIPES)
+    assert changes.keys() <= real_faces.RECIPES.keys()
     loaded = [
         load_recipe(find_recipe(real_faces.RECIPES[method]), overrides=overrides, allow_required=True).train
         for method, overrides in changes.items()
