@@ -44,6 +44,7 @@ docs: $(STAMP) ## Write the generated blocks of README.md and benchmarks/RESULTS
 
 bench: $(STAMP) ## Run the quick benchmarks; raw figures go to benchmarks/results/.
 	$(BIN)/python -m benchmarks.synthetic_speed --out benchmarks/results/synthetic_speed.json
+	$(BIN)/python -m benchmarks.data_loading --out benchmarks/results/data_loading.json
 
 bench-real: $(STAMP) ## The study on real faces: make bench-real FACES=folder of faces and models; goes on where it stopped.
 	$(BIN)/python -m benchmarks.real_faces $(FACES)

@@ -22,7 +22,7 @@ COMMANDS = {
     "export": "Write a model as one ONNX file, checked against it.",
     "embed": "Store the embeddings of a data set.",
     "data": "Make, inspect, check and convert data sets.",
-    "teacher": "Look at models to learn from.",
+    "teacher": "Look at models to learn from, gather their classifiers.",
     "recipe": "List, show, copy and check recipes.",
 }
 """Each command's name, which is also its module, and its line in ``facekd -h``."""

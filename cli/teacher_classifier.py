@@ -60,8 +60,9 @@ def classifier(
     MagFace and FaceX-Zoo, and facekd's own file. Rows without names are taken in label order.
 
     Of up to 2,048 images at least half must be nearest to their own class; otherwise the likely cause is named and
-    nothing is written. For a model whose file does not state its preprocessing, other colour orders and scalings are
-    tried on at most 256 images, and one that fits better is told. A recipe takes the file as teacher.class_weights.
+    nothing is written. For a model whose file does not state its preprocessing, the other colour order, and any
+    scaling where faces are told apart badly, are tried on at most 256 images, and one that fits better is told.
+    A recipe takes the file as teacher.class_weights.
 
     \b
     Example:

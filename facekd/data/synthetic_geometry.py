@@ -32,11 +32,6 @@ _GRID = ORIGIN + _STEP * (np.arange(RELIEF, dtype=np.float32) + 0.5)
 _COARSE = 44
 
 
-def relief_grid() -> np.ndarray:
-    """Face coordinate of each column (and row) of a relief map, (68,) float32."""
-    return _GRID
-
-
 @lru_cache(maxsize=1)
 def _skull() -> np.ndarray:
     """The smooth head without features: a hyperboloid, so no slope exceeds 0.9 and pose never folds it."""
