@@ -14,7 +14,8 @@ from torch import nn
 from facekd.data.identities import IdentitySource
 from facekd.data.loading import RememberedImages, TrainingImages
 from facekd.engine.inheritance import inherit_classifier
-from facekd.engine.objective import Objective, Sizes
+from facekd.engine.objective import Objective
+from facekd.engine.outputs import Sizes
 from facekd.engine.plan import Plan, cached_views, classifier_of, clean_views
 from facekd.engine.progress import Progress
 from facekd.engine.session import Session
@@ -68,12 +69,12 @@ def make_student(section: Student, seed: int) -> nn.Module:
 def make_optimizer(section: Optimizer, student: nn.Module, objective: Objective) -> torch.optim.Optimizer:
     """The optimizer over what is trained.
 
-    Matrices of the student and of its own classifier decay; biases, normalisation and PReLU slopes do not, nor does
-    the variance head, whose bias is a measured quantity. A frozen classifier is a buffer and never comes here.
+    Matrices of the student and of its own classifier decay; biases, normalisation and PReLU slopes do not, nor do
+    the objective's parts: the bias of a variance head is a measured quantity. A frozen classifier is a buffer and never comes here.
     """
     named = [(f"student.{name}", p) for name, p in student.named_parameters() if p.requires_grad]
     named += [(f"objective.{name}", p) for name, p in objective.named_parameters() if p.requires_grad]
-    kept = {name for name, p in named if p.ndim <= 1 or name.startswith("objective.parts.variance")}
+    kept = {name for name, p in named if p.ndim <= 1 or name.startswith("objective.parts.")}
     groups = [
         {"params": [p for name, p in named if name not in kept], "weight_decay": section.weight_decay},
         {"params": [p for name, p in named if name in kept], "weight_decay": 0.0},

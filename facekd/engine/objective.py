@@ -4,65 +4,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import replace
 
 from torch import Tensor, nn
 
-from facekd.engine.parts import Centres, Thresholds, Variance
+from facekd.engine.outputs import FIELDS, PER_IMAGE, Sizes, StepOutputs
+from facekd.engine.parts import PARTS
 from facekd.errors import RecipeError
 from facekd.losses import LOSSES
 from facekd.models.heads import FrozenClassifier, MarginClassifier
-from facekd.recipe.loss_options import AdaDistill, Ekd, Loss, MarginSoftmax, Pad
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """What the objective of a run is built for.
-
-    Attributes:
-        classes: Identities in the training data.
-        embedding_size: Width of the student's embedding.
-        teacher_size: Width of the teacher's; that of the student where there is no teacher.
-        batch_size: Images in a step.
-        steps_per_epoch: To turn a warm-up in epochs into steps.
-    """
-
-    classes: int
-    embedding_size: int
-    teacher_size: int
-    batch_size: int
-    steps_per_epoch: int
-
-
-@dataclass(frozen=True)
-class StepOutputs:
-    """The inputs a loss may name as its positional parameters.
-
-    Attributes:
-        student: Raw student embeddings, float32 ``(batch, dim)``.
-        teacher: Raw teacher embeddings of the same images, ``(batch, teacher_dim)``.
-        labels: Classes, int64 ``(batch,)``.
-        class_weights: The classifier the student is trained on, ``(classes, dim)``.
-        teacher_class_weights: The teacher's classifier, ``(classes, teacher_dim)``.
-        log_variance: Log sigma squared of the teacher embedding about the student's.
-        student_thresholds: The student's cosine thresholds at EKD's false-positive rates, ``(anchors,)``.
-        teacher_thresholds: The teacher's.
-        centres: AdaDistill's class centres, ``(classes, dim)``.
-    """
-
-    student: Tensor
-    teacher: Tensor | None
-    labels: Tensor
-    class_weights: Tensor | None
-    teacher_class_weights: Tensor | None
-    log_variance: Tensor | None = None
-    student_thresholds: Tensor | None = None
-    teacher_thresholds: Tensor | None = None
-    centres: Tensor | None = None
-
-
-FIELDS = tuple(field.name for field in fields(StepOutputs))
-PER_IMAGE = ("student", "teacher", "labels", "log_variance")
+from facekd.recipe.loss_options import Loss, MarginSoftmax
 
 
 def loss_inputs(name: str) -> list[str]:
@@ -107,20 +58,10 @@ class Objective(nn.Module):
         if teacher_class_weights is not None:
             self.inherited = FrozenClassifier(teacher_class_weights)
         for loss in self.losses:
-            self._add_part(loss, sizes)
+            if loss.name in PARTS:
+                self.parts[loss.name] = PARTS[loss.name](loss, sizes)
+                self.notes += getattr(self.parts[loss.name], "notes", [])
         self._check(sizes.embedding_size)
-
-    def _add_part(self, loss: Loss, sizes: Sizes) -> None:
-        if isinstance(loss, Pad):
-            self.parts["variance"] = Variance(loss, sizes.embedding_size, sizes.steps_per_epoch)
-        elif isinstance(loss, AdaDistill):
-            self.parts["centres"] = Centres(loss, sizes.classes, sizes.embedding_size)
-        elif isinstance(loss, Ekd):
-            ranks = Thresholds(loss, sizes.embedding_size, sizes.teacher_size, sizes.batch_size)
-            self.parts["thresholds"] = ranks
-            if ranks.dropped:
-                rates = ", ".join(f"{fpr:g}" for fpr in ranks.dropped)
-                self.notes.append(f"ekd: {ranks.pairs:,} pairs a step are too few for FPR {rates}; left out")
 
     def _check(self, embedding_size: int) -> None:
         """Refuse before the first step what could only fail in it."""
@@ -142,22 +83,19 @@ class Objective(nn.Module):
         if problems:
             raise RecipeError(problems)
 
-    def forward(self, student: Tensor, teacher: Tensor | None, labels: Tensor, step: int) -> dict[str, Tensor]:
+    def forward(self, outputs: StepOutputs, step: int) -> dict[str, Tensor]:
         """The weighted value of every term that has begun, by loss name; their sum is what is minimised.
 
         Args:
-            student: Raw student embeddings, float32 ``(batch, dim)``.
-            teacher: Raw teacher embeddings, or None where no term needs them.
-            labels: Classes, ``(batch,)``; a negative one says the image has no label: terms that take labels skip it.
+            outputs: What the step's networks gave; class weights and the fields of the parts are added here.
             step: 0-based step, which decides the phase of a warm-up.
         """
         inherited = None if self.inherited is None else self.inherited.class_weights
         own = inherited if self.own is None else self.own.class_weights
-        kept: dict[str, Tensor] = {}
+        outputs = replace(outputs, class_weights=own, teacher_class_weights=inherited)
         for part in self.parts.values():
-            kept |= part(student, teacher, labels, step)
-        outputs = StepOutputs(student, teacher, labels, own, inherited, **kept)
-        labelled = labels >= 0
+            outputs = replace(outputs, **part(outputs, step))
+        labelled = outputs.labels >= 0
         terms: dict[str, Tensor] = {}
         for loss in self.losses:
             weight = loss.weight_at(step / self.steps_per_epoch)

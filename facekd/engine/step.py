@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from facekd.data.loading import Batch
+from facekd.engine.outputs import StepOutputs
 from facekd.engine.schedule import learning_rate_factor
 from facekd.engine.session import Session
 from facekd.errors import NonFiniteError
@@ -46,7 +47,7 @@ def take_step(session: Session, network: Network, batch: Batch) -> dict[str, Any
         pixels = pixels.contiguous(memory_format=torch.channels_last)
     with torch.autocast(session.device.type, torch.bfloat16, enabled=_uses_bf16(session)):
         embeddings = network(pixels)
-    terms = session.objective(embeddings.float(), teacher, batch.labels, step)
+    terms = session.objective(StepOutputs(embeddings.float(), teacher, batch.labels), step)
     loss = torch.stack(list(terms.values())).sum()
     values = _finite_terms(terms, step)
     session.optimizer.zero_grad(set_to_none=True)

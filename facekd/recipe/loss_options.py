@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, get_args
 
 from pydantic import Field
 
@@ -64,21 +64,7 @@ Loss = (
 
 LossOptions = Annotated[Loss, Field(discriminator="name")]
 
-LOSS_OPTIONS: tuple[type[Loss], ...] = (
-    MarginSoftmax,
-    L2,
-    Cosine,
-    LogitKD,
-    Pad,
-    Cckd,
-    Rkd,
-    Pkt,
-    Sp,
-    Ekd,
-    AdaDistill,
-    MarginDistillation,
-    SharedHeadKD,
-)
+LOSS_OPTIONS: tuple[type[Loss], ...] = get_args(Loss)
 
 
 def uses_teacher(loss: Loss) -> bool:
@@ -88,7 +74,7 @@ def uses_teacher(loss: Loss) -> bool:
         >>> uses_teacher(L2(name="l2")), uses_teacher(MarginSoftmax(name="margin_softmax"))
         (True, False)
     """
-    return not isinstance(loss, MarginSoftmax) or loss.class_weights == "teacher"
+    return not loss.needs().isdisjoint({"teacher_embeddings", "teacher_classifier"})
 
 
 def uses_teacher_classifier(loss: Loss) -> bool:
@@ -98,8 +84,7 @@ def uses_teacher_classifier(loss: Loss) -> bool:
         >>> uses_teacher_classifier(LogitKD(name="logit_kd")), uses_teacher_classifier(L2(name="l2"))
         (True, False)
     """
-    inherits = isinstance(loss, MarginSoftmax) and loss.class_weights == "teacher"
-    return inherits or isinstance(loss, LogitKD | MarginDistillation | SharedHeadKD)
+    return "teacher_classifier" in loss.needs()
 
 
 def uses_teacher_embeddings(loss: Loss) -> bool:
@@ -111,7 +96,7 @@ def uses_teacher_embeddings(loss: Loss) -> bool:
         >>> uses_teacher_embeddings(MarginSoftmax(name="margin_softmax", class_weights="teacher"))
         False
     """
-    return not isinstance(loss, MarginSoftmax)
+    return "teacher_embeddings" in loss.needs()
 
 
 def compares_elements(loss: Loss) -> bool:
@@ -121,7 +106,7 @@ def compares_elements(loss: Loss) -> bool:
         >>> compares_elements(L2(name="l2")), compares_elements(Rkd(name="rkd"))
         (True, False)
     """
-    return isinstance(loss, L2 | Cosine | Pad | AdaDistill | MarginDistillation | SharedHeadKD)
+    return "equal_widths" in loss.needs()
 
 
 def takes_labels(loss: Loss) -> bool:
@@ -131,4 +116,4 @@ def takes_labels(loss: Loss) -> bool:
         >>> takes_labels(Ekd(name="ekd")), takes_labels(L2(name="l2"))
         (True, False)
     """
-    return isinstance(loss, MarginSoftmax | Ekd | AdaDistill | MarginDistillation)
+    return "labels" in loss.needs()

@@ -18,17 +18,32 @@ Scale = Annotated[float, Field(gt=0, le=1e4, description="factor of the cosine l
 
 
 EVERY_LOSS = frozenset({"weight", "start_epoch", "ramp_epochs"})
+Need = Literal["teacher_embeddings", "teacher_classifier", "labels", "equal_widths"]
+"""What a loss may ask of a run; ``equal_widths``: it sets each element of the student's embedding against the
+teacher's."""
 
 
 class LossSection(Section):
     """What every loss of a recipe has in common."""
 
     engine_options: ClassVar[frozenset[str]] = EVERY_LOSS
+    asks: ClassVar[frozenset[Need]] = frozenset({"teacher_embeddings"})
 
     name: str
     weight: Weight = 1.0
     start_epoch: float = Field(default=0.0, ge=0, le=100_000, description="the term is left out before")
     ramp_epochs: float = Field(default=0.0, ge=0, le=100_000, description="epochs in which the weight rises from 0")
+
+    def needs(self) -> frozenset[Need]:
+        """What the loss asks of a run, as it is set.
+
+        Example:
+            >>> sorted(L2(name="l2").needs())
+            ['equal_widths', 'teacher_embeddings']
+            >>> sorted(MarginSoftmax(name="margin_softmax", class_weights="teacher").needs())
+            ['labels', 'teacher_classifier']
+        """
+        return self.asks
 
     def loss_options(self) -> dict[str, float | str | None]:
         """The keyword arguments for the function in ``facekd.losses``.
@@ -74,6 +89,9 @@ class MarginSoftmax(LossSection):
     margin_cosine: float = Field(default=0.0, ge=0, lt=2, description="margin on the cosine (combined only)")
     margin_multiplier: float = Field(default=1.0, ge=1, le=4, description="factor of the angle (combined only)")
 
+    def needs(self) -> frozenset[Need]:
+        return frozenset({"labels", "teacher_classifier"} if self.class_weights == "teacher" else {"labels"})
+
     def contradictions(self) -> Iterable[Problem]:
         neutral: dict[str, float | str] = {"margin_cosine": 0.0, "margin_multiplier": 1.0}
         if self.kind == "combined":
@@ -94,17 +112,23 @@ class MarginSoftmax(LossSection):
 class L2(LossSection):
     """Squared distance of the normalised embeddings."""
 
+    asks: ClassVar[frozenset[Need]] = frozenset({"teacher_embeddings", "equal_widths"})
+
     name: Literal["l2"]
 
 
 class Cosine(LossSection):
     """One minus the cosine of student and teacher embedding."""
 
+    asks: ClassVar[frozenset[Need]] = frozenset({"teacher_embeddings", "equal_widths"})
+
     name: Literal["cosine"]
 
 
 class LogitKD(LossSection):
     """Softened class probabilities of the teacher (Hinton et al., 2015) over cosine logits."""
+
+    asks: ClassVar[frozenset[Need]] = frozenset({"teacher_embeddings", "teacher_classifier"})
 
     name: Literal["logit_kd"]
     scale: Scale = 64.0
@@ -115,6 +139,7 @@ class Pad(LossSection):
     """Prime-aware adaptive distillation: squared error weighted by a learned variance."""
 
     engine_options: ClassVar[frozenset[str]] = EVERY_LOSS | {"warmup_epochs", "variance", "detach_variance"}
+    asks: ClassVar[frozenset[Need]] = frozenset({"teacher_embeddings", "equal_widths"})
 
     name: Literal["pad"]
     floor: float = Field(
@@ -165,6 +190,7 @@ class Ekd(LossSection):
     """Evaluation-oriented distillation: ranks of pairs among the thresholds of student and teacher."""
 
     engine_options: ClassVar[frozenset[str]] = EVERY_LOSS | {"fprs", "momentum", "queue"}
+    asks: ClassVar[frozenset[Need]] = frozenset({"teacher_embeddings", "labels"})
 
     name: Literal["ekd"]
     temperature: float = Field(default=0.01, gt=0, le=10, description="softness of a rank, in units of cosine")
@@ -188,6 +214,7 @@ class AdaDistill(LossSection):
     """Margin softmax against class centres made of the teacher's embeddings as the student learns."""
 
     engine_options: ClassVar[frozenset[str]] = EVERY_LOSS | {"weighted"}
+    asks: ClassVar[frozenset[Need]] = frozenset({"teacher_embeddings", "equal_widths", "labels"})
 
     name: Literal["adadistill"]
     margin: float = Field(default=0.45, gt=0, lt=math.pi / 2, description="radians (arcface) or cosine (cosface)")
@@ -198,6 +225,8 @@ class AdaDistill(LossSection):
 
 class MarginDistillation(LossSection):
     """Margin softmax on the teacher's classifier, with the more margin the surer the teacher is of an image."""
+
+    asks: ClassVar[frozenset[Need]] = frozenset({"teacher_embeddings", "teacher_classifier", "equal_widths", "labels"})
 
     name: Literal["margin_distillation"]
     least_margin: float = Field(default=0.2, ge=0, lt=math.pi / 2, description="radians")
@@ -211,6 +240,8 @@ class MarginDistillation(LossSection):
 
 class SharedHeadKD(LossSection):
     """Softened class probabilities of the teacher through its own classifier, on the student's embedding (TH-KD)."""
+
+    asks: ClassVar[frozenset[Need]] = frozenset({"teacher_embeddings", "teacher_classifier", "equal_widths"})
 
     name: Literal["shared_head_kd"]
     scale: Scale = 64.0

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from facekd.engine.objective import Objective, Sizes, loss_inputs
+from facekd.engine.objective import Objective, loss_inputs
+from facekd.engine.outputs import Sizes, StepOutputs
 from facekd.errors import RecipeError
 from facekd.losses import LOSSES, cosine, l2, margin_softmax, pad
 from facekd.recipe.loss_options import L2, Cosine, LogitKD, MarginSoftmax, Pad
@@ -31,7 +32,9 @@ def test_terms__are_the_weighted_pure_losses(batch) -> None:
     student, teacher, labels = batch
     weights = torch.randn(CLASSES, DIM)
     margin = MarginSoftmax(name="margin_softmax", class_weights="teacher", weight=0.5, margin=0.3)
-    terms = _objective(margin, L2(name="l2", weight=2.0), teacher_class_weights=weights)(student, teacher, labels, 0)
+    terms = _objective(margin, L2(name="l2", weight=2.0), teacher_class_weights=weights)(
+        StepOutputs(student, teacher, labels), 0
+    )
     torch.testing.assert_close(terms["margin_softmax"], 0.5 * margin_softmax(student, weights, labels, margin=0.3))
     torch.testing.assert_close(terms["l2"], 2.0 * l2(student, teacher))
 
@@ -42,7 +45,7 @@ def test_images_without_a_label__are_skipped_by_terms_that_take_labels_and_only_
     some = labels.clone()
     some[::2] = -1
     losses = (MarginSoftmax(name="margin_softmax", class_weights="teacher"), L2(name="l2"))
-    terms = _objective(*losses, teacher_class_weights=weights)(student, teacher, some, 0)
+    terms = _objective(*losses, teacher_class_weights=weights)(StepOutputs(student, teacher, some), 0)
     torch.testing.assert_close(terms["margin_softmax"], margin_softmax(student[1::2], weights, labels[1::2]))
     torch.testing.assert_close(terms["l2"], l2(student, teacher))
 
@@ -75,8 +78,8 @@ def test_pad__warm_up_trains_the_student_along_l2_and_leaves_the_head_alone(batc
     student, teacher, labels = batch
     objective = _objective(Pad(name="pad", warmup_epochs=1.0))
     student.requires_grad_()
-    objective(student, teacher, labels, 0)["pad"].backward()
-    assert all(p.grad is None for p in objective.parts["variance"].head.parameters())
+    objective(StepOutputs(student, teacher, labels), 0)["pad"].backward()
+    assert all(p.grad is None for p in objective.parts["pad"].head.parameters())
     (plain,) = torch.autograd.grad(l2(student, teacher), student)
     cosine = functional.cosine_similarity(student.grad.flatten(), plain.flatten(), dim=0)
     assert float(cosine) == pytest.approx(1, abs=1e-5)
@@ -86,28 +89,28 @@ def test_pad__at_the_switch_the_head_answers_the_measured_residual(batch) -> Non
     student, teacher, labels = batch
     objective = _objective(Pad(name="pad", warmup_epochs=0.5))
     for step in range(2):
-        objective(student, teacher, labels, step)
+        objective(StepOutputs(student, teacher, labels), step)
     measured = (functional.normalize(teacher) - functional.normalize(student)).square().mean(0)
-    torch.testing.assert_close(objective.parts["variance"].residual, measured)
-    value = objective(student, teacher, labels, 2)["pad"]
+    torch.testing.assert_close(objective.parts["pad"].residual, measured)
+    value = objective(StepOutputs(student, teacher, labels), 2)["pad"]
     assert math.isfinite(float(value.detach()))
     torch.testing.assert_close(
-        objective.parts["variance"].head(student).mean(0).detach(), measured.log(), atol=0.2, rtol=0.05
+        objective.parts["pad"].head(student).mean(0).detach(), measured.log(), atol=0.2, rtol=0.05
     )
     value.backward()
-    assert any(p.grad is not None for p in objective.parts["variance"].head.parameters())
+    assert any(p.grad is not None for p in objective.parts["pad"].head.parameters())
 
 
 @pytest.mark.parametrize("detach", [True, False])
 def test_pad__detached_head_gives_the_student_no_gradient_through_the_variance(batch, detach: bool) -> None:
     student, teacher, labels = batch
     objective = _objective(Pad(name="pad", warmup_epochs=0.0, detach_variance=detach)).eval()
-    objective(student, teacher, labels, 0)
-    for p in objective.parts["variance"].head.parameters():
+    objective(StepOutputs(student, teacher, labels), 0)
+    for p in objective.parts["pad"].head.parameters():
         torch.nn.init.normal_(p)
     student.requires_grad_()
-    objective(student, teacher, labels, 1)["pad"].backward()
-    constant = objective.parts["variance"].head(student).detach()
+    objective(StepOutputs(student, teacher, labels), 1)["pad"].backward()
+    constant = objective.parts["pad"].head(student).detach()
     (alone,) = torch.autograd.grad(pad(student, teacher, constant), student)
     assert torch.allclose(student.grad, alone, atol=1e-7) == detach
 
@@ -116,7 +119,7 @@ def test_schedule_of_a_term__waits_then_rises_to_its_weight(batch) -> None:
     student, teacher, labels = batch
     losses = (L2(name="l2"), Cosine(name="cosine", weight=3.0, start_epoch=1.0, ramp_epochs=2.0))
     objective = _objective(*losses)
-    found = [objective(student, teacher, labels, step).get("cosine") for step in range(4 * PER_EPOCH)]
+    found = [objective(StepOutputs(student, teacher, labels), step).get("cosine") for step in range(4 * PER_EPOCH)]
     full = 3.0 * cosine(student, teacher).item()
     assert [term is None for term in found] == [True] * (PER_EPOCH + 1) + [False] * (3 * PER_EPOCH - 1)
     risen = [term.item() / full for term in found if term is not None]
@@ -125,4 +128,4 @@ def test_schedule_of_a_term__waits_then_rises_to_its_weight(batch) -> None:
 
 def test_schedule_of_pad__its_warm_up_begins_where_the_term_does() -> None:
     late = Pad(name="pad", start_epoch=2.0, warmup_epochs=1.0)
-    assert _objective(L2(name="l2"), late).parts["variance"].start == 3 * PER_EPOCH
+    assert _objective(L2(name="l2"), late).parts["pad"].start == 3 * PER_EPOCH

@@ -1,0 +1,69 @@
+"""What one step of training produces, and how large it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the objective of a run is built for.
+
+    Attributes:
+        classes: Identities in the training data.
+        embedding_size: Width of the student's embedding.
+        teacher_size: Width of the teacher's; that of the student where there is no teacher.
+        batch_size: Images in a step.
+        steps_per_epoch: To turn a warm-up in epochs into steps.
+    """
+
+    classes: int
+    embedding_size: int
+    teacher_size: int
+    batch_size: int
+    steps_per_epoch: int
+
+
+@dataclass(frozen=True)
+class StepOutputs:
+    """The inputs a loss may name as its positional parameters.
+
+    Attributes:
+        student: Raw student embeddings, float32 ``(batch, dim)``.
+        teacher: Raw teacher embeddings of the same images, ``(batch, teacher_dim)``.
+        labels: Classes, int64 ``(batch,)``; a negative one says the image has no label, and losses that take labels
+            skip it.
+        class_weights: The classifier the student is trained on, ``(classes, dim)``.
+        teacher_class_weights: The teacher's classifier, ``(classes, teacher_dim)``.
+        log_variance: Log sigma squared of the teacher embedding about the student's.
+        student_thresholds: The student's cosine thresholds at EKD's false-positive rates, ``(anchors,)``.
+        teacher_thresholds: The teacher's.
+        centres: AdaDistill's class centres, ``(classes, dim)``.
+    """
+
+    student: Tensor
+    teacher: Tensor | None
+    labels: Tensor
+    class_weights: Tensor | None = None
+    teacher_class_weights: Tensor | None = None
+    log_variance: Tensor | None = None
+    student_thresholds: Tensor | None = None
+    teacher_thresholds: Tensor | None = None
+    centres: Tensor | None = None
+
+    @property
+    def of_teacher(self) -> Tensor:
+        """The teacher's embeddings, for what is only built where there is a teacher.
+
+        Raises:
+            ValueError: There are none.
+        """
+        if self.teacher is None:
+            raise ValueError("teacher is None, expected its embeddings")
+        return self.teacher
+
+
+FIELDS = tuple(field.name for field in fields(StepOutputs))
+PER_IMAGE = ("student", "teacher", "labels", "log_variance")

@@ -1,0 +1,22 @@
+"""What a loss needs beside a step's embeddings and keeps from step to step: variances, thresholds, centres.
+
+A part is built from the options of its loss and the sizes of the run. It is called before the losses of a step with
+all that the step has so far and answers with further fields of ``StepOutputs``. Its tensors are saved with the run, so
+a resumed run goes on as the unbroken one; its ``notes``, where it has any, are told to the user.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from facekd.engine.parts.centres import Centres
+from facekd.engine.parts.thresholds import Thresholds
+from facekd.engine.parts.variance import Variance
+
+__all__ = ["PARTS", "Centres", "Thresholds", "Variance"]
+
+PARTS: dict[str, Callable[[Any, Any], nn.Module]] = {"pad": Variance, "adadistill": Centres, "ekd": Thresholds}
+"""The part of each loss that has one, by the loss's name; built from its options and the sizes of the run."""
