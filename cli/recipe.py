@@ -113,18 +113,20 @@ def _write_new(target: Path, text: str) -> None:
         raise
 
 
-def _unknown_backbone(recipe: Recipe) -> str | None:
-    """What is wrong with the name of the student's backbone; the registry is the one part of checking that is slow."""
+def _unknown_backbones(recipe: Recipe) -> list[str]:
+    """What is wrong with the names of the student's backbones; the registry is the one slow part of checking."""
     from facekd.models.backbone import BACKBONES, TIMM_PREFIX
 
-    name = recipe.student.backbone
-    if name.startswith(TIMM_PREFIX):
-        return None
-    try:
-        BACKBONES[name]
-    except FacekdError as error:
-        return str(error)
-    return None
+    found = []
+    student = recipe.student
+    for key, part in (("student", student), ("student.assistant", student.assistant)):
+        if part is None or part.backbone.startswith(TIMM_PREFIX):
+            continue
+        try:
+            BACKBONES[part.backbone]
+        except FacekdError as error:
+            found.append(f"{key}.backbone: {error}")
+    return found
 
 
 @command.command("check")
@@ -148,9 +150,9 @@ def check_command(recipes: Sequence[str], overrides: Sequence[str]) -> None:
         except FacekdError as error:
             problems += error.lines
             continue
-        wrong = _unknown_backbone(recipe)
+        wrong = _unknown_backbones(recipe)
         if wrong:
-            problems.append(f"{path}: student.backbone: {wrong}")
+            problems += [f"{path}: {problem}" for problem in wrong]
             continue
         needs = required_keys(recipe)
         click.echo(f"{name}: ok" + (f", needs: {', '.join(needs)}" if needs else ""))

@@ -24,6 +24,8 @@ PLAN_ROWS = (
     ("total_steps", "steps in all", "{:,}"),
     ("student_parameters", "student parameters", "{:,}"),
     ("student_macs", "student multiply-accumulates an image", "{:,}"),
+    ("assistant_parameters", "of these the assistant's parameters", "{:,}"),
+    ("assistant_macs", "of these the assistant's multiply-accumulates", "{:,}"),
     ("teacher_parameters", "teacher parameters", "{:,}"),
     ("classifier_bytes", "classifier memory, bytes", "{:,}"),
     ("cache_bytes", "teacher cache on disk, bytes", "{:,}"),
@@ -85,6 +87,8 @@ def _show_plan(recipe: Recipe, folder: Path, device: str, json_path: str | None)
     plan = plan_run(recipe, device).as_dict()
     table = Table(title=f"{recipe.name} -> {folder}", show_header=False)
     for key, label, form in PLAN_ROWS:
+        if key.startswith("assistant") and not plan[key]:
+            continue
         table.add_row(label, form.format(plan[key]))
     console().print(table)
     if json_path:

@@ -16,7 +16,7 @@ from facekd.data.loading import RememberedImages, TrainingImages
 from facekd.engine.inheritance import inherit_classifier
 from facekd.engine.objective import Objective
 from facekd.engine.outputs import Sizes
-from facekd.engine.plan import Plan, cached_views, classifier_of, clean_views
+from facekd.engine.plan import Plan, architecture_of, cached_views, classifier_of, clean_views
 from facekd.engine.progress import Progress
 from facekd.engine.session import Session
 from facekd.engine.signals import Poll
@@ -27,9 +27,9 @@ from facekd.engine.teacher import (
     version_views,
 )
 from facekd.files import value_digest
-from facekd.models.backbone import build_backbone
 from facekd.models.embedder import Embedder, open_device
 from facekd.models.preprocessing import Preprocessing
+from facekd.models.residual import ResidualPair
 from facekd.models.weights import load_weights, read_state
 from facekd.recipe import Recipe
 from facekd.recipe.loss_options import uses_teacher_classifier
@@ -49,20 +49,19 @@ def resolve_device(name: str) -> torch.device:
 
 
 def make_student(section: Student, seed: int) -> nn.Module:
-    """The student backbone, its weights drawn from ``seed`` or read from the recipe's file.
+    """The student, its weights drawn from ``seed`` or read from the recipe's files.
 
     Raises:
         InputError: The file's weights do not fit the backbone.
     """
     torch.manual_seed(seed)
-    student = build_backbone(
-        section.backbone,
-        embedding_size=section.embedding_size,
-        input_size=section.input_size,
-        options=section.options,
-    )
-    if section.weights is not None:
-        load_weights(student, read_state(section.weights)[0], section.weights)
+    student = architecture_of(section).build()
+    starts = [(student, section.weights)]
+    if isinstance(student, ResidualPair) and section.assistant is not None:
+        starts = [(student.student, section.weights), (student.assistant, section.assistant.weights)]
+    for module, path in starts:
+        if path is not None:
+            load_weights(module, read_state(path)[0], path)
     return student
 
 
@@ -70,7 +69,8 @@ def make_optimizer(section: Optimizer, student: nn.Module, objective: Objective)
     """The optimizer over what is trained.
 
     Matrices of the student and of its own classifier decay; biases, normalisation and PReLU slopes do not, nor do
-    the objective's parts: the bias of a variance head is a measured quantity. A frozen classifier is a buffer and never comes here.
+    the objective's parts: the bias of a variance head is a measured quantity. A frozen classifier is a buffer and never
+    comes here.
     """
     named = [(f"student.{name}", p) for name, p in student.named_parameters() if p.requires_grad]
     named += [(f"objective.{name}", p) for name, p in objective.named_parameters() if p.requires_grad]

@@ -10,12 +10,13 @@ from facekd.data.embedding_cache import cache_bytes
 from facekd.data.identities import IdentitySource
 from facekd.engine.inheritance import classifier_place
 from facekd.errors import RecipeError, UsageError
-from facekd.models.backbone import build_backbone
+from facekd.models.architecture import Architecture, Part
 from facekd.models.embedder import Embedder, load_embedder
 from facekd.models.macs import count_macs, count_parameters
+from facekd.models.residual import ResidualPair
 from facekd.recipe import Recipe
 from facekd.recipe.loss_options import compares_elements, uses_teacher_classifier, uses_teacher_embeddings
-from facekd.recipe.sections import Teacher
+from facekd.recipe.sections import Student, Teacher
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,13 @@ class Plan:
         identities: Training identities.
         steps_per_epoch: Full batches in an epoch.
         total_steps: Steps in the run.
-        student_parameters: Trainable values of the backbone.
-        student_macs: Multiply-accumulates of one student forward pass.
+        student_parameters: Trainable values of the student, its assistant with it.
+        student_macs: Multiply-accumulates of one image through the student, its assistant with it.
         teacher_parameters: Values of the teacher, 0 without one.
         classifier_bytes: Class weights with the optimizer's and the gradient's copies where they are trained.
         cache_bytes: Disk for the teacher's embeddings of every view of every image, 0 where none are kept.
+        assistant_parameters: Those of the student's that are its assistant's.
+        assistant_macs: Likewise.
     """
 
     images: int
@@ -43,10 +46,19 @@ class Plan:
     teacher_parameters: int
     classifier_bytes: int
     cache_bytes: int
+    assistant_parameters: int = 0
+    assistant_macs: int = 0
 
     def as_dict(self) -> dict[str, int]:
         """The figures by name."""
         return asdict(self)
+
+
+def architecture_of(student: Student) -> Architecture:
+    """What a recipe's student is made of."""
+    other = student.assistant
+    assistant = None if other is None else Part(other.backbone, other.options)
+    return Architecture(student.backbone, student.embedding_size, student.input_size, student.options, assistant)
 
 
 def open_teacher(teacher: Teacher, device: str) -> Embedder:
@@ -110,9 +122,8 @@ def make_plan(recipe: Recipe, source: IdentitySource, teacher: Embedder | None) 
         raise RecipeError(
             [f"student.embedding_size: {width}, the teacher's is {teacher.embedding_size} (set it to the same)"]
         )
-    backbone = build_backbone(
-        student.backbone, embedding_size=width, input_size=student.input_size, options=student.options
-    )
+    backbone = architecture_of(student).build()
+    assistant = backbone.assistant if isinstance(backbone, ResidualPair) else None
     per_epoch = count // batch
     steps = per_epoch * recipe.train.epochs
     if recipe.train.max_steps is not None:
@@ -132,7 +143,23 @@ def make_plan(recipe: Recipe, source: IdentitySource, teacher: Embedder | None) 
         classifier_bytes=matrix * width * copies * trained
         + (matrix * teacher.embedding_size if held and teacher is not None else 0),
         cache_bytes=0 if teacher is None else cache_bytes(count, _kept_views(recipe, teacher), teacher.embedding_size),
+        assistant_parameters=0 if assistant is None else count_parameters(assistant),
+        assistant_macs=0 if assistant is None else count_macs(assistant, student.input_size),
     )
+
+
+def pair_sizes(plan: Plan) -> dict[str, dict[str, int]]:
+    """Parameters and multiply-accumulates of a student, of its assistant, and of both, which is what is deployed.
+
+    Example:
+        >>> plan = Plan(1, 1, 10, 100, 50, 900, 0, 0, 0, assistant_parameters=20, assistant_macs=300)
+        >>> pair_sizes(plan)["student"], pair_sizes(plan)["together"]
+        ({'parameters': 30, 'macs': 600}, {'parameters': 50, 'macs': 900})
+    """
+    whole, part = (plan.student_parameters, plan.student_macs), (plan.assistant_parameters, plan.assistant_macs)
+    first = (whole[0] - part[0], whole[1] - part[1])
+    named = {"student": first, "assistant": part, "together": whole}
+    return {name: {"parameters": parameters, "macs": macs} for name, (parameters, macs) in named.items()}
 
 
 def _kept_views(recipe: Recipe, teacher: Embedder) -> int:

@@ -16,7 +16,7 @@ from facekd.data.loading import TrainingImages
 from facekd.engine.checkpoint import Checkpoint, flatten, optimizer_tensors, restore_optimizer, select
 from facekd.engine.inheritance import Classifier
 from facekd.engine.objective import Objective
-from facekd.engine.plan import Plan
+from facekd.engine.plan import Plan, architecture_of, pair_sizes
 from facekd.errors import CheckpointError
 from facekd.models.embedder import Embedder
 from facekd.models.preprocessing import Preprocessing
@@ -126,6 +126,9 @@ def provenance(session: Session) -> Mapping[str, str]:
         "template": recipe.data.template,
         "steps": str(session.step),
     }
+    facts |= architecture_of(recipe.student).composition()
+    if recipe.student.assistant is not None:
+        facts["sizes"] = json.dumps(pair_sizes(session.plan))
     if session.classifier is not None:
         told = {"source": session.classifier.source, "agreement": round(session.classifier.agreement, 4)}
         facts["inherited_classifier"] = json.dumps(told)

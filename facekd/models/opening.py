@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from facekd.errors import CheckpointError, FacekdError, InputError
 from facekd.model_names import TIMM_PREFIX
 from facekd.models import weights
-from facekd.models.backbone import build_backbone
+from facekd.models.architecture import Architecture
 from facekd.models.dialects import Dialect, recognise
 from facekd.models.preprocessing import Preprocessing, settle
 
@@ -54,13 +54,13 @@ def open_own(
         raise CheckpointError(where, what, "give a student.safetensors, or use the release that wrote it")
     stored = Preprocessing.from_metadata(metadata, where)
     try:
-        backbone, embedding_size = metadata["backbone"], int(metadata["embedding_size"])
-        options = json.loads(metadata.get("options", "{}"))
+        architecture = Architecture.from_metadata(metadata, stored.size[0])
     except (KeyError, ValueError) as error:
         raise CheckpointError(where, f"its metadata cannot be read: {error}", "save the model again") from None
-    module = built(state, where, backbone, (embedding_size, stored.size[0]), options)
+    module = built(state, where, architecture)
     preprocessing = settle(stored, color, normalize, size=stored.size, where=where)
-    return Opened(module, embedding_size, preprocessing, {**metadata, "preprocessing_source": FROM_FILE})
+    told = {**metadata, "preprocessing_source": FROM_FILE}
+    return Opened(module, architecture.embedding_size, preprocessing, told)
 
 
 def open_foreign(
@@ -105,8 +105,8 @@ def fill_dialect(dialect: Dialect, where: str) -> nn.Module:
         CheckpointError: The tensors are not exactly the backbone's.
         NonFiniteError: A weight is NaN or infinite.
     """
-    sizes = (dialect.embedding_size, dialect.input_size)
-    return built(dialect.state, where, dialect.backbone, sizes, dialect.options)
+    architecture = Architecture(dialect.backbone, dialect.embedding_size, dialect.input_size, dialect.options)
+    return built(dialect.state, where, architecture)
 
 
 def dialect_warnings(dialect: Dialect, module: nn.Module, where: str) -> tuple[str, ...]:
@@ -121,31 +121,27 @@ def dialect_warnings(dialect: Dialect, module: nn.Module, where: str) -> tuple[s
     return tuple(lines)
 
 
-def built(state: Mapping[str, Tensor], where: str, backbone: str, sizes: tuple[int, int], options: object) -> nn.Module:
-    """A backbone filled with ``state``, in evaluation mode; the random state of the process stays as it was.
+def built(state: Mapping[str, Tensor], where: str, architecture: Architecture) -> nn.Module:
+    """A model filled with ``state``, in evaluation mode; the random state of the process stays as it was.
 
     It is laid out without memory first, so that a file which claims to be far larger than it is costs nothing.
 
     Args:
         state: Exactly its tensors.
         where: The file, for messages.
-        backbone: Registered name, or ``timm/<name>``.
-        sizes: Width of the embedding, and side of the input.
-        options: Its options by name.
+        architecture: What it is made of.
 
     Raises:
         CheckpointError: It cannot be built, or the tensors are others.
         NonFiniteError: A weight is NaN or infinite.
     """
-    if not isinstance(options, Mapping):
-        raise CheckpointError(where, f"its options are {options!r}", "save the model again")
     try:
-        if not backbone.startswith(TIMM_PREFIX):
+        if not any(name.startswith(TIMM_PREFIX) for name in architecture.names):
             with torch.device("meta"):
-                layout = build_backbone(backbone, embedding_size=sizes[0], input_size=sizes[1], options=options)
+                layout = architecture.build()
             weights.require_same_keys(layout, state, where)
         with torch.random.fork_rng(devices=[]):
-            module = build_backbone(backbone, embedding_size=sizes[0], input_size=sizes[1], options=options)
+            module = architecture.build()
     except CheckpointError:
         raise
     except FacekdError as error:

@@ -116,8 +116,9 @@ def _explain(error: Mapping[str, Any], document: object) -> list[Problem]:
     kind, location, value, context = error["type"], error["loc"], error["input"], error.get("ctx", {})
     if location[:1] == ("losses",):
         location = location[:2] + location[3:]  # without the tag of the union
-    elif location[:2] == ("student", "options") and len(location) > 2:
-        return [Problem(location[:3], f"expected a number, text, true or false, got {shown(value)}")]
+    elif "options" in location[:-1]:
+        place = location[: location.index("options") + 2]
+        return [Problem(place, f"expected a number, text, true or false, got {shown(value)}")]
     if kind == "contradictions":
         return [Problem((*location, *found.location), found.what, found.fix) for found in context["problems"]]
     if kind == "extra_forbidden":

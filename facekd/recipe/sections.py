@@ -18,6 +18,14 @@ Epochs = Annotated[float, Field(ge=0, le=100_000)]
 OptionValue = bool | int | float | str
 
 
+class Assistant(Section):
+    """A second backbone, whose embedding is added to the student's; both are deployed."""
+
+    backbone: str = Field(min_length=1, max_length=200, description="a registered name, or timm/<name>")
+    options: dict[str, OptionValue] = Field(default={}, description="keyword options of the backbone")
+    weights: FilePath | None = Field(default=None, description="weights to start from")
+
+
 class Student(Section):
     """The small model to train."""
 
@@ -28,6 +36,9 @@ class Student(Section):
     color: Color = "rgb"
     normalize: Normalize = "half"
     weights: FilePath | None = Field(default=None, description="weights to start from")
+    assistant: Assistant | None = Field(
+        default=None, description="learns what the student lacks of the teacher, by the loss residual; null: none"
+    )
 
 
 class Teacher(Section):

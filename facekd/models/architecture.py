@@ -1,0 +1,113 @@
+"""What a model is made of: one backbone or several together, as a recipe or the metadata of a file names them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from facekd.models.backbone import build_backbone
+from facekd.models.residual import ResidualPair
+
+
+@dataclass(frozen=True)
+class Part:
+    """A backbone beside the first one.
+
+    Attributes:
+        backbone: The name `build_backbone` knows it by.
+        options: Its own options by name.
+    """
+
+    backbone: str
+    options: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """All that decides which tensors a model has.
+
+    Attributes:
+        backbone: The name `build_backbone` knows it by.
+        embedding_size: Width of the embedding.
+        input_size: Side of the square input in pixels.
+        options: The backbone's own options by name.
+        assistant: The backbone whose embedding is added to the first one's; None where there is one backbone.
+    """
+
+    backbone: str
+    embedding_size: int
+    input_size: int
+    options: Mapping[str, object] = field(default_factory=dict)
+    assistant: Part | None = None
+
+    def build(self) -> nn.Module:
+        """The model, freshly initialised; in evaluation mode it gives one embedding an image.
+
+        Raises:
+            UsageError: A backbone or an option that does not exist.
+
+        Example:
+            >>> small = {"channels": "4,8", "blocks": "1,1"}
+            >>> type(Architecture("resnet_tiny", 8, 32, small, Part("resnet_tiny", small)).build()).__name__
+            'ResidualPair'
+        """
+        first = self._backbone(self.backbone, self.options)
+        if self.assistant is None:
+            return first
+        return ResidualPair(first, self._backbone(self.assistant.backbone, self.assistant.options))
+
+    def _backbone(self, name: str, options: Mapping[str, object]) -> nn.Module:
+        return build_backbone(name, embedding_size=self.embedding_size, input_size=self.input_size, options=options)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of its backbones."""
+        return (self.backbone, *(() if self.assistant is None else (self.assistant.backbone,)))
+
+    def composition(self) -> dict[str, str]:
+        """What a file must say beside backbone, embedding size and options, for the model to be built again.
+
+        Example:
+            >>> Architecture("resnet_tiny", 8, 32, assistant=Part("mobilefacenet")).composition()
+            {'assistant': '{"backbone": "mobilefacenet", "options": {}}'}
+        """
+        if self.assistant is None:
+            return {}
+        told = {"backbone": self.assistant.backbone, "options": dict(self.assistant.options)}
+        return {"assistant": json.dumps(told, sort_keys=True)}
+
+    @staticmethod
+    def from_metadata(metadata: Mapping[str, str], input_size: int) -> Architecture:
+        """The architecture a file names.
+
+        Args:
+            metadata: Of a file that `weights.save_model` wrote.
+            input_size: Side of the square input in pixels.
+
+        Raises:
+            KeyError: The file does not say.
+            ValueError: What it says cannot be read.
+        """
+        told = json.loads(metadata.get("assistant", "null"))
+        return Architecture(
+            backbone=metadata["backbone"],
+            embedding_size=int(metadata["embedding_size"]),
+            input_size=input_size,
+            options=_options(json.loads(metadata.get("options", "{}"))),
+            assistant=None if told is None else _part(told),
+        )
+
+
+def _part(told: object) -> Part:
+    if not isinstance(told, dict) or not isinstance(told.get("backbone"), str):
+        raise ValueError(f"assistant is {told!r}")
+    return Part(told["backbone"], _options(told.get("options", {})))
+
+
+def _options(told: object) -> Mapping[str, object]:
+    if not isinstance(told, dict):
+        raise ValueError(f"its options are {told!r}")
+    return told
