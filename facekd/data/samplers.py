@@ -69,20 +69,70 @@ def class_uniform(labels: np.ndarray, batch_size: int, images_per_identity: int,
         >>> len(draw(0)), len(set(np.array([0, 0, 0, 1, 1, 2])[draw(0)].tolist()))
         (4, 2)
     """
-    identities, rest = divmod(batch_size, images_per_identity)
-    order = np.argsort(labels, kind="stable")
-    names, starts, counts = np.unique(labels[order], return_index=True, return_counts=True)
-    if rest or identities > len(names):
-        what = f"{batch_size} images cannot be {images_per_identity} of each of {identities} identities"
-        raise ValueError(f"{what}; the data has {len(names)}")
+    by_identity = _Identities(labels, batch_size, images_per_identity)
 
     def draw(step: int) -> np.ndarray:
         generator = np.random.default_rng([IDENTITY_STREAM, seed, step])
-        chosen = generator.permutation(len(names))[:identities]
-        places = [np.resize(generator.permutation(counts[one]), images_per_identity) + starts[one] for one in chosen]
-        return order[np.concatenate(places)]
+        chosen = generator.permutation(len(by_identity.counts))[: by_identity.taken]
+        return by_identity.images(chosen, generator)
 
     return draw
+
+
+def superclass_uniform(
+    labels: np.ndarray, superclasses: np.ndarray, batch_size: int, images_per_identity: int, seed: int
+) -> Draw:
+    """Batches as of :func:`class_uniform`, all of whose identities are of one superclass: people who look alike.
+
+    Peng et al. 2019 (arXiv 1904.01802) draw hard batches so for CCKD, from the clusters of :func:`group_identities`.
+    Every superclass is as likely as any other.
+
+    Args:
+        labels: Identity of each image, ``(count,)``; every identity has one.
+        superclasses: Superclass of each identity, ``(identities,)``.
+        batch_size: Images in a step, a multiple of ``images_per_identity``.
+        images_per_identity: Images of each identity.
+        seed: The run's seed.
+
+    Raises:
+        ValueError: The batch does not divide, or a superclass has fewer identities than it takes.
+
+    Example:
+        >>> labels, superclasses = np.arange(8).repeat(2), np.array([0, 1] * 4)
+        >>> draw = superclass_uniform(labels, superclasses, 4, 2, seed=0)
+        >>> len(set(superclasses[labels[draw(0)]].tolist()))
+        1
+    """
+    by_identity = _Identities(labels, batch_size, images_per_identity)
+    members = [np.flatnonzero(superclasses == one) for one in np.unique(superclasses)]
+    least = min(len(group) for group in members)
+    if least < by_identity.taken:
+        raise ValueError(f"a superclass has {least} identities, a batch takes {by_identity.taken}")
+
+    def draw(step: int) -> np.ndarray:
+        generator = np.random.default_rng([IDENTITY_STREAM, seed, step])
+        group = members[generator.integers(len(members))]
+        return by_identity.images(generator.permutation(group)[: by_identity.taken], generator)
+
+    return draw
+
+
+class _Identities:
+    """The images of each identity, and how many identities make a batch."""
+
+    def __init__(self, labels: np.ndarray, batch_size: int, images_per_identity: int) -> None:
+        self.taken, rest = divmod(batch_size, images_per_identity)
+        self.each = images_per_identity
+        self.order = np.argsort(labels, kind="stable")
+        names, self.starts, self.counts = np.unique(labels[self.order], return_index=True, return_counts=True)
+        if rest or self.taken > len(names):
+            what = f"{batch_size} images cannot be {images_per_identity} of each of {self.taken} identities"
+            raise ValueError(f"{what}; the data has {len(names)}")
+
+    def images(self, chosen: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """Some images of each chosen identity; who has too few is shown some of them again."""
+        places = [np.resize(generator.permutation(self.counts[one]), self.each) + self.starts[one] for one in chosen]
+        return self.order[np.concatenate(places)]
 
 
 class StepBatches:

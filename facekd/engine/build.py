@@ -13,7 +13,8 @@ from torch import nn
 
 from facekd.data.identities import IdentitySource
 from facekd.data.loading import RememberedImages, TrainingImages
-from facekd.engine.inheritance import inherit_classifier
+from facekd.data.superclasses import group_identities
+from facekd.engine.inheritance import class_means, inherit_classifier
 from facekd.engine.objective import Objective
 from facekd.engine.outputs import Sizes
 from facekd.engine.plan import Plan, architecture_of, cached_views, classifier_of, clean_views
@@ -26,6 +27,7 @@ from facekd.engine.teacher import (
     teacher_cache,
     version_views,
 )
+from facekd.errors import UsageError
 from facekd.files import value_digest
 from facekd.models.embedder import Embedder, open_device
 from facekd.models.preprocessing import Preprocessing
@@ -141,6 +143,24 @@ def make_caches(
     return Caches(clean, clean if versions and steps is None else steps)
 
 
+def make_superclasses(recipe: Recipe, source: IdentitySource, clean: np.ndarray | None) -> np.ndarray | None:
+    """Which identities look alike to the teacher, ``(identities,)``, where the recipe draws its batches by that.
+
+    Raises:
+        UsageError: They do not fall into groups large enough for a batch.
+    """
+    train = recipe.train
+    if train.superclasses is None or train.images_per_identity is None or clean is None:
+        return None
+    centres = class_means(clean, source.labels, len(source.names)).numpy()
+    least = train.batch_size // train.images_per_identity
+    try:
+        return group_identities(centres, train.superclasses, least=least, seed=train.seed)
+    except ValueError as error:
+        fix = "lower it or train.batch_size, or raise train.images_per_identity"
+        raise UsageError("train.superclasses", str(error), fix) from None
+
+
 def make_session(
     recipe: Recipe,
     plan: Plan,
@@ -185,4 +205,5 @@ def make_session(
         cached=caches.steps,
         classifier=classifier,
         average=make_average(student, recipe.train.ema),
+        superclasses=make_superclasses(recipe, source, caches.clean),
     )

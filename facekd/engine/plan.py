@@ -75,9 +75,9 @@ def cached_views(recipe: Recipe) -> int:
 
 
 def clean_views(recipe: Recipe, teacher: Embedder) -> int:
-    """Teacher embeddings kept of each image and its mirror, for the steps or for class means."""
+    """Teacher embeddings kept of each image and its mirror, for the steps, class means or superclasses."""
     clean = recipe.teacher is not None and recipe.teacher.view == "clean" and cached_views(recipe)
-    return 2 if clean or needs_class_means(recipe, teacher) else 0
+    return 2 if clean or recipe.train.superclasses or needs_class_means(recipe, teacher) else 0
 
 
 def needs_class_means(recipe: Recipe, teacher: Embedder) -> bool:

@@ -41,6 +41,7 @@ class Session:
         cached: Teacher embeddings ``(count, views, dim)`` of what the steps show, where they were computed before.
         classifier: The inherited classifier and its proof, where there is one.
         average: Running average of the student, where the recipe wants one.
+        superclasses: Superclass of each identity, ``(identities,)``, where batches are drawn by it.
         step: Steps taken.
         evaluated: Step of the last evaluation.
         best: Best figure so far and the step it was met at.
@@ -59,6 +60,7 @@ class Session:
     cached: np.ndarray | None = None
     classifier: Classifier | None = None
     average: nn.Module | None = None
+    superclasses: np.ndarray | None = None
     step: int = 0
     evaluated: int = 0
     best: dict[str, float] = field(default_factory=dict)

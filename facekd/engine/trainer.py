@@ -12,7 +12,7 @@ import torch
 
 from facekd.data.align import size_doubt
 from facekd.data.loading import Batch, dead_workers_named, step_data
-from facekd.data.samplers import StepBatches, class_uniform, shuffled
+from facekd.data.samplers import StepBatches, class_uniform, shuffled, superclass_uniform
 from facekd.engine.build import make_caches, make_dataset, make_session, resolve_device
 from facekd.engine.checkpoint import load_checkpoint, save_checkpoint
 from facekd.engine.evaluator import OpenedSet
@@ -223,10 +223,13 @@ def _loop(run: _Run) -> None:
 
 def _step_data(session: Session) -> Iterator[Batch]:
     train, plan = session.recipe.train, session.plan
-    if train.images_per_identity is None:
+    labels, each = session.source.labels, train.images_per_identity
+    if each is None:
         draw = shuffled(plan.images, train.batch_size, train.seed)
+    elif session.superclasses is None:
+        draw = class_uniform(labels, train.batch_size, each, train.seed)
     else:
-        draw = class_uniform(session.source.labels, train.batch_size, train.images_per_identity, train.seed)
+        draw = superclass_uniform(labels, session.superclasses, train.batch_size, each, train.seed)
     batches = StepBatches(draw, plan.steps_per_epoch, train.seed, session.step, plan.total_steps)
     return step_data(session.dataset, batches, train.workers, session.device.type == "cuda")
 

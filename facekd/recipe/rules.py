@@ -57,6 +57,12 @@ def _blends(teacher: Teacher | None, data: Data, losses: tuple[Loss, ...]) -> It
             yield Problem(("data", "augment", "mix"), f"1 leaves {loss.name} no labelled image", "write less than 1")
 
 
+def _superclasses(teacher: Teacher | None, train: Train) -> Iterable[Problem]:
+    if train.superclasses is not None and teacher is None:
+        what = "who looks alike is asked of a teacher, and there is none"
+        yield Problem(("train", "superclasses"), what, "write null, or add teacher: {weights: FILE}")
+
+
 def _within_the_run(schedule: Schedule, train: Train) -> Iterable[Problem]:
     if train.freeze_norm_epochs > train.epochs:
         what = f"{train.freeze_norm_epochs:g} epochs of frozen statistics in a run of {train.epochs}"
@@ -85,6 +91,7 @@ Rule = Callable[..., Iterable[Problem]]
 RULES: tuple[tuple[tuple[str, ...], Rule], ...] = (
     (("teacher", "losses"), _teacher_and_losses),
     (("schedule", "train"), _within_the_run),
+    (("teacher", "train"), _superclasses),
     (("teacher", "data", "losses"), _blends),
     (("data", "evaluate"), _unseen_identities),
 )

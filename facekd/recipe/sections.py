@@ -178,6 +178,12 @@ class Train(Section):
         le=65_536,
         description="batches of this many images of each of a few identities; null: every image once an epoch",
     )
+    superclasses: int | None = Field(
+        default=None,
+        ge=2,
+        le=100_000,
+        description="the identities of a batch look alike to the teacher: k-means clusters of its class means",
+    )
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: bool = False
     channels_last: bool = True
@@ -197,6 +203,9 @@ class Train(Section):
         if self.images_per_identity is not None and self.batch_size % self.images_per_identity:
             what = f"{self.batch_size} is no multiple of images_per_identity: {self.images_per_identity}"
             yield Problem(("batch_size",), what, "change one of them")
+        if self.superclasses is not None and self.images_per_identity is None:
+            fix = "add images_per_identity: 4"
+            yield Problem(("superclasses",), "has no effect without images_per_identity", fix)
 
 
 class EvaluationSet(Section):

@@ -7,10 +7,15 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from facekd.data.samplers import Draw, StepBatches, class_uniform, epoch_order, shuffled
+from facekd.data.samplers import Draw, StepBatches, class_uniform, epoch_order, shuffled, superclass_uniform
 
 LABELS = np.array([0] * 7 + [1] * 2 + [2] * 4 + [3] * 1 + [4] * 9)
-DRAWS = {"shuffled": shuffled(23, 5, 3), "class_uniform": class_uniform(LABELS, 6, 3, 3)}
+SUPERCLASSES = np.array([0, 1, 1, 0, 1])
+DRAWS = {
+    "shuffled": shuffled(23, 5, 3),
+    "class_uniform": class_uniform(LABELS, 6, 3, 3),
+    "superclass_uniform": superclass_uniform(LABELS, SUPERCLASSES, 6, 3, 3),
+}
 
 
 def test_epoch_order__is_a_permutation_that_changes_with_seed_and_epoch() -> None:
@@ -56,3 +61,18 @@ def test_class_uniform__another_seed_draws_others() -> None:
 def test_class_uniform__refuses_what_does_not_divide_or_is_not_there(batch_size: int, images: int) -> None:
     with pytest.raises(ValueError, match=f"{batch_size} images cannot be {images} of each .* the data has 5"):
         class_uniform(LABELS, batch_size, images, 0)
+
+
+def test_superclass_uniform__takes_all_identities_of_a_batch_from_one_superclass_each_as_often() -> None:
+    drawn = [LABELS[DRAWS["superclass_uniform"](step)] for step in range(600)]
+    met = [set(SUPERCLASSES[labels].tolist()) for labels in drawn]
+    assert all(len(one) == 1 for one in met)
+    assert all(sorted(Counter(labels.tolist()).values()) == [3, 3] for labels in drawn)
+    assert sum(one == {0} for one in met) / len(met) == pytest.approx(0.5, abs=0.07)
+    mixed = [set(SUPERCLASSES[LABELS[DRAWS["class_uniform"](step)]].tolist()) for step in range(50)]
+    assert any(len(one) == 2 for one in mixed)
+
+
+def test_superclass_uniform__refuses_a_superclass_too_small_for_a_batch() -> None:
+    with pytest.raises(ValueError, match="a superclass has 2 identities, a batch takes 3"):
+        superclass_uniform(LABELS, SUPERCLASSES, 9, 3, 0)

@@ -28,6 +28,8 @@ def smaller(path: Path, faces: Path, teachers: dict[int, Path]) -> Recipe:
         "data.images": faces,
         "teacher.weights": teachers[wanted.student.embedding_size],
     }
+    if wanted.train.superclasses is not None:
+        overrides += ["train.superclasses=2"]
     if wanted.teacher is not None and wanted.teacher.normalize == "none":
         overrides += ["teacher.normalize=half"]
     overrides += [f"{key}={fill[key]}" for key in required_keys(wanted)]

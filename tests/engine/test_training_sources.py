@@ -9,6 +9,7 @@ import shutil
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from facekd_cli.main import cli
@@ -18,9 +19,11 @@ from facekd.data.identities import IdentitySource
 from facekd.data.image_folder import ImageFolder
 from facekd.data.record_writer import write_records
 from facekd.engine import trainer
+from facekd.engine.build import make_caches, make_dataset, make_superclasses
+from facekd.engine.plan import make_plan, open_teacher
 from facekd.engine.sources import open_source
 from facekd.engine.trainer import Listener, train
-from facekd.errors import CheckpointError, DataError, DeviceError
+from facekd.errors import CheckpointError, DataError, DeviceError, UsageError
 from facekd.recipe.sections import Data
 
 
@@ -170,3 +173,24 @@ def test_images_of_a_size_that_aligned_faces_do_not_have__are_told(make_recipe, 
     train(make_recipe(("train.max_steps=1",)), tmp_path / "run", device="cpu")
     log = (tmp_path / "run" / "log.txt").read_text()
     assert "warning: the images are 32x32 pixels, no size of aligned faces; facekd data align" in log
+
+
+def test_superclasses__fill_a_batch_with_people_who_look_alike_to_the_teacher(make_recipe, tmp_path: Path) -> None:
+    train(make_recipe(("train.max_steps=4",)), tmp_path / "teacher", device="cpu")
+    drawn = {"images_per_identity": 4, "superclasses": 2, "batch_size": 4, "epochs": 2, "log_every": 1}
+    teacher = {"weights": str(tmp_path / "teacher"), "classifier": "class_means"}
+    recipe = make_recipe(teacher=teacher, train=drawn, losses=[{"name": "margin_softmax"}, {"name": "cckd"}])
+    source = open_source(recipe.data)
+    embedder = open_teacher(recipe.teacher, "cpu")
+    plan = make_plan(recipe, source, embedder)
+    caches = make_caches(
+        recipe, make_dataset(recipe, source), source, embedder, tmp_path / "cache", progress=None, poll=lambda: None
+    )
+    groups = make_superclasses(recipe, source, caches.clean)
+    assert plan.cache_bytes == 24 * 2 * 8 * 4
+    assert groups is not None and len(np.unique(groups)) == 2 and len(groups) == 6
+    train(recipe, tmp_path / "run", device="cpu")
+    assert len(losses(tmp_path / "run")) == plan.total_steps == 12
+    too_small = make_recipe(teacher=teacher, train=drawn | {"batch_size": 24}, losses=[{"name": "cckd"}])
+    with pytest.raises(UsageError, match="train.superclasses: 6 identities do not fall into groups of at least 6"):
+        make_superclasses(too_small, source, caches.clean)

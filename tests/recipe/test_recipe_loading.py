@@ -325,3 +325,15 @@ def test_the_json_schema_knows_the_losses_and_their_ranges():
     assert schema["additionalProperties"] is False
     assert schema["$defs"]["Pad"]["properties"]["floor"]["exclusiveMinimum"] == 0
     assert set(schema["properties"]["losses"]["items"]["discriminator"]["mapping"]) >= {"pad", "margin_softmax"}
+
+
+def test_superclasses_need_a_teacher_and_batches_of_identities(tmp_path):
+    text = changed("epochs: 2", "epochs: 2\n  superclasses: 4")
+    assert refusal(written(tmp_path, text)) == [
+        ":12: train.superclasses: has no effect without images_per_identity (add images_per_identity: 4)"
+    ]
+    text = changed("epochs: 2", "epochs: 2\n  superclasses: 4\n  images_per_identity: 4")
+    assert refusal(written(tmp_path, text)) == [
+        ":12: train.superclasses: who looks alike is asked of a teacher, and there is none "
+        "(write null, or add teacher: {weights: FILE})"
+    ]
