@@ -17,7 +17,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from benchmarks.reference import backbones_table, help_text, losses_table, recipes_table
-from benchmarks.tables import SECTIONS, Record, demo, real_faces
+from benchmarks.sections import SECTIONS
+from benchmarks.tables import Record, demo, real_faces
 from facekd.errors import FacekdError, InputError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,7 +45,7 @@ def load_results(folder: Path) -> dict[str, Record]:
             raise InputError(where, f"is no JSON: {error}", "run its benchmark again") from None
         name = data.get("benchmark") if isinstance(data, dict) else None
         if name not in SECTIONS:
-            fix = f"known: {', '.join(SECTIONS)}; or add its table to benchmarks/tables.py"
+            fix = f"known: {', '.join(SECTIONS)}; or add its table to benchmarks/sections.py"
             raise InputError(where, f"is of an unknown benchmark: {name}", fix)
         if name in found:
             raise InputError(where, f"is a second result of {name}", "keep one")

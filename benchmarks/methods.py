@@ -1,13 +1,14 @@
 """Which method closes how much of the way from the student alone to its teacher? Same data, student and steps for all.
 
-On real faces: FOLDER holds the teacher ``models/edgeface_xs_raw_rgb.onnx``, the images ``lfw112/``, the training list
-``lfw_train.csv`` and the list ``lfw_test.csv`` of identities never trained on, all pairs of which are scored. Every run
-is one ``facekd train`` command; finished runs are left alone and a broken one goes on, so the study can be stopped at
-will, and what is finished can be written down at any time.
+On real faces FOLDER holds the teacher ``models/edgeface_xs_raw_rgb.onnx``, the images ``lfw112/``, the training list
+``lfw_train.csv`` and the list ``lfw_test.csv`` of identities never trained on. On drawn faces the teacher is trained
+first. All pairs of the unseen identities are scored. Every run is one ``facekd train`` command; finished runs are left
+alone and a broken one goes on, so the study can be stopped at will, and what is finished written down at any time.
 
-    python -m benchmarks.methods FOLDER
-    python -m benchmarks.methods FOLDER --seeds 0 --methods l2 PAD
-    python -m benchmarks.methods FOLDER --only-report
+    python -m benchmarks.methods --faces FOLDER
+    python -m benchmarks.methods --faces FOLDER --seeds 0 --methods l2 PAD
+    python -m benchmarks.methods --faces FOLDER --only-report
+    python -m benchmarks.methods
 """
 
 from __future__ import annotations
@@ -19,19 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.demo import steps
 from benchmarks.real_faces import RESULTS, TEACHER, conditions, facekd, row, run_size, train_to_end
 from benchmarks.tables import ALONE
 from facekd.files import write_json
 from facekd.models.embedder import load_embedder
 
-RECIPE = "l2/edgeface_xs_resnet_tiny"
-EQUAL = (
-    "data.augment.mix=0",
-    "train.epochs=20",
-    "train.freeze_norm_epochs=5",
-    "train.checkpoint_every=5",
-)
-"""What every method has alike, beside the recipe it is a change of."""
 SOFTMAX = "{name: margin_softmax, margin: 0.2, scale: 32}"
 LIGHT_SOFTMAX = "{name: margin_softmax, margin: 0.2, scale: 32, weight: 0.02}"
 INHERITED = "{name: margin_softmax, class_weights: teacher, margin: 0.2, scale: 32}"
@@ -54,7 +48,7 @@ class Method:
 
     def settings(self) -> list[str]:
         """Its ``--set`` values."""
-        return [f"losses=[{', '.join(self.losses)}]", *EQUAL, *self.changes]
+        return [f"losses=[{', '.join(self.losses)}]", *self.changes]
 
 
 METHODS = {
@@ -83,69 +77,138 @@ METHODS = {
 }
 
 
-def train(method: str, folder: Path, seed: int, runs: Path) -> Path:
-    """The run folder of a method and seed, trained to its end."""
-    run = runs / f"{method.lower().replace(' ', '_')}-{seed}"
-    paths = [f"data.path={folder / 'lfw_train.csv'}", f"data.images={folder / 'lfw112'}", f"train.seed={seed}"]
-    teacher = f"teacher.weights={folder / 'models' / 'edgeface_xs_raw_rgb.onnx'}"
-    train_to_end(RECIPE, [*paths, *([] if method == ALONE else [teacher]), *METHODS[method].settings()], run)
-    return run
+@dataclass(frozen=True)
+class Arena:
+    """Faces to compare methods on.
+
+    Attributes:
+        benchmark: What the table is called.
+        recipe: The recipe all methods change.
+        equal: What all of them change alike: lengths, and where the faces are.
+        teacher: The teacher's file or run folder.
+        color: How to open it, as options of ``facekd eval``.
+        unseen: The identities to measure on, as options of ``facekd eval``.
+        preparations: Commands that make the teacher and the unseen faces, by the folder each makes.
+    """
+
+    benchmark: str
+    recipe: str
+    equal: tuple[str, ...]
+    teacher: Path
+    color: tuple[str, ...]
+    unseen: tuple[str, ...]
+    preparations: dict[Path, tuple[str, ...]]
 
 
-def measure(model: Path, folder: Path, out: Path, options: tuple[str, ...] = ()) -> dict[str, Any]:
+def real_faces(folder: Path) -> Arena:
+    """A teacher somebody else made, and 7,007 photographs of 1,324 people."""
+    teacher = folder / "models" / "edgeface_xs_raw_rgb.onnx"
+    data = (f"data.path={folder / 'lfw_train.csv'}", f"data.images={folder / 'lfw112'}", "data.augment.mix=0")
+    length = ("train.epochs=20", "train.freeze_norm_epochs=5", "train.checkpoint_every=5")
+    unseen = ("--on", str(folder / "lfw_test.csv"), "--images", str(folder / "lfw112"))
+    return Arena("methods_real", "l2/edgeface_xs_resnet_tiny", (*data, *length), teacher, TEACHER, unseen, {})
+
+
+def drawn_faces(runs: Path) -> Arena:
+    """A teacher of our own, and 14,000 drawn images of 1,000 people."""
+    teacher, unseen = runs / "teacher", runs / "unseen"
+    people = "data.synthetic={identities: 1000, samples: 14}"
+    longer = (people, "train.epochs=24", "train.freeze_norm_epochs=6", "train.checkpoint_every=2")
+    length = ("train.epochs=10", "train.freeze_norm_epochs=3", "train.checkpoint_every=5")
+    taught = ("train", "quickstart/teacher", "--out", str(teacher), *(w for c in longer for w in ("--set", c)))
+    return Arena(
+        "methods_drawn",
+        "quickstart/proxylesskd_pad",
+        (people, *length),
+        teacher,
+        (),
+        ("--on", str(unseen)),
+        {teacher: taught, unseen: tuple(steps(runs)["draw unseen identities"])},
+    )
+
+
+def prepare(arena: Arena) -> None:
+    """Make what the runs of an arena rest on, where it is not there yet."""
+    for place, command in arena.preparations.items():
+        done = place / "student.safetensors" if command[0] == "train" else place
+        if not done.exists():
+            facekd(*command, *(["--resume"] if place.exists() else []))
+
+
+def place_of(method: str, seed: int, runs: Path) -> Path:
+    """The run folder of a method and seed.
+
+    Example:
+        >>> place_of("l2 + softmax", 1, Path("runs")).name
+        'l2_+_softmax-1'
+    """
+    return runs / f"{method.lower().replace(' ', '_')}-{seed}"
+
+
+def train(arena: Arena, method: str, seed: int, runs: Path) -> None:
+    """Train a method to its end."""
+    teacher = [] if method == ALONE else [f"teacher.weights={arena.teacher}"]
+    settings = [*arena.equal, f"train.seed={seed}", *teacher, *METHODS[method].settings()]
+    train_to_end(arena.recipe, settings, place_of(method, seed, runs))
+
+
+def measure(model: Path, arena: Arena, out: Path, options: tuple[str, ...] = ()) -> dict[str, Any]:
     """Figures of a model on all pairs of the unseen identities; kept in ``out`` and not measured twice."""
     if not out.exists():
         fprs = [word for fpr in ("1e-2", "1e-3", "1e-4") for word in ("--fpr", fpr)]
-        on = ("--on", str(folder / "lfw_test.csv"), "--images", str(folder / "lfw112"))
-        facekd("eval", str(model), *on, *fprs, *options, "--json", str(out))
+        facekd("eval", str(model), *arena.unseen, *fprs, *options, "--json", str(out))
     (result,) = json.loads(out.read_text())["results"]
     return result
 
 
-def report(folder: Path, runs: Path, methods: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
+def report(arena: Arena, runs: Path, methods: Sequence[str], seeds: Sequence[int], command: str) -> dict[str, Any]:
     """The table of every run that is finished.
 
     Raises:
         SystemExit: None is.
     """
-    teacher = folder / "models" / "edgeface_xs_raw_rgb.onnx"
-    rows, finished = [], None
-    for method in methods:
-        for seed in seeds:
-            run = runs / f"{method.lower().replace(' ', '_')}-{seed}"
-            if (run / "student.safetensors").exists():
-                finished = run
-                rows.append(row(measure(run, folder, runs / f"{run.name}.json"), method, seed, run_size(run)))
-    if finished is None:
+    chosen = [(method, seed, place_of(method, seed, runs)) for method in methods for seed in seeds]
+    finished = [(method, seed, run) for method, seed, run in chosen if (run / "student.safetensors").exists()]
+    if not finished:
         raise SystemExit("no run is finished")
-    parameters = load_embedder(teacher, color="rgb", normalize="none").parameters
-    of_teacher = row(
-        measure(teacher, folder, runs / "teacher.json", TEACHER), "teacher", None, {"parameters": parameters}
-    )
+    rows = [
+        row(measure(run, arena, runs / f"{run.name}.json"), method, seed, run_size(run))
+        for method, seed, run in finished
+    ]
+    told = dict(zip(("color", "normalize"), arena.color[1::2], strict=False))
+    size = {"parameters": load_embedder(arena.teacher, **told).parameters}
+    teacher = row(measure(arena.teacher, arena, runs / "teacher.json", arena.color), "teacher", None, size)
+    shown = dict.fromkeys(method for method, _, _ in finished)
     return {
-        "benchmark": "methods_real",
-        "command": f"python -m benchmarks.methods FOLDER --seeds {' '.join(map(str, seeds))}",
-        **conditions(finished),
+        "benchmark": arena.benchmark,
+        "command": command,
+        **conditions(finished[-1][2]),
         "seeds": list(seeds),
-        "recipes": {method: " --set ".join([RECIPE, *METHODS[method].settings()]) for method in methods},
-        "teacher": [of_teacher],
+        "recipe": arena.recipe,
+        "recipes": {method: " --set ".join(METHODS[method].settings()) for method in shown},
+        "teacher": [teacher],
         "rows": rows,
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folder", type=Path, help="faces, lists and models")
-    parser.add_argument("--runs", type=Path, default=Path("runs/methods_real"), help="where runs are kept")
+    parser.add_argument("--faces", type=Path, help="folder of real faces, lists and models; drawn faces if not given")
+    parser.add_argument("--runs", type=Path, help="where runs are kept; runs/BENCHMARK if not given")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--methods", choices=METHODS, nargs="+", default=list(METHODS), metavar="METHOD")
     parser.add_argument("--only-report", action="store_true", help="train nothing; write down what is finished")
     given = parser.parse_args()
-    given.runs.mkdir(parents=True, exist_ok=True)
+    runs = given.runs or Path("runs") / ("methods_real" if given.faces else "methods_drawn")
+    runs.mkdir(parents=True, exist_ok=True)
+    arena = real_faces(given.faces) if given.faces else drawn_faces(runs)
     for seed in [] if given.only_report else given.seeds:
+        prepare(arena)
         for method in given.methods:
-            train(method, given.folder, seed, given.runs)
-    write_json(RESULTS / "methods_real.json", report(given.folder, given.runs, given.methods, given.seeds))
+            train(arena, method, seed, runs)
+    faces = " --faces FOLDER" if given.faces else ""
+    command = f"python -m benchmarks.methods{faces} --seeds {' '.join(map(str, given.seeds))}"
+    write_json(RESULTS / f"{arena.benchmark}.json", report(arena, runs, given.methods, given.seeds, command))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ shown like one that wins. Figures are fractions.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
@@ -17,12 +17,7 @@ WELL_FOUNDED = 30
 STARRED = f"\\* rests on fewer than {WELL_FOUNDED} false accepts: the threshold is uncertain."
 RUN_KEYS = {"input_size": "input", "epochs": "epochs", "steps": "steps", "train_seconds": "training, s"}
 """What a row may tell of its run -> its column."""
-LONGEST_COMMAND = "python -m benchmarks.real_faces FOLDER --study real_faces_longest --seeds 0"
-LONGER_COMMAND = "python -m benchmarks.real_faces FOLDER --study real_faces_longer --seeds 0"
-HARDNESS_COMMAND = "python -m benchmarks.synthetic_hardness"
-LOADING_COMMAND = "python -m benchmarks.data_loading --out benchmarks/results/data_loading.json"
 MEMORY = ("peak_mib", "added_mib")
-SPEED_COMMAND = "python -m benchmarks.synthetic_speed --out benchmarks/results/synthetic_speed.json"
 
 Record = Mapping[str, Any]
 
@@ -285,15 +280,3 @@ def data_loading(data: Record) -> str:
             f"{data['repeats']} repeats of {data['images_per_repeat']} images.",
         ]
     )
-
-
-SECTIONS: dict[str, tuple[str, str, Callable[[Record], str]]] = {
-    "real_faces": ("Distillation on real faces", "make bench-real FACES=faces/", real_faces_in_full),
-    "real_faces_longer": ("Real faces, three times the steps", LONGER_COMMAND, real_faces_in_full),
-    "real_faces_longest": ("Real faces, six times the steps", LONGEST_COMMAND, real_faces_in_full),
-    "demo": ("The demo on drawn faces", "python -m benchmarks.demo --record benchmarks/results/demo.json", demo),
-    "data_loading": ("Opening and reading records", LOADING_COMMAND, data_loading),
-    "synthetic_hardness": ("How hard drawn faces are", HARDNESS_COMMAND, synthetic_hardness),
-    "synthetic_speed": ("Drawing synthetic faces", SPEED_COMMAND, synthetic_speed),
-}
-"""Benchmark -> its title, the command that records it, and its tables."""

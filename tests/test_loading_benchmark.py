@@ -7,7 +7,7 @@ import json
 import pytest
 
 from benchmarks.data_loading import report
-from benchmarks.tables import SECTIONS
+from benchmarks.sections import SECTIONS
 
 
 @pytest.mark.slow

@@ -1,0 +1,28 @@
+"""Every benchmark: its title, the command that records it, and its tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from benchmarks.method_tables import methods
+from benchmarks.tables import Record, data_loading, demo, real_faces_in_full, synthetic_hardness, synthetic_speed
+
+LONGEST_COMMAND = "python -m benchmarks.real_faces FOLDER --study real_faces_longest --seeds 0"
+LONGER_COMMAND = "python -m benchmarks.real_faces FOLDER --study real_faces_longer --seeds 0"
+HARDNESS_COMMAND = "python -m benchmarks.synthetic_hardness"
+LOADING_COMMAND = "python -m benchmarks.data_loading --out benchmarks/results/data_loading.json"
+SPEED_COMMAND = "python -m benchmarks.synthetic_speed --out benchmarks/results/synthetic_speed.json"
+METHODS_COMMAND = "python -m benchmarks.methods{}"
+
+SECTIONS: dict[str, tuple[str, str, Callable[[Record], str]]] = {
+    "real_faces": ("Distillation on real faces", "make bench-real FACES=faces/", real_faces_in_full),
+    "real_faces_longer": ("Real faces, three times the steps", LONGER_COMMAND, real_faces_in_full),
+    "real_faces_longest": ("Real faces, six times the steps", LONGEST_COMMAND, real_faces_in_full),
+    "methods_real": ("Every method on real faces", METHODS_COMMAND.format(" --faces FOLDER"), methods),
+    "methods_drawn": ("Every method on drawn faces", METHODS_COMMAND.format(""), methods),
+    "demo": ("The demo on drawn faces", "python -m benchmarks.demo --record benchmarks/results/demo.json", demo),
+    "data_loading": ("Opening and reading records", LOADING_COMMAND, data_loading),
+    "synthetic_hardness": ("How hard drawn faces are", HARDNESS_COMMAND, synthetic_hardness),
+    "synthetic_speed": ("Drawing synthetic faces", SPEED_COMMAND, synthetic_speed),
+}
+"""Benchmark -> its title, the command that records it, and its tables."""

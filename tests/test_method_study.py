@@ -1,0 +1,85 @@
+"""The study of all methods compares them on equal terms, and its table tells what the runs measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from facekd_cli.shipped import find_recipe
+
+from benchmarks import methods as study
+from benchmarks.method_tables import methods, share_of_gap
+from benchmarks.tables import ALONE
+from facekd.recipe import Recipe, load_recipe
+
+ARENAS = [study.real_faces(Path("faces")), study.drawn_faces(Path("runs"))]
+
+
+def loaded(arena: study.Arena, method: str) -> Recipe:
+    teacher = [] if method == ALONE else [f"teacher.weights={arena.teacher}"]
+    changes = [*arena.equal, *teacher, *study.METHODS[method].settings()]
+    return load_recipe(find_recipe(arena.recipe), changes)
+
+
+@pytest.mark.parametrize("arena", ARENAS, ids=[arena.benchmark for arena in ARENAS])
+@pytest.mark.parametrize("method", study.METHODS)
+def test_methods__differ_in_their_losses_and_draws_alone(arena: study.Arena, method: str) -> None:
+    recipe, alone = loaded(arena, method), loaded(arena, ALONE)
+    assert (recipe.student, recipe.data, recipe.optimizer, recipe.schedule) == (
+        alone.student,
+        alone.data,
+        alone.optimizer,
+        alone.schedule,
+    )
+    assert recipe.train == alone.train.model_copy(update={"images_per_identity": recipe.train.images_per_identity})
+    assert (recipe.teacher is None) == (method == ALONE)
+    assert recipe.data.augment.mix == 0
+
+
+def test_drawn_faces__nobody_measured_was_trained_on() -> None:
+    arena = ARENAS[1]
+    people = loaded(arena, ALONE).data.synthetic
+    commands = {command[0]: command for command in arena.preparations.values()}
+    changes = [word for word in commands["train"] if "=" in word]
+    teacher = load_recipe(find_recipe(commands["train"][1]), changes).data.synthetic
+    assert teacher == people
+    assert int(commands["data"][-1]) >= people.first_identity + people.identities
+
+
+def measured(method: str, seed: int | None, tpr: float) -> dict:
+    points = [{"fpr": fpr, "tpr": tpr, "impostors": 10**6} for fpr in (1e-2, 1e-3)]
+    told = {"parameters": 10, "macs": 100, "epochs": 2, "steps": 9, "genuine": 50, "impostor": 10**6, "auc": tpr}
+    return {"method": method, "seed": seed, "tpr_at_fpr": points, **told}
+
+
+def test_share_of_gap__is_taken_seed_by_seed() -> None:
+    alone = [measured(ALONE, 0, 0.4), measured(ALONE, 1, 0.5)]
+    rows = [measured("l2", 1, 0.6), measured("l2", 0, 0.3), measured("l2", 2, 0.9)]
+    assert share_of_gap(rows, alone, measured("teacher", None, 0.9), 1e-3) == pytest.approx([0.25, -0.2])
+
+
+def test_table__names_the_best_first_and_a_loss_as_a_loss() -> None:
+    rows = [measured(ALONE, 0, 0.4), measured("worse", 0, 0.3), measured("best", 0, 0.8)]
+    data = {"teacher": [measured("teacher", None, 0.9)], "rows": rows, "recipe": "r", "recipes": {"best": "x"}}
+    lines = [line for line in methods(data).splitlines() if line.startswith("| ")][1:]
+    assert [line.split(" | ")[0] for line in lines] == ["| teacher", "| best", f"| {ALONE}", "| worse"]
+    assert "0.800" in lines[1] and "-0.200" in lines[3]
+
+
+def test_report__holds_the_finished_runs_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arena = study.drawn_faces(tmp_path)
+    for name in ("l2-0", "l2-1", "teacher"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "l2-1" / "student.safetensors").touch()
+    keys = ("set", "protocol", "pairs", "genuine", "impostor", "accuracy", "auc", "eer", "tpr_at_fpr", "refused")
+    for name in ("l2-1", "teacher"):
+        (tmp_path / f"{name}.json").write_text(json.dumps({"results": [dict.fromkeys(keys, 0)]}))
+    monkeypatch.setattr(study, "run_size", lambda run: {})
+    monkeypatch.setattr(study, "conditions", lambda run: {})
+    monkeypatch.setattr(study, "load_embedder", lambda path: type("Model", (), {"parameters": 5}))
+    found = study.report(arena, tmp_path, ["l2", "PAD"], [0, 1], "command")
+    assert [(row["method"], row["seed"]) for row in found["rows"]] == [("l2", 1)]
+    assert list(found["recipes"]) == ["l2"] and found["teacher"][0]["parameters"] == 5
+    with pytest.raises(SystemExit, match="no run is finished"):
+        study.report(arena, tmp_path, ["PAD"], [0, 1], "command")
