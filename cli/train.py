@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -16,6 +18,9 @@ from facekd.recipe import Recipe, load_recipe
 
 from .common import console, device_option, json_option, progress_bar, write_json
 from .shipped import find_recipe
+
+if TYPE_CHECKING:
+    from facekd.engine.distributed import World
 
 PLAN_ROWS = (
     ("images", "training images", "{:,}"),
@@ -56,6 +61,8 @@ def command(
     The run folder receives the resolved recipe, metrics, checkpoints and student.safetensors. A run that was stopped
     goes on with --resume and ends with the same bits.
 
+    Under torchrun several processes, each with a GPU of its own, take the steps of one run together.
+
     \b
     Example:
       facekd train quickstart/teacher --out runs/teacher
@@ -63,22 +70,50 @@ def command(
     """
     if resume and overwrite:
         raise click.UsageError("--resume and --overwrite contradict each other")
-    loaded = load_recipe(find_recipe(recipe), overrides)
-    folder = out or Path("runs") / loaded.name
-    if dry_run:
-        _show_plan(loaded, folder, device, json_path)
+    with _world() as world:
+        with nullcontext() if world is None else world.together():
+            loaded = load_recipe(find_recipe(recipe), overrides)
+            folder = out or Path("runs") / loaded.name
+            if dry_run and (world is None or world.leads):
+                _show_plan(loaded, folder, device, json_path)
+        if not dry_run:
+            run = {"run": str(folder), "results": _train(loaded, folder, resume, overwrite, device, world)}
+            if json_path and (world is None or world.leads):
+                write_json(run, json_path)
+
+
+@contextmanager
+def _world() -> Iterator[World | None]:
+    """The processes a launcher started; None, in no time, where it started one."""
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        yield None
         return
+    from facekd.engine.distributed import joined
+
+    with joined() as world:
+        yield world
+
+
+def _train(
+    loaded: Recipe, folder: Path, resume: bool, overwrite: bool, device: str, world: World | None
+) -> list[dict[str, Any]]:
+    from facekd.engine.distributed import ALONE
     from facekd.engine.trainer import Listener, train
 
     show = Display(console())
     with progress_bar() as preparation:
-        listener = Listener(say=show.say, step=show.step, progress=preparation)
         try:
-            results = train(loaded, folder, resume=resume, overwrite=overwrite, device=device, listener=listener)
+            return train(
+                loaded,
+                folder,
+                resume=resume,
+                overwrite=overwrite,
+                device=device,
+                listener=Listener(say=show.say, step=show.step, progress=preparation),
+                world=world or ALONE,
+            )
         finally:
             show.close()
-    if json_path:
-        write_json({"run": str(folder), "results": results}, json_path)
 
 
 def _show_plan(recipe: Recipe, folder: Path, device: str, json_path: str | None) -> None:

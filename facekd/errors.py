@@ -112,3 +112,35 @@ class Interrupted(FacekdError):
 
     def __reduce__(self) -> tuple:
         return type(self), (self.signal_number, self.where, self.what)
+
+
+class LostProcess(FacekdError):
+    """Another process of a distributed run is gone, and with it the step that was being taken."""
+
+    exit_code = 5
+
+
+class Elsewhere(FacekdError):
+    """A refusal that another process of a distributed run meets and tells; this one ends in silence.
+
+    Args:
+        rank: Of the process that tells it.
+        size: Processes of the run.
+        code: Exit code of its error.
+
+    Example:
+        >>> error = Elsewhere(1, 2, 3)
+        >>> error.lines, error.exit_code
+        ([], 3)
+    """
+
+    def __init__(self, rank: int, size: int, code: int) -> None:
+        super().__init__(f"process {rank} of {size}", "met an error, which it tells")
+        self.rank, self.size, self.exit_code = rank, size, code
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self.rank, self.size, self.exit_code)
+
+    @property
+    def lines(self) -> list[str]:
+        return []

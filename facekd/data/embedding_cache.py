@@ -52,7 +52,8 @@ def open_cache(
     """The cached embeddings under ``root / key``, computing what is missing.
 
     Rows are written in blocks; the number of finished rows is recorded after each, so a run that was cut goes on
-    where it stopped. When all are there the file's SHA-256 is recorded, and checked at every later opening.
+    where it stopped. When all are there the file's SHA-256 is recorded, and checked at every later opening, which
+    several processes may do at once.
 
     Args:
         root: Folder of caches; made when absent.
@@ -74,12 +75,14 @@ def open_cache(
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     file = folder / "embeddings.f32"
-    with locked(folder, "storing embeddings"):
-        record = _read_record(folder, shape)
-        if "sha256" not in record:
-            _fill(folder, file, shape, record, embed, report, multiple * math.ceil(BLOCK / multiple))
-        elif not file.is_file() or file_digest(file) != record["sha256"]:
-            raise CheckpointError(str(file), "is not the file that was written (digest differs)", f"remove {folder}")
+    record = _read_record(folder, shape)
+    if "sha256" not in record:
+        with locked(folder, "storing embeddings"):
+            record = _read_record(folder, shape)
+            if "sha256" not in record:
+                _fill(folder, file, shape, record, embed, report, multiple * math.ceil(BLOCK / multiple))
+    elif not file.is_file() or file_digest(file) != record["sha256"]:
+        raise CheckpointError(str(file), "is not the file that was written (digest differs)", f"remove {folder}")
     return np.memmap(file, np.float32, "r", shape=shape)
 
 

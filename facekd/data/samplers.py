@@ -135,6 +135,28 @@ class _Identities:
         return self.order[np.concatenate(places)]
 
 
+def sliced(draw: Draw, rank: int, size: int) -> Draw:
+    """The share of each step's images that one of several processes takes.
+
+    Args:
+        draw: The images of a whole step.
+        rank: Of the process, from 0.
+        size: Processes; a step's images divide among them.
+
+    Example:
+        >>> whole = shuffled(8, 4, seed=0)
+        >>> [*sliced(whole, 0, 2)(1), *sliced(whole, 1, 2)(1)] == whole(1).tolist()
+        True
+    """
+
+    def share(step: int) -> np.ndarray:
+        indices = draw(step)
+        each = len(indices) // size
+        return indices[rank * each : (rank + 1) * each]
+
+    return share
+
+
 class StepBatches:
     """Batches of ``(epoch, index)`` keys for steps ``first_step`` to ``last_step``.
 

@@ -14,10 +14,12 @@ from torch import nn
 from facekd.data.identities import IdentitySource
 from facekd.data.loading import TrainingImages
 from facekd.engine.checkpoint import Checkpoint, flatten, optimizer_tensors, restore_optimizer, select
+from facekd.engine.distributed import ALONE, World
 from facekd.engine.inheritance import Classifier
 from facekd.engine.objective import Objective
 from facekd.engine.plan import Plan, architecture_of, pair_sizes
 from facekd.errors import CheckpointError
+from facekd.models.backbone import synchronised
 from facekd.models.embedder import Embedder
 from facekd.models.preprocessing import Preprocessing
 from facekd.recipe import Recipe, recipe_digest
@@ -45,6 +47,7 @@ class Session:
         step: Steps taken.
         evaluated: Step of the last evaluation.
         best: Best figure so far and the step it was met at.
+        world: The processes that take the steps together.
     """
 
     recipe: Recipe
@@ -64,6 +67,16 @@ class Session:
     step: int = 0
     evaluated: int = 0
     best: dict[str, float] = field(default_factory=dict)
+    world: World = ALONE
+
+    def join(self, world: World) -> None:
+        """Become one of the processes of ``world``, each with the weights and superclasses rank 0 has."""
+        self.world = world
+        if world.size > 1 and self.device.type == "cuda":
+            self.student = synchronised(self.student)
+        if self.superclasses is not None:
+            self.superclasses = world.same(torch.from_numpy(self.superclasses)).numpy()
+        world.follow(self.student, self.objective, *([] if self.average is None else [self.average]))
 
     @property
     def deployed(self) -> nn.Module:
@@ -78,6 +91,7 @@ class Session:
             "teacher": None if self.teacher is None else self.teacher.digest,
             "threads": torch.get_num_threads(),
             "device": self.device.type,
+            "processes": self.world.size,
         }
 
     def checkpoint(self) -> Checkpoint:
@@ -108,10 +122,11 @@ class Session:
             self.average.load_state_dict(select("average", saved.tensors))
         restore_optimizer(self.optimizer, saved.tensors)
         self.step, self.evaluated, self.best = saved.step, saved.facts["evaluated"], dict(saved.facts["best"])
+        was = {"processes": 1, **saved.facts}
         return [
-            f"resume is not bit-exact: saved with {name} {saved.facts[name]}, running with {now[name]}"
-            for name in ("threads", "device")
-            if saved.facts[name] != now[name]
+            f"resume is not bit-exact: saved with {name} {was[name]}, running with {now[name]}"
+            for name in ("threads", "device", "processes")
+            if was[name] != now[name]
         ]
 
 

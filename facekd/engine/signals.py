@@ -15,7 +15,7 @@ Poll = Callable[[], None]
 
 
 @contextmanager
-def interruptible(where: str, what: str) -> Iterator[Poll]:
+def interruptible(where: str, what: str, *, patient: bool = False) -> Iterator[Poll]:
     """Catch SIGTERM and SIGINT inside the block; the yielded function raises once one has come.
 
     A second signal ends the process at once. Outside the main thread nothing is caught.
@@ -23,6 +23,7 @@ def interruptible(where: str, what: str) -> Iterator[Poll]:
     Args:
         where: What is running, for the message.
         what: What was kept and how to go on, for the message.
+        patient: Whether a second signal is passed over: a launcher sends its own after the one to the whole group.
 
     Example:
         >>> with interruptible("training", "saved") as poll:
@@ -34,7 +35,7 @@ def interruptible(where: str, what: str) -> Iterator[Poll]:
     received: list[int] = []
 
     def receive(number: int, frame: FrameType | None) -> None:
-        if received:
+        if received and not patient:
             raise SystemExit(128 + number)
         received.append(number)
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from facekd.data.loading import Batch
-from facekd.engine.outputs import StepOutputs
+from facekd.engine.distributed import World
+from facekd.engine.outputs import PER_IMAGE, StepOutputs
 from facekd.engine.schedule import learning_rate_factor
 from facekd.engine.session import Session
 from facekd.errors import NonFiniteError
@@ -34,7 +36,8 @@ def take_step(session: Session, network: Network, batch: Batch) -> dict[str, Any
         NonFiniteError: A loss term or the gradient is not finite; nothing was updated.
     """
     recipe, plan, step = session.recipe, session.plan, session.step
-    torch.manual_seed((recipe.train.seed * 1_000_003 + step) % 2**63)
+    seed = (recipe.train.seed * 1_000_003 + step) % 2**63
+    torch.manual_seed(seed)
     factor = learning_rate_factor(
         step, steps_per_epoch=plan.steps_per_epoch, total_steps=plan.total_steps, schedule=recipe.schedule
     )
@@ -45,13 +48,16 @@ def take_step(session: Session, network: Network, batch: Batch) -> dict[str, Any
     pixels = session.preprocessing.apply(batch.images)
     if recipe.train.channels_last:
         pixels = pixels.contiguous(memory_format=torch.channels_last)
-    with torch.autocast(session.device.type, torch.bfloat16, enabled=_uses_bf16(session)):
+    bf16 = torch.autocast(session.device.type, torch.bfloat16, enabled=_uses_bf16(session))
+    with bf16, session.world.own_draws(seed):
         embeddings = network(pixels)
-    terms = session.objective(StepOutputs(embeddings.float(), teacher, batch.labels), step)
+    outputs = joined_outputs(session.world, StepOutputs(embeddings.float(), teacher, batch.labels))
+    terms = session.objective(outputs, step)
     loss = torch.stack(list(terms.values())).sum()
     values = _finite_terms(terms, step)
     session.optimizer.zero_grad(set_to_none=True)
     loss.backward()
+    session.world.sum_gradients(session.student)
     norm = _finite_gradient(session, step)
     session.optimizer.step()
     session.step += 1
@@ -65,6 +71,17 @@ def take_step(session: Session, network: Network, batch: Batch) -> dict[str, Any
         "learning_rate": recipe.optimizer.learning_rate * factor,
         "gradient_norm": norm,
     }
+
+
+def joined_outputs(world: World, share: StepOutputs) -> StepOutputs:
+    """What the step's networks gave for the images of all processes, every field that has a row per image.
+
+    Args:
+        world: The processes.
+        share: What they gave for the images of this one.
+    """
+    held = {name: getattr(share, name) for name in PER_IMAGE}
+    return replace(share, **{name: world.gather(rows) for name, rows in held.items() if rows is not None})
 
 
 def _set_modes(session: Session) -> None:

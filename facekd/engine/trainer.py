@@ -3,51 +3,34 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from facekd.data.align import size_doubt
 from facekd.data.loading import Batch, dead_workers_named, step_data
-from facekd.data.samplers import StepBatches, class_uniform, shuffled, superclass_uniform
+from facekd.data.samplers import StepBatches, class_uniform, shuffled, sliced, superclass_uniform
 from facekd.engine.build import make_caches, make_dataset, make_session, resolve_device
 from facekd.engine.checkpoint import load_checkpoint, save_checkpoint
-from facekd.engine.evaluator import OpenedSet
-from facekd.engine.inheritance import CLASS_MEANS
+from facekd.engine.distributed import ALONE, World
 from facekd.engine.plan import Plan, checkpoint_steps, make_plan, open_teacher
-from facekd.engine.probe import doubt, people_by_label, probe_faces, says_itself
-from facekd.engine.progress import Progress
+from facekd.engine.probe import says_itself
+from facekd.engine.run import Listener, Run
 from facekd.engine.run_folder import RunFolder
 from facekd.engine.selection import evaluate_student, figure_of_merit, open_sets
 from facekd.engine.session import Session, provenance
-from facekd.engine.signals import Poll, interruptible
+from facekd.engine.signals import interruptible
 from facekd.engine.sources import open_source
 from facekd.engine.step import Network, take_step
-from facekd.errors import DataError, DeviceError, Interrupted, UsageError
+from facekd.errors import DataError, DeviceError, Elsewhere, Interrupted, UsageError
 from facekd.files import disk_errors, locked
-from facekd.models.embedder import Embedder
 from facekd.models.weights import save_classifier, save_model
 from facekd.recipe import Recipe
 
 FINAL_BOOTSTRAP = 1000
-
-
-@dataclass(frozen=True)
-class Listener:
-    """Who is told how a run goes.
-
-    Attributes:
-        say: Given one line of news.
-        step: Given each record that goes to ``metrics.jsonl``, and the steps in all.
-        progress: Told how far a preparation is.
-    """
-
-    say: Callable[[str], None] = lambda line: None
-    step: Callable[[dict[str, Any], int], None] = lambda record, total: None
-    progress: Progress | None = None
 
 
 def plan_run(recipe: Recipe, device: str = "auto") -> Plan:
@@ -69,6 +52,7 @@ def train(
     overwrite: bool = False,
     device: str = "auto",
     listener: Listener | None = None,
+    world: World = ALONE,
 ) -> list[dict[str, Any]]:
     """Train the student of a recipe.
 
@@ -78,39 +62,54 @@ def train(
         resume: Go on from the newest good checkpoint in it.
         overwrite: Replace the run in it.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        listener: Told how it goes.
+        listener: Told how it goes, by rank 0.
+        world: The processes that train together, all of which call this; all see the same files.
 
     Returns:
-        The results of the final evaluation, one per set of the recipe.
+        The results of the final evaluation, one per set of the recipe; none but in rank 0.
 
     Raises:
         FacekdError: A refusal, non-finite values, a full disk or a signal; what was saved stays good.
     """
-    listener = listener or Listener()
-    place = resolve_device(device)
-    _refuse_folder(recipe, out, resume)
-    source = open_source(recipe.data)
-    teacher = None if recipe.teacher is None else open_teacher(recipe.teacher, str(place))
-    plan = make_plan(recipe, source, teacher)
-    sets = open_sets(recipe.evaluate)
-    with disk_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
-    with locked(out, "training"), interruptible(str(out), "stopped; go on with --resume") as poll:
+    listener = listener if listener and world.leads else Listener()
+    with world.together():
+        place = resolve_device(world.own_device(device))
+        _refuse_folder(recipe, out, resume)
+        world.share_of(recipe.train.batch_size)
+        source = open_source(recipe.data)
+        teacher = None if recipe.teacher is None else open_teacher(recipe.teacher, str(place))
+        plan = make_plan(recipe, source, teacher)
+        sets = open_sets(recipe.evaluate) if world.leads else []
+    with ExitStack() as held:
         folder = RunFolder(out)
-        folder.prepare(recipe, resume=resume, overwrite=overwrite)
-        dataset = make_dataset(recipe, source)
+        with world.together():
+            if world.leads:
+                with disk_errors(out):
+                    out.mkdir(parents=True, exist_ok=True)
+                held.enter_context(locked(out, "training"))
+            stopped = interruptible(str(out), "stopped; go on with --resume", patient=world.size > 1)
+            poll = held.enter_context(stopped)
+            if world.leads:
+                folder.prepare(recipe, resume=resume, overwrite=overwrite)
+            dataset = make_dataset(recipe, source)
         root = out.parent / "teacher-cache"
-        caches = make_caches(recipe, dataset, source, teacher, root, progress=listener.progress, poll=poll)
-        session = make_session(recipe, plan, source, dataset, teacher, caches, place)
-        run = _Run(session, folder, sets, listener, poll)
-        run.announce()
-        if resume:
-            _resume(run)
-        elif teacher is not None and not says_itself(teacher):
-            _doubt_teacher(run, teacher)
+        ask = partial(make_caches, recipe, dataset, source, teacher, root, progress=listener.progress, poll=poll)
+        caches = world.first(ask)
+        with world.together():
+            session = make_session(recipe, plan, source, dataset, teacher, caches, place)
+        session.join(world)
+        run = Run(session, folder, sets, listener, poll)
+        with world.together():
+            if world.leads:
+                run.announce()
+            if resume:
+                _resume(run)
+            elif world.leads and teacher is not None and not says_itself(teacher):
+                run.doubt_teacher(teacher)
         with dead_workers_named():
             _loop(run)
-        return _finish(run)
+        with world.together():
+            return _finish(run) if world.leads else []
 
 
 def _refuse_folder(recipe: Recipe, out: Path, resume: bool) -> None:
@@ -123,101 +122,53 @@ def _refuse_folder(recipe: Recipe, out: Path, resume: bool) -> None:
         raise UsageError(str(out), "is the teacher's own folder", "choose another --out")
 
 
-@dataclass(frozen=True)
-class _Run:
-    """A session with the folder it writes to and those who watch it."""
-
-    session: Session
-    folder: RunFolder
-    sets: list[OpenedSet]
-    listener: Listener
-    poll: Poll
-
-    def tell(self, line: str) -> None:
-        """One line of news, to the log and to the listener."""
-        self.folder.log(line)
-        self.listener.say(line)
-
-    def record(self, record: dict[str, Any]) -> None:
-        """One object for ``metrics.jsonl`` and the listener."""
-        self.folder.append(record)
-        self.listener.step(record, self.session.plan.total_steps)
-
-    def announce(self) -> None:
-        """Write down what the run rests on."""
-        session = self.session
-        facts: dict[str, Any] = {"plan": session.plan.as_dict(), **session.facts()}
-        if session.classifier is not None:
-            found = session.classifier
-            facts["inherited_classifier"] = {
-                "source": found.source,
-                "agreement": found.agreement,
-                "checked_images": found.checked,
-            }
-            share = f"{found.agreement:.1%} of {found.checked} images nearest to their own class"
-            within = ", of which each is a part" if found.source == CLASS_MEANS else ""
-            self.tell(f"inherited classifier: {found.source}; {share}{within}")
-            for note in found.notes:
-                self.tell(f"note: {note}")
-        for note in session.objective.notes:
-            self.tell(note)
-        doubt = size_doubt(*session.source.read(0).shape[:2])
-        if doubt:
-            self.tell(f"warning: {doubt}")
-        teacher = session.teacher.warnings if session.teacher is not None else ()
-        for told in [session.source.warnings, teacher, *(opened.warnings for opened in self.sets)]:
-            for warning in told:
-                self.tell(f"warning: {warning}")
-        self.folder.record_environment(session.device, facts)
-
-
-def _doubt_teacher(run: _Run, teacher: Embedder) -> None:
-    """Look whether a teacher whose file does not say how it sees would tell these people apart better otherwise."""
-    source = run.session.source
-    found = probe_faces(teacher, source.read, people_by_label(source.labels), poll=run.poll)
-    told = None if found is None else doubt(teacher, found)
-    if told:
-        run.tell(f"warning: {told}")
-
-
-def _resume(run: _Run) -> None:
+def _resume(run: Run) -> None:
     session, folder = run.session, run.folder
     if not (folder.checkpoints / "checkpoints.jsonl").exists():
         run.tell("no checkpoint was written yet; starting at step 0")
-        folder.rewind(0, 0)
+        if session.world.leads:
+            folder.rewind(0, 0)
         return
     saved, passed_over = load_checkpoint(folder.checkpoints)
     warnings = session.restore(saved)
-    folder.rewind(session.step, session.evaluated)
+    if session.world.leads:
+        folder.rewind(session.step, session.evaluated)
     for line in [*passed_over, *warnings, f"resumed at step {session.step} of {session.plan.total_steps}"]:
         run.tell(line)
 
 
-def _loop(run: _Run) -> None:
+def _loop(run: Run) -> None:
     session, folder = run.session, run.folder
-    recipe, plan = session.recipe, session.plan
+    recipe, plan, world = session.recipe, session.plan, session.world
     network: Network = torch.compile(session.student) if recipe.train.compile else session.student
     save_every = checkpoint_steps(plan, recipe.train.checkpoint_every)
     since, counted = time.perf_counter(), 0
     try:
-        _evaluate_if_due(run)
-        for batch in _step_data(session):
-            record = take_step(session, network, batch.to(session.device))
-            counted += len(batch.labels)
-            last = session.step == plan.total_steps
-            if session.step % recipe.train.log_every == 0 or last:
-                elapsed = time.perf_counter() - since
-                record |= {"images_per_second": round(counted / elapsed, 1), "seconds": round(elapsed, 3)}
-                run.record(record)
-                since, counted = time.perf_counter(), 0
-            if session.step % save_every == 0 or last:
-                save_checkpoint(folder.checkpoints, session.checkpoint())
-            run.poll()
-            began = time.perf_counter()
+        with world.together():
             _evaluate_if_due(run)
-            since += time.perf_counter() - began
-    except (Interrupted, DataError, DeviceError):
-        save_checkpoint(folder.checkpoints, session.checkpoint())
+        for batch in world.agreed(_step_data(session)):
+            with world.alike():
+                record = take_step(session, network, batch.to(session.device))
+            counted += recipe.train.batch_size
+            last = session.step == plan.total_steps
+            save = session.step % save_every == 0 or last
+            if save:
+                world.follow(session.objective)
+            with world.together():
+                if session.step % recipe.train.log_every == 0 or last:
+                    elapsed = time.perf_counter() - since
+                    record |= {"images_per_second": round(counted / elapsed, 1), "seconds": round(elapsed, 3)}
+                    run.record(record)
+                    since, counted = time.perf_counter(), 0
+                if save and world.leads:
+                    save_checkpoint(folder.checkpoints, session.checkpoint())
+                run.poll()
+                began = time.perf_counter()
+                _evaluate_if_due(run)
+                since += time.perf_counter() - began
+    except (Interrupted, DataError, DeviceError, Elsewhere):
+        if world.leads:
+            save_checkpoint(folder.checkpoints, session.checkpoint())
         raise
 
 
@@ -230,11 +181,12 @@ def _step_data(session: Session) -> Iterator[Batch]:
         draw = class_uniform(labels, train.batch_size, each, train.seed)
     else:
         draw = superclass_uniform(labels, session.superclasses, train.batch_size, each, train.seed)
+    draw = sliced(draw, session.world.rank, session.world.size)
     batches = StepBatches(draw, plan.steps_per_epoch, train.seed, session.step, plan.total_steps)
     return step_data(session.dataset, batches, train.workers, session.device.type == "cuda")
 
 
-def _evaluate_if_due(run: _Run) -> None:
+def _evaluate_if_due(run: Run) -> None:
     """Evaluate at the recipe's interval; a step whose evaluation was cut short is evaluated when the run resumes."""
     session = run.session
     every, total = session.recipe.evaluate.every, session.plan.total_steps
@@ -244,7 +196,7 @@ def _evaluate_if_due(run: _Run) -> None:
         _evaluate(run, bootstrap=0)
 
 
-def _evaluate(run: _Run, bootstrap: int) -> list[dict[str, Any]]:
+def _evaluate(run: Run, bootstrap: int) -> list[dict[str, Any]]:
     """Measure the weights that would be deployed; keep them if they are the best so far and the recipe wants that."""
     session = run.session
     results = evaluate_student(session, run.sets, run.poll, bootstrap=bootstrap)
@@ -272,7 +224,7 @@ def _save_student(session: Session, folder: RunFolder) -> None:
         )
 
 
-def _finish(run: _Run) -> list[dict[str, Any]]:
+def _finish(run: Run) -> list[dict[str, Any]]:
     session, folder = run.session, run.folder
     results = _evaluate(run, FINAL_BOOTSTRAP) if run.sets else []
     if session.recipe.evaluate.select == "last":

@@ -193,3 +193,17 @@ def did_you_mean_timm(name: str) -> str:
 
     phrase = did_you_mean(name, timm.list_models())
     return phrase if phrase.startswith("did you") else "timm.list_models() lists them"
+
+
+def synchronised(module: nn.Module) -> nn.Module:
+    """The same module and parameters, its BatchNorm taking the statistics of all processes of a run on GPUs.
+
+    Args:
+        module: Changed in place where it is not itself a BatchNorm.
+    """
+    if any(type(part).__module__.startswith("timm.") for part in module.modules()):
+        from timm.layers import convert_sync_batchnorm  # its BatchNorm holds an activation, which torch's would drop
+
+        converted: nn.Module = convert_sync_batchnorm(module)
+        return converted
+    return nn.SyncBatchNorm.convert_sync_batchnorm(module)
