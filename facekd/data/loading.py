@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from facekd.data.augment import AugmentSettings, augment, blend
 from facekd.data.identities import IdentitySource
 from facekd.data.images import resize
+from facekd.data.resolution import AT_FULL_RESOLUTION, ResolutionSettings, at_resolution, drawn_resolution
 from facekd.data.samplers import StepBatches
 from facekd.errors import DeviceError, FacekdError
 
@@ -93,7 +94,8 @@ class TrainingImages(Dataset):
 
     The augmentation of an image is drawn from ``(seed, epoch, index)``: no worker, order or resume changes it. With
     ``versions`` it is drawn from ``(version, index)`` alone, version = epoch modulo ``versions``, so that a teacher
-    can be asked once about exactly the pixels every student will see, whatever its seed.
+    can be asked once about exactly the pixels every student will see, whatever its seed. The resolution an image is
+    brought down to is drawn from ``(seed, epoch, index)`` all the same, last of all and for the student alone.
 
     Args:
         images: Pixels by index.
@@ -102,6 +104,7 @@ class TrainingImages(Dataset):
         seed: The run's seed.
         size: ``(height, width)`` the student takes.
         versions: Augmented versions kept of each image; None draws a new one every epoch.
+        resolutions: What the images are brought down to.
     """
 
     def __init__(
@@ -113,9 +116,10 @@ class TrainingImages(Dataset):
         seed: int,
         size: tuple[int, int],
         versions: int | None = None,
+        resolutions: ResolutionSettings = AT_FULL_RESOLUTION,
     ) -> None:
         self.images, self.labels, self.settings = images, labels, settings
-        self.seed, self.size, self.versions = seed, size, versions
+        self.seed, self.size, self.versions, self.resolutions = seed, size, versions, resolutions
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -127,11 +131,15 @@ class TrainingImages(Dataset):
             image, label, flipped = self.augmented(epoch, index)
         except FacekdError as error:
             return error
+        side = drawn_resolution(self.resolutions, self.seed, epoch, index)
+        if side is not None:
+            image = at_resolution(image, side)
         view = int(flipped) if self.versions is None else epoch % self.versions
         return resize(image, self.size), label, index, view
 
     def augmented(self, epoch: int, index: int) -> tuple[np.ndarray, int, bool]:
-        """Image ``index`` as epoch ``epoch`` shows it, at its stored size; its label, and whether it was mirrored."""
+        """Image ``index`` as epoch ``epoch`` shows it, at its stored size and full resolution; its label, and whether
+        it was mirrored."""
         draw = (self.seed, epoch) if self.versions is None else (epoch % self.versions,)
         generator = np.random.default_rng([AUGMENT_STREAM, *draw, index])
         image, flipped = augment(self.images.read(index), generator, self.settings)

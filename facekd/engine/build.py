@@ -21,7 +21,7 @@ from facekd.engine.plan import Plan, architecture_of, cached_views, classifier_o
 from facekd.engine.progress import Progress
 from facekd.engine.session import Session
 from facekd.engine.signals import Poll
-from facekd.engine.sources import augment_settings
+from facekd.engine.sources import augment_settings, resolution_settings
 from facekd.engine.teacher import (
     mirror_views,
     teacher_cache,
@@ -116,6 +116,7 @@ def make_dataset(recipe: Recipe, source: IdentitySource) -> TrainingImages:
         seed=recipe.train.seed,
         size=(side, side),
         versions=recipe.data.versions,
+        resolutions=resolution_settings(recipe.data.resolutions),
     )
 
 
@@ -137,7 +138,7 @@ def make_caches(
     if clean_views(recipe, teacher):
         clean = ask(mirror_views(source), kind="mirror", count=2)
     versions = cached_views(recipe)
-    if versions and recipe.teacher is not None and recipe.teacher.view == "same":
+    if versions and recipe.teacher is not None and recipe.teacher.view != "clean":
         stored = {"settings": asdict(dataset.settings), "size": dataset.images.size, "versions": versions}
         steps = ask(version_views(dataset, versions), kind=value_digest(stored), count=versions)
     return Caches(clean, clean if versions and steps is None else steps)

@@ -41,6 +41,7 @@ class StepOutputs:
         student_thresholds: The student's cosine thresholds at EKD's false-positive rates, ``(anchors,)``.
         teacher_thresholds: The teacher's.
         centres: AdaDistill's class centres, ``(classes, dim)``.
+        assistant: Raw embeddings of the student's assistant, float32 ``(batch, dim)``.
     """
 
     student: Tensor
@@ -52,6 +53,7 @@ class StepOutputs:
     student_thresholds: Tensor | None = None
     teacher_thresholds: Tensor | None = None
     centres: Tensor | None = None
+    assistant: Tensor | None = None
 
     @property
     def of_teacher(self) -> Tensor:
@@ -66,4 +68,4 @@ class StepOutputs:
 
 
 FIELDS = tuple(field.name for field in fields(StepOutputs))
-PER_IMAGE = ("student", "teacher", "labels", "log_variance")
+PER_IMAGE = ("student", "teacher", "labels", "log_variance", "assistant")

@@ -16,7 +16,7 @@ from facekd.models.macs import count_macs, count_parameters
 from facekd.models.residual import ResidualPair
 from facekd.recipe import Recipe
 from facekd.recipe.loss_options import compares_elements, uses_teacher_classifier, uses_teacher_embeddings
-from facekd.recipe.sections import Student, Teacher
+from facekd.recipe.sections import Resolutions, Student, Teacher
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,8 @@ def make_plan(recipe: Recipe, source: IdentitySource, teacher: Embedder | None) 
         teacher: Its teacher, where it has one.
 
     Raises:
-        UsageError: More images or identities in a batch than in the data, or a backbone that does not exist.
+        UsageError: More images or identities in a batch than in the data, a resolution above the images' own, or a
+            backbone that does not exist.
         RecipeError: Student and teacher embeddings of different width under a loss that compares them.
     """
     count, batch = len(source), recipe.train.batch_size
@@ -115,6 +116,7 @@ def make_plan(recipe: Recipe, source: IdentitySource, teacher: Embedder | None) 
     if identities > len(source.names):
         what = f"a batch takes {identities} identities, the data has {len(source.names)}"
         raise UsageError("train.images_per_identity", what, "lower train.batch_size, or raise it")
+    _refuse_higher_resolution(recipe.data.resolutions, source)
     student = recipe.student
     width = student.embedding_size
     compares = any(compares_elements(loss) for loss in recipe.losses)
@@ -146,6 +148,14 @@ def make_plan(recipe: Recipe, source: IdentitySource, teacher: Embedder | None) 
         assistant_parameters=0 if assistant is None else count_parameters(assistant),
         assistant_macs=0 if assistant is None else count_macs(assistant, student.input_size),
     )
+
+
+def _refuse_higher_resolution(section: Resolutions, source: IdentitySource) -> None:
+    if section.sides:
+        height, width = source.read(0).shape[:2]
+        if max(section.sides) > max(height, width):
+            what = f"{max(section.sides)}, but the images are {width}x{height}"
+            raise UsageError("data.resolutions.sides", what, f"at most {max(height, width)}")
 
 
 def pair_sizes(plan: Plan) -> dict[str, dict[str, int]]:

@@ -10,10 +10,11 @@ from facekd.data.image_folder import ImageFolder
 from facekd.data.image_list import ImageList
 from facekd.data.open_source import open_identities
 from facekd.data.record_source import RecordSource
+from facekd.data.resolution import ResolutionSettings
 from facekd.data.synthetic import SyntheticFaces
 from facekd.data.tar_source import TarSource
 from facekd.errors import UsageError
-from facekd.recipe.sections import Augment, Data, Synthetic
+from facekd.recipe.sections import Augment, Data, Resolutions, Synthetic
 
 
 def synthetic_source(section: Synthetic) -> SyntheticFaces:
@@ -45,3 +46,8 @@ def open_source(data: Data) -> IdentitySource:
 def augment_settings(section: Augment) -> AugmentSettings:
     """The augmentation a recipe section describes."""
     return AugmentSettings(**section.model_dump())
+
+
+def resolution_settings(section: Resolutions) -> ResolutionSettings:
+    """The resolutions a recipe section describes."""
+    return ResolutionSettings(**section.model_dump())

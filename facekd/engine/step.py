@@ -17,8 +17,8 @@ from facekd.engine.session import Session
 from facekd.errors import NonFiniteError
 from facekd.recipe.loss_options import uses_teacher_embeddings
 
-Network = Callable[[Tensor], Tensor]
-"""The student as a function: the module itself, or its compiled form."""
+Network = Callable[[Tensor], Tensor | tuple[Tensor, Tensor]]
+"""The student as a function, the module itself or its compiled form; with an assistant it gives both embeddings."""
 
 
 def take_step(session: Session, network: Network, batch: Batch) -> dict[str, Any]:
@@ -50,8 +50,10 @@ def take_step(session: Session, network: Network, batch: Batch) -> dict[str, Any
         pixels = pixels.contiguous(memory_format=torch.channels_last)
     bf16 = torch.autocast(session.device.type, torch.bfloat16, enabled=_uses_bf16(session))
     with bf16, session.world.own_draws(seed):
-        embeddings = network(pixels)
-    outputs = joined_outputs(session.world, StepOutputs(embeddings.float(), teacher, batch.labels))
+        found = network(pixels)
+    student, assistant = (part.float() for part in found) if isinstance(found, tuple) else (found.float(), None)
+    share = StepOutputs(student, teacher, batch.labels, assistant=assistant)
+    outputs = joined_outputs(session.world, share)
     terms = session.objective(outputs, step)
     loss = torch.stack(list(terms.values())).sum()
     values = _finite_terms(terms, step)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from facekd.losses.adaptive import adadistill, margin_distillation
 from facekd.losses.classifier import apply_margin, cosine_logits, margin_softmax
-from facekd.losses.feature import cosine, l2, pad, variance_weighted
+from facekd.losses.feature import cosine, l2, pad, residual, variance_weighted
 from facekd.losses.logits import logit_kd, shared_head_kd
 from facekd.losses.ranking import ekd
 from facekd.losses.relation import cckd, pkt, rkd, sp
@@ -33,6 +33,7 @@ for _loss in (
     ekd,
     adadistill,
     margin_distillation,
+    residual,
 ):
     LOSSES.register(_loss.__name__)(_loss)
 
@@ -50,6 +51,7 @@ __all__ = [
     "margin_softmax",
     "pad",
     "pkt",
+    "residual",
     "rkd",
     "shared_head_kd",
     "sp",

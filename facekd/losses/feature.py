@@ -137,5 +137,46 @@ def variance_weighted(squared_residual: Tensor, log_variance: Tensor, *, floor: 
     return (squared_residual * torch.exp(-held) + held).mean()
 
 
+def residual(student: Tensor, assistant: Tensor, teacher: Tensor) -> Tensor:
+    """Distance of the student to the teacher, and of the assistant to what the student lacks of the teacher.
+
+    Kong, Zhao, Tu et al., "Cross-Resolution Face Recognition via Prior-Aided Face Hallucination and Residual Knowledge
+    Distillation", 2019, arXiv 1905.10777. With ``t``, ``s`` and ``a`` the raw embeddings,
+    ``sum_i (|t_i - s_i|^2 + |sg(t_i - s_i) - a_i|^2) / sum_i |t_i|^2``: the student learns by the first term alone, the
+    assistant by the second alone, and ``s + a`` is what is deployed. Our reading: at the embedding only, and divided by
+    the mean squared length of the batch's teacher embeddings where the released code takes the mean over elements, so
+    that the value depends neither on the embedding size nor on the teacher's scale. It is 2 for a student and an
+    assistant that give zeros; for unit embeddings the first term is :func:`l2`.
+
+    Args:
+        student: Raw student embeddings, ``(batch, dim)``.
+        assistant: Raw embeddings of the assistant, ``(batch, dim)``.
+        teacher: Raw teacher embeddings, ``(batch, dim)``. Receives no gradient.
+
+    Returns:
+        The sum of both terms, at least 0, shape ``()``, float32 or wider; not finite where every teacher embedding is
+        zero.
+
+    Raises:
+        ValueError: If the sizes do not agree.
+
+    Example:
+        The student is 4 short of a teacher of length 5, the assistant 3 short of that: 16 / 25 + 9 / 25.
+
+        >>> student, assistant = torch.tensor([[3.0, 0.0]]), torch.tensor([[0.0, 1.0]])
+        >>> float(residual(student, assistant, torch.tensor([[3.0, 4.0]])))
+        1.0
+    """
+    check_pair(student, teacher)
+    if assistant.shape != student.shape:
+        raise ValueError(
+            f"assistant has shape {tuple(assistant.shape)}, student {tuple(student.shape)}; expected equal"
+        )
+    student, assistant, teacher = widen(student, assistant, teacher.detach())
+    lacking = teacher - student
+    apart = lacking.square().sum() + (lacking.detach() - assistant).square().sum()
+    return apart / teacher.square().sum()
+
+
 def _squared_residual(student: Tensor, teacher: Tensor) -> Tensor:
     return (unit_rows(student) - unit_rows(teacher.detach())).square()

@@ -17,6 +17,7 @@ from facekd.recipe.loss_sections import (
     MarginSoftmax,
     Pad,
     Pkt,
+    Residual,
     Rkd,
     SharedHeadKD,
     Sp,
@@ -36,11 +37,13 @@ __all__ = [
     "MarginSoftmax",
     "Pad",
     "Pkt",
+    "Residual",
     "Rkd",
     "SharedHeadKD",
     "Sp",
     "compares_elements",
     "takes_labels",
+    "trains_assistant",
     "uses_teacher",
     "uses_teacher_classifier",
     "uses_teacher_embeddings",
@@ -60,6 +63,7 @@ Loss = (
     | AdaDistill
     | MarginDistillation
     | SharedHeadKD
+    | Residual
 )
 
 LossOptions = Annotated[Loss, Field(discriminator="name")]
@@ -117,3 +121,13 @@ def takes_labels(loss: Loss) -> bool:
         (True, False)
     """
     return "labels" in loss.needs()
+
+
+def trains_assistant(loss: Loss) -> bool:
+    """Whether a loss is about the student's assistant.
+
+    Example:
+        >>> trains_assistant(Residual(name="residual")), trains_assistant(L2(name="l2"))
+        (True, False)
+    """
+    return "assistant" in loss.needs()

@@ -18,9 +18,9 @@ Scale = Annotated[float, Field(gt=0, le=1e4, description="factor of the cosine l
 
 
 EVERY_LOSS = frozenset({"weight", "start_epoch", "ramp_epochs"})
-Need = Literal["teacher_embeddings", "teacher_classifier", "labels", "equal_widths"]
+Need = Literal["teacher_embeddings", "teacher_classifier", "labels", "equal_widths", "assistant"]
 """What a loss may ask of a run; ``equal_widths``: it sets each element of the student's embedding against the
-teacher's."""
+teacher's; ``assistant``: it trains the student's assistant."""
 
 
 class LossSection(Section):
@@ -246,3 +246,11 @@ class SharedHeadKD(LossSection):
     name: Literal["shared_head_kd"]
     scale: Scale = 64.0
     temperature: Positive = Field(default=4.0, le=1e4)
+
+
+class Residual(LossSection):
+    """Squared distance of the raw embeddings, and an assistant that learns what the student lacks (RIM)."""
+
+    asks: ClassVar[frozenset[Need]] = frozenset({"teacher_embeddings", "equal_widths", "assistant"})
+
+    name: Literal["residual"]

@@ -10,11 +10,12 @@ from facekd.recipe.loss_options import (
     Loss,
     MarginSoftmax,
     takes_labels,
+    trains_assistant,
     uses_teacher,
     uses_teacher_classifier,
     uses_teacher_embeddings,
 )
-from facekd.recipe.sections import Data, Evaluate, Schedule, Teacher, Train
+from facekd.recipe.sections import Data, Evaluate, Schedule, Student, Teacher, Train
 
 
 def _teacher_and_losses(teacher: Teacher | None, losses: tuple[Loss, ...]) -> Iterable[Problem]:
@@ -51,7 +52,7 @@ def _blends(teacher: Teacher | None, data: Data, losses: tuple[Loss, ...]) -> It
         yield Problem(("data", "augment", "mix"), what, "write 0, or add a loss such as l2")
     elif teacher is not None and teacher.view == "clean":
         what = "the teacher must see the blends the student sees"
-        yield Problem(("teacher", "view"), what, "write view: same, or data.augment.mix: 0")
+        yield Problem(("teacher", "view"), what, "write view: same or sharp, or data.augment.mix: 0")
     for loss in losses:
         if data.augment.mix == 1 and takes_labels(loss):
             yield Problem(("data", "augment", "mix"), f"1 leaves {loss.name} no labelled image", "write less than 1")
@@ -61,6 +62,31 @@ def _superclasses(teacher: Teacher | None, train: Train) -> Iterable[Problem]:
     if train.superclasses is not None and teacher is None:
         what = "who looks alike is asked of a teacher, and there is none"
         yield Problem(("train", "superclasses"), what, "write null, or add teacher: {weights: FILE}")
+
+
+def _views(teacher: Teacher | None, data: Data, losses: tuple[Loss, ...]) -> Iterable[Problem]:
+    if teacher is None or not any(uses_teacher_embeddings(loss) for loss in losses):
+        return
+    lowered = bool(data.resolutions.sides)
+    if teacher.view == "sharp" and not lowered:
+        what = "sharp is same where data.resolutions has no sides"
+        yield Problem(("teacher", "view"), what, "write view: same, or add data.resolutions.sides")
+    elif teacher.view == "sharp" and data.versions is None:
+        what = "sharp needs embeddings kept of a number of versions"
+        yield Problem(("teacher", "view"), what, "add data.versions: 8, or write view: clean")
+    elif teacher.view == "same" and lowered and data.versions is not None:
+        what = "same cannot be cached: data.resolutions draws anew in every epoch"
+        yield Problem(("teacher", "view"), what, "write view: sharp, or data.versions: null")
+
+
+def _assistant(student: Student, losses: tuple[Loss, ...]) -> Iterable[Problem]:
+    asking = [(index, loss) for index, loss in enumerate(losses) if trains_assistant(loss)]
+    if student.assistant is not None and losses and not asking:
+        yield Problem(("student", "assistant"), "no loss trains it", "add the loss residual, or write assistant: null")
+    for index, loss in asking:
+        if student.assistant is None:
+            fix = "add student.assistant: {backbone: NAME}"
+            yield Problem(("losses", index), f"{loss.name} needs an assistant", fix)
 
 
 def _within_the_run(schedule: Schedule, train: Train) -> Iterable[Problem]:
@@ -90,6 +116,8 @@ Rule = Callable[..., Iterable[Problem]]
 
 RULES: tuple[tuple[tuple[str, ...], Rule], ...] = (
     (("teacher", "losses"), _teacher_and_losses),
+    (("student", "losses"), _assistant),
+    (("teacher", "data", "losses"), _views),
     (("schedule", "train"), _within_the_run),
     (("teacher", "train"), _superclasses),
     (("teacher", "data", "losses"), _blends),

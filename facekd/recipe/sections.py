@@ -49,9 +49,10 @@ class Teacher(Section):
     )
     color: Color | None = Field(default=None, description="of a foreign model; null: what its project does")
     normalize: Normalize | None = Field(default=None, description="of a foreign model; null: what its project does")
-    view: Literal["clean", "same"] = Field(
+    view: Literal["clean", "same", "sharp"] = Field(
         default="clean",
-        description="clean: unchanged pixels and their mirror, cached; same: the student's augmented pixels",
+        description="clean: unchanged pixels and their mirror, cached; same: the student's augmented pixels; "
+        "sharp: those before data.resolutions took detail from them, cached",
     )
     class_weights: FilePath | None = Field(
         default=None, description="its classifier, where that lies elsewhere: a file, or a folder of shards"
@@ -93,6 +94,21 @@ class Augment(Section):
     mix: Fraction = Field(default=0.0, description="share of images blended with another person's; they have no label")
 
 
+class Resolutions(Section):
+    """Resolutions that the student's images are brought down to, by area, and up again, bicubic."""
+
+    sides: Annotated[tuple[Annotated[int, Field(ge=4, le=1024)], ...], Field(strict=False)] = Field(
+        default=(), description="longer sides in pixels, each as likely as any other; empty: images stay as they are"
+    )
+    share: float = Field(default=1.0, gt=0, le=1, description="share of the images that are brought down")
+
+    def contradictions(self) -> Iterable[Problem]:
+        if len(set(self.sides)) < len(self.sides):
+            yield Problem(("sides",), "names a side twice", "give each once")
+        if not self.sides and self.share != 1:
+            yield Problem(("share",), "has no effect without sides", "remove it, or add sides: [28, 14]")
+
+
 class Data(Section):
     """The training images."""
 
@@ -112,11 +128,13 @@ class Data(Section):
     licence: str = Field(default="", max_length=2000)
     synthetic: Synthetic = Synthetic()
     augment: Augment = Augment()
+    resolutions: Resolutions = Resolutions()
     versions: int | None = Field(
         default=None,
         ge=1,
         le=1000,
-        description="augmented versions kept of each image, so that teacher.view: same can be cached; null: no end",
+        description="augmented versions kept of each image, so that teacher.view: same or sharp can be cached; "
+        "null: no end",
     )
 
     def contradictions(self) -> Iterable[Problem]:

@@ -20,6 +20,8 @@ def smaller(path: Path, faces: Path, teachers: dict[int, Path]) -> Recipe:
     """The recipe on a tiny data set, its required keys filled in."""
     wanted = load_recipe(path, allow_required=True)
     overrides = [*SMALL, *(DRAWN if wanted.data.source == "synthetic" else ())]
+    if wanted.data.resolutions.sides:
+        overrides.append("data.resolutions.sides=[16, 8]")
     listing = faces.parent / "faces.csv"
     rows = [f"{p.relative_to(faces).as_posix()},{p.parent.name}" for p in sorted(faces.rglob("*.png"))]
     listing.write_text("\n".join(["path,identity", *rows]) + "\n")
