@@ -34,6 +34,8 @@ PLAN_ROWS = (
     ("teacher_parameters", "teacher parameters", "{:,}"),
     ("classifier_bytes", "classifier memory, bytes", "{:,}"),
     ("cache_bytes", "teacher cache on disk, bytes", "{:,}"),
+    ("student_step_images", "images the student sees a step", "{:,}"),
+    ("teacher_step_images", "images the teacher sees a step, live", "{:,}"),
 )
 
 

@@ -83,6 +83,11 @@ class Objective(nn.Module):
         if problems:
             raise RecipeError(problems)
 
+    def begun(self, step: int) -> list[Loss]:
+        """The losses that have begun by a 0-based step; one whose own weight is 0 is watched all along."""
+        epoch = step / self.steps_per_epoch
+        return [loss for loss in self.losses if loss.weight == 0 or loss.weight_at(epoch) > 0]
+
     def forward(self, outputs: StepOutputs, step: int) -> dict[str, Tensor]:
         """The weighted value of every term that has begun, by loss name; their sum is what is minimised.
 
@@ -97,10 +102,8 @@ class Objective(nn.Module):
             outputs = replace(outputs, **part(outputs, step))
         labelled = outputs.labels >= 0
         terms: dict[str, Tensor] = {}
-        for loss in self.losses:
+        for loss in self.begun(step):
             weight = loss.weight_at(step / self.steps_per_epoch)
-            if weight == 0 and loss.weight != 0:
-                continue
             names = loss_inputs(loss.name)
             inputs = [getattr(outputs, name) for name in names]
             if "labels" in names:

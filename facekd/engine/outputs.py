@@ -42,6 +42,10 @@ class StepOutputs:
         teacher_thresholds: The teacher's.
         centres: AdaDistill's class centres, ``(classes, dim)``.
         assistant: Raw embeddings of the student's assistant, float32 ``(batch, dim)``.
+        virtual_student: Raw student embeddings of mixtures of two images of the step, ``(virtual, dim)``.
+        virtual_teacher: Raw teacher embeddings of the same pixels, ``(virtual, teacher_dim)``.
+        virtual_labels: The classes of the two images of each mixture, int64 ``(virtual, 2)``.
+        virtual_shares: Share of the first image in each, float32 ``(virtual,)``.
     """
 
     student: Tensor
@@ -54,6 +58,10 @@ class StepOutputs:
     teacher_thresholds: Tensor | None = None
     centres: Tensor | None = None
     assistant: Tensor | None = None
+    virtual_student: Tensor | None = None
+    virtual_teacher: Tensor | None = None
+    virtual_labels: Tensor | None = None
+    virtual_shares: Tensor | None = None
 
     @property
     def of_teacher(self) -> Tensor:

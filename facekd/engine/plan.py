@@ -15,7 +15,12 @@ from facekd.models.embedder import Embedder, load_embedder
 from facekd.models.macs import count_macs, count_parameters
 from facekd.models.residual import ResidualPair
 from facekd.recipe import Recipe
-from facekd.recipe.loss_options import compares_elements, uses_teacher_classifier, uses_teacher_embeddings
+from facekd.recipe.loss_options import (
+    compares_elements,
+    uses_teacher_classifier,
+    uses_teacher_embeddings,
+    uses_virtual_samples,
+)
 from facekd.recipe.sections import Resolutions, Student, Teacher
 
 
@@ -35,6 +40,8 @@ class Plan:
         cache_bytes: Disk for the teacher's embeddings of every view of every image, 0 where none are kept.
         assistant_parameters: Those of the student's that are its assistant's.
         assistant_macs: Likewise.
+        student_step_images: Images the student embeds in a step: the batch, and its virtual samples.
+        teacher_step_images: Images the teacher embeds in a step, live.
     """
 
     images: int
@@ -48,6 +55,8 @@ class Plan:
     cache_bytes: int
     assistant_parameters: int = 0
     assistant_macs: int = 0
+    student_step_images: int = 0
+    teacher_step_images: int = 0
 
     def as_dict(self) -> dict[str, int]:
         """The figures by name."""
@@ -134,6 +143,7 @@ def make_plan(recipe: Recipe, source: IdentitySource, teacher: Embedder | None) 
     held = any(uses_teacher_classifier(loss) for loss in recipe.losses)
     copies = 2 + (2 if recipe.optimizer.name == "adamw" else 1)
     matrix = 4 * len(source.names)
+    virtual = batch * any(uses_virtual_samples(loss) for loss in recipe.losses)
     return Plan(
         images=count,
         identities=len(source.names),
@@ -147,6 +157,8 @@ def make_plan(recipe: Recipe, source: IdentitySource, teacher: Embedder | None) 
         cache_bytes=0 if teacher is None else cache_bytes(count, _kept_views(recipe, teacher), teacher.embedding_size),
         assistant_parameters=0 if assistant is None else count_parameters(assistant),
         assistant_macs=0 if assistant is None else count_macs(assistant, student.input_size),
+        student_step_images=batch + virtual,
+        teacher_step_images=batch * runs_live(recipe) + virtual,
     )
 
 
@@ -170,6 +182,12 @@ def pair_sizes(plan: Plan) -> dict[str, dict[str, int]]:
     first = (whole[0] - part[0], whole[1] - part[1])
     named = {"student": first, "assistant": part, "together": whole}
     return {name: {"parameters": parameters, "macs": macs} for name, (parameters, macs) in named.items()}
+
+
+def runs_live(recipe: Recipe) -> bool:
+    """Whether the teacher embeds the batch of each step itself, which no cache then holds."""
+    asked = recipe.teacher is not None and any(uses_teacher_embeddings(loss) for loss in recipe.losses)
+    return asked and cached_views(recipe) == 0
 
 
 def _kept_views(recipe: Recipe, teacher: Embedder) -> int:

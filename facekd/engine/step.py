@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from facekd.engine.distributed import World
 from facekd.engine.outputs import PER_IMAGE, StepOutputs
 from facekd.engine.schedule import learning_rate_factor
 from facekd.engine.session import Session
+from facekd.engine.virtual import virtual_fields
 from facekd.errors import NonFiniteError
 from facekd.recipe.loss_options import uses_teacher_embeddings
 
@@ -45,15 +47,11 @@ def take_step(session: Session, network: Network, batch: Batch) -> dict[str, Any
         group["lr"] = recipe.optimizer.learning_rate * factor
     _set_modes(session)
     teacher = teacher_embeddings(session, batch)
-    pixels = session.preprocessing.apply(batch.images)
-    if recipe.train.channels_last:
-        pixels = pixels.contiguous(memory_format=torch.channels_last)
-    bf16 = torch.autocast(session.device.type, torch.bfloat16, enabled=_uses_bf16(session))
-    with bf16, session.world.own_draws(seed):
-        found = network(pixels)
-    student, assistant = (part.float() for part in found) if isinstance(found, tuple) else (found.float(), None)
+    embed, live = partial(student_embeddings, session, network, seed), partial(live_embeddings, session)
+    student, assistant = embed(batch.images)
     share = StepOutputs(student, teacher, batch.labels, assistant=assistant)
     outputs = joined_outputs(session.world, share)
+    outputs = replace(outputs, **virtual_fields(session, batch, lambda images: embed(images)[0], live))
     terms = session.objective(outputs, step)
     loss = torch.stack(list(terms.values())).sum()
     values = _finite_terms(terms, step)
@@ -84,6 +82,27 @@ def joined_outputs(world: World, share: StepOutputs) -> StepOutputs:
     """
     held = {name: getattr(share, name) for name in PER_IMAGE}
     return replace(share, **{name: world.gather(rows) for name, rows in held.items() if rows is not None})
+
+
+def student_embeddings(session: Session, network: Network, seed: int, images: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Raw embeddings of some images by the student, and by its assistant where it has one.
+
+    Args:
+        session: The run.
+        network: The student, compiled or not.
+        seed: What PyTorch's generator was seeded with for the step.
+        images: uint8 RGB ``(batch, 3, height, width)``.
+
+    Returns:
+        float32 ``(batch, dim)`` each.
+    """
+    pixels = session.preprocessing.apply(images)
+    if session.recipe.train.channels_last:
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+    bf16 = torch.autocast(session.device.type, torch.bfloat16, enabled=_uses_bf16(session))
+    with bf16, session.world.own_draws(seed):
+        found = network(pixels)
+    return (found[0].float(), found[1].float()) if isinstance(found, tuple) else (found.float(), None)
 
 
 def _set_modes(session: Session) -> None:
@@ -147,11 +166,22 @@ def teacher_embeddings(session: Session, batch: Batch) -> Tensor | None:
     if session.cached is not None:
         rows = session.cached[batch.indices.cpu().numpy(), batch.views.cpu().numpy()]
         return torch.from_numpy(rows).to(session.device, non_blocking=True)
-    pixels, size = batch.images, session.teacher.preprocessing.size
-    if pixels.shape[-2:] != size:
-        wide = nn.functional.interpolate(pixels.float(), size=size, mode="bilinear", antialias=True)
-        pixels = wide.round().clamp(0, 255).to(torch.uint8)
-    return session.teacher.embed(pixels).to(session.device)
+    return live_embeddings(session, batch.images)
+
+
+def live_embeddings(session: Session, images: Tensor) -> Tensor:
+    """The teacher's embeddings of uint8 RGB images as the student sees them, brought to the teacher's own size.
+
+    Raises:
+        ValueError: The run has no teacher.
+    """
+    if session.teacher is None:
+        raise ValueError("the run has no teacher")
+    size = session.teacher.preprocessing.size
+    if images.shape[-2:] != size:
+        wide = nn.functional.interpolate(images.float(), size=size, mode="bilinear", antialias=True)
+        images = wide.round().clamp(0, 255).to(torch.uint8)
+    return session.teacher.embed(images).to(session.device)
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from facekd.losses.adaptive import adadistill, margin_distillation
 from facekd.losses.classifier import apply_margin, cosine_logits, margin_softmax
 from facekd.losses.feature import cosine, l2, pad, residual, variance_weighted
 from facekd.losses.logits import logit_kd, shared_head_kd
+from facekd.losses.mixup import stkd, stkd_similarity
 from facekd.losses.ranking import ekd
 from facekd.losses.relation import cckd, pkt, rkd, sp
 from facekd.registry import Registry
@@ -34,6 +35,8 @@ for _loss in (
     adadistill,
     margin_distillation,
     residual,
+    stkd,
+    stkd_similarity,
 ):
     LOSSES.register(_loss.__name__)(_loss)
 
@@ -55,5 +58,7 @@ __all__ = [
     "rkd",
     "shared_head_kd",
     "sp",
+    "stkd",
+    "stkd_similarity",
     "variance_weighted",
 ]

@@ -57,14 +57,36 @@ def logit_kd(
             f"class_weights has {len(class_weights)} classes, teacher_class_weights {len(teacher_class_weights)}; "
             "both list the same classes"
         )
-    teacher_cosines = cosine_logits(teacher.detach(), teacher_class_weights.detach())
-    student_cosines = cosine_logits(student, class_weights)
-    student_cosines, teacher_cosines = widen(student_cosines, teacher_cosines)
-    with torch.autocast(student.device.type, enabled=False):
-        student_log = F.log_softmax(student_cosines * (scale / temperature), dim=1)
-        teacher_log = F.log_softmax(teacher_cosines * (scale / temperature), dim=1)
-        divergence = F.kl_div(student_log, teacher_log, reduction="batchmean", log_target=True)
-    return temperature**2 * divergence
+    sharpness = scale / temperature
+    teacher_logits = sharpness * cosine_logits(teacher.detach(), teacher_class_weights.detach())
+    return temperature**2 * divergence(sharpness * cosine_logits(student, class_weights), teacher_logits)
+
+
+def divergence(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """``KL(teacher || student)`` of the probabilities that are the softmax of each row.
+
+    Args:
+        student_logits: ``(batch, classes)``.
+        teacher_logits: The same shape. Receives no gradient.
+
+    Returns:
+        Divergence in nats, summed over classes, mean over the batch, shape ``()``, float32 or wider.
+
+    Raises:
+        ValueError: If the shapes differ.
+
+    Example:
+        >>> east, north = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
+        >>> round(float(divergence(east, north)), 4)
+        0.4621
+    """
+    if student_logits.shape != teacher_logits.shape:
+        one, other = tuple(student_logits.shape), tuple(teacher_logits.shape)
+        raise ValueError(f"student logits {one}, teacher logits {other}; one row per image and one column per class")
+    student_logits, teacher_logits = widen(student_logits, teacher_logits.detach())
+    with torch.autocast(student_logits.device.type, enabled=False):
+        student_log, teacher_log = (F.log_softmax(logits, dim=1) for logits in (student_logits, teacher_logits))
+        return F.kl_div(student_log, teacher_log, reduction="batchmean", log_target=True)
 
 
 def shared_head_kd(

@@ -21,6 +21,8 @@ from facekd.recipe.loss_sections import (
     Rkd,
     SharedHeadKD,
     Sp,
+    Stkd,
+    StkdSimilarity,
 )
 
 __all__ = [
@@ -41,12 +43,15 @@ __all__ = [
     "Rkd",
     "SharedHeadKD",
     "Sp",
+    "Stkd",
+    "StkdSimilarity",
     "compares_elements",
     "takes_labels",
     "trains_assistant",
     "uses_teacher",
     "uses_teacher_classifier",
     "uses_teacher_embeddings",
+    "uses_virtual_samples",
 ]
 
 Loss = (
@@ -64,6 +69,8 @@ Loss = (
     | MarginDistillation
     | SharedHeadKD
     | Residual
+    | Stkd
+    | StkdSimilarity
 )
 
 LossOptions = Annotated[Loss, Field(discriminator="name")]
@@ -78,7 +85,7 @@ def uses_teacher(loss: Loss) -> bool:
         >>> uses_teacher(L2(name="l2")), uses_teacher(MarginSoftmax(name="margin_softmax"))
         (True, False)
     """
-    return not loss.needs().isdisjoint({"teacher_embeddings", "teacher_classifier"})
+    return not loss.needs().isdisjoint({"teacher_embeddings", "teacher_classifier", "virtual_samples"})
 
 
 def uses_teacher_classifier(loss: Loss) -> bool:
@@ -131,3 +138,13 @@ def trains_assistant(loss: Loss) -> bool:
         (True, False)
     """
     return "assistant" in loss.needs()
+
+
+def uses_virtual_samples(loss: Loss) -> bool:
+    """Whether a loss looks at mixtures of a step's images, which the student and the live teacher must embed.
+
+    Example:
+        >>> uses_virtual_samples(Stkd(name="stkd")), uses_virtual_samples(L2(name="l2"))
+        (True, False)
+    """
+    return "virtual_samples" in loss.needs()

@@ -18,9 +18,10 @@ Scale = Annotated[float, Field(gt=0, le=1e4, description="factor of the cosine l
 
 
 EVERY_LOSS = frozenset({"weight", "start_epoch", "ramp_epochs"})
-Need = Literal["teacher_embeddings", "teacher_classifier", "labels", "equal_widths", "assistant"]
+Need = Literal["teacher_embeddings", "teacher_classifier", "labels", "equal_widths", "assistant", "virtual_samples"]
 """What a loss may ask of a run; ``equal_widths``: it sets each element of the student's embedding against the
-teacher's; ``assistant``: it trains the student's assistant."""
+teacher's; ``assistant``: it trains the student's assistant; ``virtual_samples``: mixtures of the step's images, seen by
+the student and, live, by the teacher."""
 
 
 class LossSection(Section):
@@ -254,3 +255,30 @@ class Residual(LossSection):
     asks: ClassVar[frozenset[Need]] = frozenset({"teacher_embeddings", "equal_widths", "assistant"})
 
     name: Literal["residual"]
+
+
+MixAlpha = Annotated[float, Field(gt=0, le=100, description="shares of a mixture are drawn from Beta(alpha, alpha)")]
+
+
+class Stkd(LossSection):
+    """Class probabilities of the teacher, and mixed labels, on virtual samples: mixtures of two images of the batch."""
+
+    engine_options: ClassVar[frozenset[str]] = EVERY_LOSS | {"alpha"}
+    asks: ClassVar[frozenset[Need]] = frozenset({"virtual_samples", "teacher_classifier", "labels"})
+
+    name: Literal["stkd"]
+    alpha: MixAlpha = 1.0
+    scale: Scale = 64.0
+    temperature: Positive = Field(default=4.0, le=1e4)
+    label_weight: float = Field(default=1.0, ge=0, le=1e6, description="factor of the mixed labels' cross-entropy")
+
+
+class StkdSimilarity(LossSection):
+    """The teacher's similarities of virtual samples to the images of the batch: no label and no classifier."""
+
+    engine_options: ClassVar[frozenset[str]] = EVERY_LOSS | {"alpha"}
+    asks: ClassVar[frozenset[Need]] = frozenset({"virtual_samples", "teacher_embeddings"})
+
+    name: Literal["stkd_similarity"]
+    alpha: MixAlpha = 1.0
+    temperature: float = Field(default=0.1, gt=0, le=10, description="softness, in units of cosine")

@@ -14,6 +14,7 @@ from facekd.recipe.loss_options import (
     uses_teacher,
     uses_teacher_classifier,
     uses_teacher_embeddings,
+    uses_virtual_samples,
 )
 from facekd.recipe.sections import Data, Evaluate, Schedule, Student, Teacher, Train
 
@@ -89,6 +90,15 @@ def _assistant(student: Student, losses: tuple[Loss, ...]) -> Iterable[Problem]:
             yield Problem(("losses", index), f"{loss.name} needs an assistant", fix)
 
 
+def _one_mixture(losses: tuple[Loss, ...]) -> Iterable[Problem]:
+    """All losses on virtual samples see the same ones."""
+    virtual = [(index, loss) for index, loss in enumerate(losses) if uses_virtual_samples(loss)]
+    for index, loss in virtual[1:]:
+        if getattr(loss, "alpha", None) != getattr(virtual[0][1], "alpha", None):
+            what = f"differs from that of {virtual[0][1].name}; both see the same virtual samples"
+            yield Problem(("losses", index, "alpha"), what, "write the same")
+
+
 def _within_the_run(schedule: Schedule, train: Train) -> Iterable[Problem]:
     if train.freeze_norm_epochs > train.epochs:
         what = f"{train.freeze_norm_epochs:g} epochs of frozen statistics in a run of {train.epochs}"
@@ -118,6 +128,7 @@ RULES: tuple[tuple[tuple[str, ...], Rule], ...] = (
     (("teacher", "losses"), _teacher_and_losses),
     (("student", "losses"), _assistant),
     (("teacher", "data", "losses"), _views),
+    (("losses",), _one_mixture),
     (("schedule", "train"), _within_the_run),
     (("teacher", "train"), _superclasses),
     (("teacher", "data", "losses"), _blends),
