@@ -1,25 +1,27 @@
-"""Every shipped recipe is planned and trained two steps, unmodified but for sizes."""
+"""Every shipped recipe, unmodified but for sizes, is planned, trained, and resumed to the same bits under bf16."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+from run_bits import same, stop_at
 
 from facekd.engine.trainer import plan_run, train
+from facekd.errors import Interrupted
 from facekd.models.embedder import load_embedder
 from facekd.recipe import Recipe, load_recipe, required_keys
 
 ROOT = Path(__file__).resolve().parents[2] / "recipes"
 SHIPPED = sorted(ROOT.rglob("*.yaml"))
-SMALL = ("train.max_steps=2", "train.batch_size=8", "train.workers=0", "evaluate.sets=[]")
+SMALL = ("train.batch_size=8", "train.workers=0", "train.log_every=1", "evaluate.sets=[]")
 DRAWN = ("data.synthetic.identities=6", "data.synthetic.samples=2")
 
 
-def smaller(path: Path, faces: Path, teachers: dict[int, Path]) -> Recipe:
+def smaller(path: Path, faces: Path, teachers: dict[int, Path], *changes: str) -> Recipe:
     """The recipe on a tiny data set, its required keys filled in."""
     wanted = load_recipe(path, allow_required=True)
-    overrides = [*SMALL, *(DRAWN if wanted.data.source == "synthetic" else ())]
+    overrides = [*SMALL, *changes, *(DRAWN if wanted.data.source == "synthetic" else ())]
     if wanted.data.resolutions.sides:
         overrides.append("data.resolutions.sides=[16, 8]")
     listing = faces.parent / "faces.csv"
@@ -58,13 +60,34 @@ def teachers(tmp_path_factory: pytest.TempPathFactory, faces: Path) -> dict[int,
     return found
 
 
+every_recipe = pytest.mark.parametrize(
+    "path", SHIPPED, ids=[str(path.relative_to(ROOT).with_suffix("")) for path in SHIPPED]
+)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("path", SHIPPED, ids=[str(p.relative_to(ROOT).with_suffix("")) for p in SHIPPED])
+@every_recipe
 def test_shipped_recipe__plans_and_trains_two_steps(
     path: Path, faces: Path, teachers: dict[int, Path], tmp_path: Path
 ) -> None:
-    recipe = smaller(path, faces, teachers)
+    recipe = smaller(path, faces, teachers, "train.max_steps=2")
     plan = plan_run(recipe, "cpu")
     assert plan.total_steps == 2 and plan.student_macs > 0
     train(recipe, tmp_path / "run", device="cpu")
     assert load_embedder(tmp_path / "run").parameters == plan.student_parameters
+
+
+@pytest.mark.slow
+@every_recipe
+def test_shipped_recipe__broken_off_under_bf16_with_workers_ends_with_the_bits_of_the_unbroken_run(
+    path: Path, faces: Path, teachers: dict[int, Path], tmp_path: Path
+) -> None:
+    backbone = "{channels: '4,8', blocks: '1,1'}"
+    tiny = ("student.backbone=resnet_tiny", f"student.options={backbone}", "student.input_size=32")
+    changes = (*tiny, "train.max_steps=3", "train.precision=bf16")
+    train(smaller(path, faces, teachers, *changes), tmp_path / "whole", device="cpu")
+    loaded = smaller(path, faces, teachers, *changes, "train.workers=2")
+    with pytest.raises(Interrupted):
+        train(loaded, tmp_path / "broken", device="cpu", listener=stop_at(2))
+    train(loaded, tmp_path / "broken", device="cpu", resume=True)
+    assert same(tmp_path / "whole", tmp_path / "broken")

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from run_bits import bits, same, stop_at
 from safetensors.torch import load_file
 
 from facekd.engine import trainer
-from facekd.engine.trainer import Listener, plan_run, train
+from facekd.engine.trainer import plan_run, train
 from facekd.errors import (
     CheckpointError,
     DataError,
@@ -34,33 +35,11 @@ EKD = {"name": "ekd", "fprs": [0.1, 0.01, 1e-6], "queue": 16}
 INHERITED = {"name": "margin_softmax", "class_weights": "teacher", "scale": 8.0, "margin": 0.2}
 
 
-def bits(run: Path) -> dict[str, torch.Tensor]:
-    """Every tensor a run left: its student, its classifier, and its last checkpoint."""
-    last = sorted((run / "checkpoints").glob("step-*.safetensors"))[-1]
-    found = {f"checkpoint.{name}": tensor for name, tensor in load_file(last).items()}
-    return found | {f"student.{name}": tensor for name, tensor in load_file(run / "student.safetensors").items()}
-
-
-def same(one: Path, other: Path) -> bool:
-    a, b = bits(one), bits(other)
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
 def steps(run: Path) -> list[dict]:
     """The training records of a run without their clocks."""
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     clocks = ("seconds", "images_per_second")
     return [{k: v for k, v in r.items() if k not in clocks} for r in records if "terms" in r]
-
-
-def stop_at(step: int) -> Listener:
-    """A listener that sends the process a signal once ``step`` is recorded."""
-
-    def listen(record: dict, total: int) -> None:
-        if record["step"] == step and "terms" in record:
-            signal.raise_signal(signal.SIGTERM)
-
-    return Listener(step=listen)
 
 
 @pytest.fixture
