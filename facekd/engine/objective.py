@@ -13,7 +13,7 @@ from facekd.engine.parts import PARTS
 from facekd.errors import RecipeError
 from facekd.losses import LOSSES
 from facekd.models.heads import FrozenClassifier, MarginClassifier
-from facekd.recipe.loss_options import Loss, MarginSoftmax
+from facekd.recipe.loss_options import Loss, trains_classifier
 
 
 def loss_inputs(name: str) -> list[str]:
@@ -52,8 +52,7 @@ class Objective(nn.Module):
         self.own: MarginClassifier | None = None
         self.inherited: FrozenClassifier | None = None
         self.parts = nn.ModuleDict()
-        margin = next((loss for loss in self.losses if isinstance(loss, MarginSoftmax)), None)
-        if margin is not None and margin.class_weights == "own":
+        if any(trains_classifier(loss) for loss in self.losses):
             self.own = MarginClassifier(sizes.classes, sizes.embedding_size)
         if teacher_class_weights is not None:
             self.inherited = FrozenClassifier(teacher_class_weights)

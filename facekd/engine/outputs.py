@@ -37,7 +37,9 @@ class StepOutputs:
             skip it.
         class_weights: The classifier the student is trained on, ``(classes, dim)``.
         teacher_class_weights: The teacher's classifier, ``(classes, teacher_dim)``.
-        log_variance: Log sigma squared of the teacher embedding about the student's.
+        log_variance: Log sigma squared of what the loss with a variance head looks at, about the student's embedding,
+            ``(batch, dim)`` or ``(batch, 1)``.
+        noise: Standard normal numbers of this step, ``(batch, dim)``; zeros outside training.
         student_thresholds: The student's cosine thresholds at EKD's false-positive rates, ``(anchors,)``.
         teacher_thresholds: The teacher's.
         centres: AdaDistill's class centres, ``(classes, dim)``.
@@ -54,6 +56,7 @@ class StepOutputs:
     class_weights: Tensor | None = None
     teacher_class_weights: Tensor | None = None
     log_variance: Tensor | None = None
+    noise: Tensor | None = None
     student_thresholds: Tensor | None = None
     teacher_thresholds: Tensor | None = None
     centres: Tensor | None = None
@@ -76,4 +79,4 @@ class StepOutputs:
 
 
 FIELDS = tuple(field.name for field in fields(StepOutputs))
-PER_IMAGE = ("student", "teacher", "labels", "log_variance", "assistant")
+PER_IMAGE = ("student", "teacher", "labels", "log_variance", "noise", "assistant")

@@ -17,6 +17,7 @@ from facekd.models.residual import ResidualPair
 from facekd.recipe import Recipe
 from facekd.recipe.loss_options import (
     compares_elements,
+    trains_classifier,
     uses_teacher_classifier,
     uses_teacher_embeddings,
     uses_virtual_samples,
@@ -139,7 +140,7 @@ def make_plan(recipe: Recipe, source: IdentitySource, teacher: Embedder | None) 
     steps = per_epoch * recipe.train.epochs
     if recipe.train.max_steps is not None:
         steps = min(steps, recipe.train.max_steps)
-    trained = any(loss.name == "margin_softmax" and loss.class_weights == "own" for loss in recipe.losses)
+    trained = any(trains_classifier(loss) for loss in recipe.losses)
     held = any(uses_teacher_classifier(loss) for loss in recipe.losses)
     copies = 2 + (2 if recipe.optimizer.name == "adamw" else 1)
     matrix = 4 * len(source.names)

@@ -17,6 +17,7 @@ from facekd.losses.logits import logit_kd, shared_head_kd
 from facekd.losses.mixup import stkd, stkd_similarity
 from facekd.losses.ranking import ekd
 from facekd.losses.relation import cckd, pkt, rkd, sp
+from facekd.losses.uncertainty import dul
 from facekd.registry import Registry
 
 LOSSES: Registry[Callable[..., Tensor]] = Registry("loss")
@@ -37,6 +38,7 @@ for _loss in (
     residual,
     stkd,
     stkd_similarity,
+    dul,
 ):
     LOSSES.register(_loss.__name__)(_loss)
 
@@ -47,6 +49,7 @@ __all__ = [
     "cckd",
     "cosine",
     "cosine_logits",
+    "dul",
     "ekd",
     "l2",
     "logit_kd",

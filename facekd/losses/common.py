@@ -115,6 +115,31 @@ def check_pair(student: Tensor, teacher: Tensor) -> None:
         )
 
 
+def check_log_variance(student: Tensor, log_variance: Tensor) -> None:
+    """Refuse a variance that is neither one per element of the embeddings nor one per image.
+
+    Args:
+        student: The embeddings, to be ``(batch, dim)``.
+        log_variance: To be ``(batch, dim)`` or ``(batch, 1)``.
+
+    Raises:
+        ValueError: If it has another shape; the message names both.
+
+    Example:
+        >>> check_log_variance(torch.zeros(4, 8), torch.zeros(4, 2))
+        Traceback (most recent call last):
+        ValueError: log_variance has shape (4, 2), student (4, 8); expected (4, 8) or (4, 1)
+    """
+    check_embeddings("student", student)
+    check_embeddings("log_variance", log_variance)
+    batch, dim = student.shape
+    if tuple(log_variance.shape) not in {(batch, dim), (batch, 1)}:
+        raise ValueError(
+            f"log_variance has shape {tuple(log_variance.shape)}, student {(batch, dim)}; "
+            f"expected {(batch, dim)} or {(batch, 1)}"
+        )
+
+
 def check_classifier(name: str, embeddings: Tensor, weights_name: str, class_weights: Tensor) -> None:
     """Refuse embeddings that do not live in the space of a classifier.
 

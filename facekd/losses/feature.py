@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from facekd.losses.common import check_embeddings, check_pair, unit_rows, widen
+from facekd.losses.common import check_log_variance, check_pair, unit_rows, widen
 
 
 def l2(student: Tensor, teacher: Tensor) -> Tensor:
@@ -87,13 +87,7 @@ def pad(student: Tensor, teacher: Tensor, log_variance: Tensor, *, floor: float 
         1.1931
     """
     check_pair(student, teacher)
-    check_embeddings("log_variance", log_variance)
-    batch, dim = student.shape
-    if tuple(log_variance.shape) not in {(batch, dim), (batch, 1)}:
-        raise ValueError(
-            f"log_variance has shape {tuple(log_variance.shape)}, student {(batch, dim)}; "
-            f"expected {(batch, dim)} or {(batch, 1)}"
-        )
+    check_log_variance(student, log_variance)
     return variance_weighted(_squared_residual(student, teacher), log_variance, floor=floor)
 
 

@@ -7,6 +7,9 @@ from torch import Tensor, nn
 
 from facekd.errors import NonFiniteError
 
+HEADS = ("linear", "mlp")
+"""Forms of a variance head."""
+
 
 class MarginClassifier(nn.Module):
     """One trainable class weight vector an identity; the margin itself is in the loss.
@@ -61,12 +64,15 @@ class FrozenClassifier(nn.Module):
 class VarianceHead(nn.Module):
     """Log of the variance of the teacher around the student, from the student's embedding.
 
-    The auxiliary head of PAD (Zhang et al., 2020, arXiv 2008.01458): Linear, then BatchNorm. The linear layer has no
-    bias, for the normalisation would remove it.
+    ``linear`` is the auxiliary head of PAD (Zhang et al., 2020, arXiv 2008.01458): Linear, then BatchNorm. ``mlp`` is
+    the uncertainty module of PFE (Shi and Jain, "Probabilistic Face Embeddings", ICCV 2019, arXiv 1904.09658): Linear,
+    BatchNorm, ReLU, Linear, BatchNorm, then one scale and one shift shared by all outputs; there it reads the last
+    feature map. No linear layer has a bias, for the normalisation would remove it.
 
     Args:
         embedding_size: Width of the embedding read.
         outputs: Width written: that of the embedding, or 1 for one variance a sample.
+        kind: ``linear`` or ``mlp``.
 
     Example:
         >>> VarianceHead(8)(torch.randn(4, 8)).shape, VarianceHead(8, outputs=1)(torch.randn(4, 8)).shape
@@ -74,21 +80,41 @@ class VarianceHead(nn.Module):
     """
 
     START_SPREAD = 0.1
+    SHARED_SPREAD = 1e-4  # of the shared scale, as published
+    SHARED_SHIFT = -7.0  # likewise
     FLOOR = 1e-6
 
-    def __init__(self, embedding_size: int, outputs: int | None = None) -> None:
+    def __init__(self, embedding_size: int, outputs: int | None = None, kind: str = "linear") -> None:
         super().__init__()
-        self.linear = nn.Linear(embedding_size, outputs or embedding_size, bias=False)
-        self.bn = nn.BatchNorm1d(outputs or embedding_size)
+        if kind not in HEADS:
+            raise ValueError(f"kind is {kind!r}, expected one of {', '.join(HEADS)}")
+        width = outputs or embedding_size
+        self.embedding_size, self.outputs, self.kind = embedding_size, width, kind
+        self.hidden: nn.Module | None = None
+        self.scale: nn.Parameter | None = None
+        self.shift: nn.Parameter | None = None
+        if kind == "mlp":
+            first = nn.Linear(embedding_size, embedding_size, bias=False)
+            self.hidden = nn.Sequential(first, nn.BatchNorm1d(embedding_size), nn.ReLU())
+            self.scale = nn.Parameter(torch.tensor(self.SHARED_SPREAD))
+            self.shift = nn.Parameter(torch.tensor(self.SHARED_SHIFT))
+        self.linear = nn.Linear(embedding_size, width, bias=False)
+        self.bn = nn.BatchNorm1d(width, affine=kind == "linear")
 
     def forward(self, embedding: Tensor) -> Tensor:
         """(batch, dim) to log sigma squared, (batch, outputs)."""
+        if self.hidden is not None:
+            embedding = self.hidden(embedding)
         log_variance: Tensor = self.bn(self.linear(embedding))
-        return log_variance
+        if self.scale is None or self.shift is None:
+            return log_variance
+        return self.scale * log_variance + self.shift
 
     @torch.no_grad()
     def initialise(self, mean_squared_residual: Tensor) -> None:
         """Start at the variance seen: bias ln(mean r^2), a spread of 0.1 around it, fresh running statistics.
+
+        With one shift for all outputs that is set to the mean over dimensions, and the shared scale stays.
 
         For unit vectors of 512 dimensions r^2 is about 1e-3, so a head left at its standard start would be e^6 wrong.
 
@@ -99,8 +125,8 @@ class VarianceHead(nn.Module):
         Raises:
             NonFiniteError: The residuals are all zero, or one is not finite.
         """
-        residual = mean_squared_residual.to(self.bn.bias)
-        if self.bn.num_features == 1:
+        residual = mean_squared_residual.to(self.linear.weight)
+        if self.outputs == 1 or self.shift is not None:
             residual = residual.mean().reshape(1)
         mean = residual.mean()
         if not torch.isfinite(residual).all() or mean <= 0:
@@ -109,6 +135,12 @@ class VarianceHead(nn.Module):
                 "the mean squared residual is zero or not finite",
                 "teacher and student must differ and be finite",
             )
-        self.bn.bias.copy_(residual.clamp(min=float(mean) * self.FLOOR).log())
-        self.bn.weight.fill_(self.START_SPREAD)
-        self.bn.reset_running_stats()
+        start = residual.clamp(min=float(mean) * self.FLOOR).log()
+        if self.shift is not None:
+            self.shift.copy_(start[0])
+        else:
+            self.bn.bias.copy_(start)
+            self.bn.weight.fill_(self.START_SPREAD)
+        for layer in self.modules():
+            if isinstance(layer, nn.BatchNorm1d):
+                layer.reset_running_stats()

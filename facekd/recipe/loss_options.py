@@ -15,7 +15,6 @@ from facekd.recipe.loss_sections import (
     LogitKD,
     MarginDistillation,
     MarginSoftmax,
-    Pad,
     Pkt,
     Residual,
     Rkd,
@@ -24,11 +23,13 @@ from facekd.recipe.loss_sections import (
     Stkd,
     StkdSimilarity,
 )
+from facekd.recipe.uncertainty_sections import Dul, Pad
 
 __all__ = [
     "AdaDistill",
     "Cckd",
     "Cosine",
+    "Dul",
     "Ekd",
     "L2",
     "LOSS_OPTIONS",
@@ -45,9 +46,12 @@ __all__ = [
     "Sp",
     "Stkd",
     "StkdSimilarity",
+    "chosen_classifier",
     "compares_elements",
+    "learns_variance",
     "takes_labels",
     "trains_assistant",
+    "trains_classifier",
     "uses_teacher",
     "uses_teacher_classifier",
     "uses_teacher_embeddings",
@@ -71,6 +75,7 @@ Loss = (
     | Residual
     | Stkd
     | StkdSimilarity
+    | Dul
 )
 
 LossOptions = Annotated[Loss, Field(discriminator="name")]
@@ -108,6 +113,36 @@ def uses_teacher_embeddings(loss: Loss) -> bool:
         False
     """
     return "teacher_embeddings" in loss.needs()
+
+
+def trains_classifier(loss: Loss) -> bool:
+    """Whether a loss needs a classifier that is trained beside the student.
+
+    Example:
+        >>> trains_classifier(MarginSoftmax(name="margin_softmax")), trains_classifier(L2(name="l2"))
+        (True, False)
+    """
+    return "own_classifier" in loss.needs()
+
+
+def chosen_classifier(loss: Loss) -> str | None:
+    """``own`` or ``teacher`` for a loss that has that choice.
+
+    Example:
+        >>> chosen_classifier(MarginSoftmax(name="margin_softmax")), chosen_classifier(L2(name="l2"))
+        ('own', None)
+    """
+    return getattr(loss, "class_weights", None)
+
+
+def learns_variance(loss: Loss) -> bool:
+    """Whether a loss trains a head that says how sure the student is.
+
+    Example:
+        >>> learns_variance(Pad(name="pad")), learns_variance(L2(name="l2"))
+        (True, False)
+    """
+    return "variance_head" in loss.needs()
 
 
 def compares_elements(loss: Loss) -> bool:

@@ -16,12 +16,20 @@ from facekd.recipe.base import Positive, Problem, Section, Weight
 
 Scale = Annotated[float, Field(gt=0, le=1e4, description="factor of the cosine logits")]
 
-
 EVERY_LOSS = frozenset({"weight", "start_epoch", "ramp_epochs"})
-Need = Literal["teacher_embeddings", "teacher_classifier", "labels", "equal_widths", "assistant", "virtual_samples"]
+Need = Literal[
+    "teacher_embeddings",
+    "teacher_classifier",
+    "own_classifier",
+    "labels",
+    "equal_widths",
+    "assistant",
+    "virtual_samples",
+    "variance_head",
+]
 """What a loss may ask of a run; ``equal_widths``: it sets each element of the student's embedding against the
-teacher's; ``assistant``: it trains the student's assistant; ``virtual_samples``: mixtures of the step's images, seen by
-the student and, live, by the teacher."""
+teacher's; ``assistant``, ``own_classifier`` and ``variance_head``: it trains them beside the student;
+``virtual_samples``: mixtures of the step's images, seen by the student and, live, by the teacher."""
 
 
 class LossSection(Section):
@@ -50,8 +58,8 @@ class LossSection(Section):
         """The keyword arguments for the function in ``facekd.losses``.
 
         Example:
-            >>> Pad(name="pad", weight=0.5, variance="scalar").loss_options()
-            {'floor': 1e-06}
+            >>> Cckd(name="cckd", weight=0.5).loss_options()
+            {'gamma': 0.4, 'order': 2}
         """
         held_back = self.engine_options | {"name"}
         return {key: getattr(self, key) for key in type(self).model_fields if key not in held_back}
@@ -69,15 +77,29 @@ class LossSection(Section):
         return self.weight * (min(1.0, (epoch - self.start_epoch) / self.ramp_epochs) if self.ramp_epochs else 1.0)
 
 
+ClassWeights = Annotated[
+    Literal["own", "teacher"],
+    Field(description="own: a trained classifier; teacher: the teacher's classifier, frozen (ProxylessKD)"),
+]
+
+
+def classifier_need(class_weights: str) -> Need:
+    """What the option ``class_weights`` asks of a run.
+
+    Example:
+        >>> classifier_need("own"), classifier_need("teacher")
+        ('own_classifier', 'teacher_classifier')
+    """
+    return "teacher_classifier" if class_weights == "teacher" else "own_classifier"
+
+
 class MarginSoftmax(LossSection):
     """Softmax over identities with a margin on the true class; frozen teacher weights make it ProxylessKD."""
 
     engine_options: ClassVar[frozenset[str]] = EVERY_LOSS | {"class_weights"}
 
     name: Literal["margin_softmax"]
-    class_weights: Literal["own", "teacher"] = Field(
-        default="own", description="own: a trained classifier; teacher: the teacher's classifier, frozen (ProxylessKD)"
-    )
+    class_weights: ClassWeights = "own"
     margin: float = Field(
         default=0.5, ge=0, lt=math.pi / 2, description="radians (arcface, combined) or cosine (cosface)"
     )
@@ -91,7 +113,7 @@ class MarginSoftmax(LossSection):
     margin_multiplier: float = Field(default=1.0, ge=1, le=4, description="factor of the angle (combined only)")
 
     def needs(self) -> frozenset[Need]:
-        return frozenset({"labels", "teacher_classifier"} if self.class_weights == "teacher" else {"labels"})
+        return frozenset({"labels", classifier_need(self.class_weights)})
 
     def contradictions(self) -> Iterable[Problem]:
         neutral: dict[str, float | str] = {"margin_cosine": 0.0, "margin_multiplier": 1.0}
@@ -134,25 +156,6 @@ class LogitKD(LossSection):
     name: Literal["logit_kd"]
     scale: Scale = 64.0
     temperature: Positive = Field(default=4.0, le=1e4)
-
-
-class Pad(LossSection):
-    """Prime-aware adaptive distillation: squared error weighted by a learned variance."""
-
-    engine_options: ClassVar[frozenset[str]] = EVERY_LOSS | {"warmup_epochs", "variance", "detach_variance"}
-    asks: ClassVar[frozenset[Need]] = frozenset({"teacher_embeddings", "equal_widths"})
-
-    name: Literal["pad"]
-    floor: float = Field(
-        default=1e-6, gt=0, le=1, description="least variance, as a fraction of the mean squared residual"
-    )
-    warmup_epochs: float = Field(
-        default=1.0, ge=0, le=100_000, description="epochs of plain l2 before the variance counts"
-    )
-    variance: Literal["per_dimension", "scalar"] = "per_dimension"
-    detach_variance: bool = Field(
-        default=False, description="stop the gradient from the variance head into the backbone"
-    )
 
 
 class Cckd(LossSection):

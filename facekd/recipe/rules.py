@@ -8,7 +8,8 @@ from typing import Any
 from facekd.recipe.base import Problem
 from facekd.recipe.loss_options import (
     Loss,
-    MarginSoftmax,
+    chosen_classifier,
+    learns_variance,
     takes_labels,
     trains_assistant,
     uses_teacher,
@@ -27,7 +28,7 @@ def _teacher_and_losses(teacher: Teacher | None, losses: tuple[Loss, ...]) -> It
             yield Problem(("losses", index, "name"), f"{loss.name} is already losses.{earlier.index(loss.name)}", fix)
         if teacher is None and uses_teacher(loss):
             what = f"{loss.name} needs a teacher"
-            if isinstance(loss, MarginSoftmax):
+            if chosen_classifier(loss) == "teacher":
                 what = f"{loss.name} with class_weights: teacher needs a teacher"
             yield Problem(("losses", index), what, "add teacher: {weights: FILE}")
         elif teacher is not None and teacher.classifier == "none" and uses_teacher_classifier(loss):
@@ -43,6 +44,20 @@ def _teacher_and_losses(teacher: Teacher | None, losses: tuple[Loss, ...]) -> It
     elif teacher is not None and teacher.class_weights and not any(uses_teacher_classifier(loss) for loss in losses):
         fix = "remove it, or add margin_softmax with class_weights: teacher"
         yield Problem(("teacher", "class_weights"), "no loss uses the teacher's classifier", fix)
+
+
+def _one_of_each(losses: tuple[Loss, ...]) -> Iterable[Problem]:
+    """A run trains one classifier of its own at most, and one variance head."""
+    choosing = [(index, loss) for index, loss in enumerate(losses) if chosen_classifier(loss) is not None]
+    for index, loss in choosing[1:]:
+        first = choosing[0][1]
+        if chosen_classifier(loss) != chosen_classifier(first):
+            what = f"{chosen_classifier(loss)}, but {first.name} has {chosen_classifier(first)}"
+            yield Problem(("losses", index, "class_weights"), what, "write the same in both")
+    learning = [(index, loss) for index, loss in enumerate(losses) if learns_variance(loss)]
+    for index, loss in learning[1:]:
+        what = f"{loss.name} learns a variance, and so does {learning[0][1].name}"
+        yield Problem(("losses", index), what, "keep one of them")
 
 
 def _blends(teacher: Teacher | None, data: Data, losses: tuple[Loss, ...]) -> Iterable[Problem]:
@@ -129,6 +144,7 @@ RULES: tuple[tuple[tuple[str, ...], Rule], ...] = (
     (("student", "losses"), _assistant),
     (("teacher", "data", "losses"), _views),
     (("losses",), _one_mixture),
+    (("losses",), _one_of_each),
     (("schedule", "train"), _within_the_run),
     (("teacher", "train"), _superclasses),
     (("teacher", "data", "losses"), _blends),

@@ -300,7 +300,7 @@ def test_pad__refuses() -> None:
 
 def test_losses__tensors_are_positional_and_options_keyword_only() -> None:
     fields = {"student", "teacher", "labels", "class_weights", "teacher_class_weights", "log_variance", "centres"}
-    fields |= {"student_thresholds", "teacher_thresholds"}
+    fields |= {"student_thresholds", "teacher_thresholds", "noise"}
     for name in LOSSES:
         for parameter in inspect.signature(LOSSES[name]).parameters.values():
             if parameter.kind is inspect.Parameter.KEYWORD_ONLY:

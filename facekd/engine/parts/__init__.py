@@ -14,9 +14,15 @@ from torch import nn
 
 from facekd.engine.parts.centres import Centres
 from facekd.engine.parts.thresholds import Thresholds
+from facekd.engine.parts.uncertainty import Uncertainty
 from facekd.engine.parts.variance import Variance
 
-__all__ = ["PARTS", "Centres", "Thresholds", "Variance"]
+__all__ = ["PARTS", "Centres", "Thresholds", "Uncertainty", "Variance"]
 
-PARTS: dict[str, Callable[[Any, Any], nn.Module]] = {"pad": Variance, "adadistill": Centres, "ekd": Thresholds}
+PARTS: dict[str, Callable[[Any, Any], nn.Module]] = {
+    "pad": Variance,
+    "adadistill": Centres,
+    "ekd": Thresholds,
+    "dul": Uncertainty,
+}
 """The part of each loss that has one, by the loss's name; built from its options and the sizes of the run."""

@@ -29,7 +29,7 @@ class Variance(nn.Module):
     def __init__(self, options: Pad, sizes: Sizes) -> None:
         super().__init__()
         width = sizes.embedding_size
-        self.head = VarianceHead(width, 1 if options.variance == "scalar" else width)
+        self.head = VarianceHead(width, 1 if options.variance == "scalar" else width, options.head)
         self.start = round((options.start_epoch + options.warmup_epochs) * sizes.steps_per_epoch)
         self.detached = options.detach_variance
         self.register_buffer("residual", torch.zeros(width))
