@@ -1,0 +1,50 @@
+"""Two joined processes on this machine, for tests."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from facekd.engine.distributed import World, joined
+
+Work = Callable[[World, Path], None]
+"""A function of a test module, run in both; it writes what it finds into the folder."""
+
+
+def launcher_variables(rank: int, port: int) -> dict[str, str]:
+    """What a launcher puts into the environment of one of two processes."""
+    place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    return place | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+
+
+def free_port() -> int:
+    """A port nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def _enter(work: Work, folder: Path, rank: int, port: int) -> None:
+    os.environ.update(launcher_variables(rank, port))
+    torch.set_num_threads(1)
+    with joined() as world:
+        work(world, folder)
+
+
+def in_two(work: Work, folder: Path) -> list[int | None]:
+    """The exit codes of two processes that do the same work."""
+    port, spawn = free_port(), multiprocessing.get_context("spawn")
+    processes = [spawn.Process(target=_enter, args=(work, folder, rank, port)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=400)
+        process.kill()
+        process.join()
+    return [process.exitcode for process in processes]
