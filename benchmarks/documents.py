@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from benchmarks.reference import backbones_table, help_text, losses_table, recipes_table
+from benchmarks.reference import backbones_table, help_text, losses_table, methods_table, recipes_table
 from benchmarks.sections import SECTIONS
 from benchmarks.tables import Record, demo, real_faces
 from facekd.errors import FacekdError, InputError
@@ -104,6 +104,7 @@ def blocks(found: Mapping[str, Record]) -> dict[str, str]:
         "real-faces": shown("real_faces", found, real_faces),
         "real-faces-longer": shown("real_faces_longer", found, real_faces),
         "recipes": recipes_table(),
+        "methods": methods_table(),
         "losses": losses_table(),
         "backbones": backbones_table(),
         "help": help_text(),

@@ -6,6 +6,7 @@ import inspect
 import re
 from collections.abc import Iterator
 from importlib.metadata import version
+from pathlib import Path
 
 import click
 import torch
@@ -18,9 +19,19 @@ from facekd.engine.objective import loss_inputs
 from facekd.losses import LOSSES
 from facekd.models.backbone import BACKBONES, build_backbone
 from facekd.models.macs import count_parameters
-from facekd.recipe import load_recipe, required_keys
+from facekd.recipe import Recipe, load_recipe, required_keys
+from facekd.recipe.loss_options import (
+    Loss,
+    MarginSoftmax,
+    uses_teacher_classifier,
+    uses_teacher_embeddings,
+    uses_virtual_samples,
+)
 
 HELP_WIDTH = 100
+SHOWCASES = ("quickstart", "recommended")
+"""Folders of recipes that are no method of their own."""
+CITED = re.compile(r"\(([^()]*arXiv \d{4}\.\d{4,5})")
 EMBEDDING = 512
 
 
@@ -31,6 +42,58 @@ def recipes_table() -> str:
         recipe = load_recipe(path, allow_required=True)
         rows.append([f"`{name}`", recipe.description, ", ".join(f"`{key}`" for key in required_keys(recipe))])
     return markdown_table(["recipe", "what it does", "needs `--set`"], rows)
+
+
+def methods_table() -> str:
+    """Every method a recipe is shipped for: its losses, what they ask of the teacher, and where it comes from."""
+    rows = []
+    for method, paths in recipes_by_method().items():
+        recipe = load_recipe(paths[0], allow_required=True)
+        shown = [
+            f"`{loss.name}` on the teacher's classifier" if inherits(loss) else f"`{loss.name}`"
+            for loss in recipe.losses
+        ]
+        asked = {
+            "embeddings": any(uses_teacher_embeddings(loss) for loss in recipe.losses),
+            "classifier": any(uses_teacher_classifier(loss) for loss in recipe.losses),
+            "embeddings of mixtures, live": any(uses_virtual_samples(loss) for loss in recipe.losses),
+        }
+        needs = " and ".join(name for name, wanted in asked.items() if wanted)
+        rows.append([f"`{method}`", ", ".join(shown), needs or "-", sources(paths[0], recipe)])
+    return markdown_table(["method", "losses of its recipe", "of the teacher", "source"], rows)
+
+
+def recipes_by_method() -> dict[str, list[Path]]:
+    """The shipped recipes of each method, those that compare or show several left out."""
+    found: dict[str, list[Path]] = {}
+    for name, path in shipped_recipes().items():
+        method = name.split("/")[0]
+        if method not in SHOWCASES:
+            found.setdefault(method, []).append(path)
+    return {
+        method: sorted(paths, key=lambda path: (not path.name.startswith("iresnet"), path.name))
+        for method, paths in found.items()
+    }
+
+
+def inherits(loss: Loss) -> bool:
+    """Whether a loss is the margin softmax on the teacher's classifier.
+
+    Example:
+        >>> [inherits(MarginSoftmax(name="margin_softmax", class_weights=whose)) for whose in ("own", "teacher")]
+        [False, True]
+    """
+    return isinstance(loss, MarginSoftmax) and loss.class_weights == "teacher"
+
+
+def sources(path: Path, recipe: Recipe) -> str:
+    """The papers of a recipe's losses, its classifier term left out, and those that its own comment names."""
+    told = [
+        papers(inspect.getdoc(LOSSES[loss.name]) or "") for loss in recipe.losses if not isinstance(loss, MarginSoftmax)
+    ]
+    comment = " ".join(line.lstrip("# ") for line in path.read_text().splitlines() if line.startswith("#"))
+    told += [f"{cited}." for cited in CITED.findall(comment) if cited[-10:] not in " ".join(told)]
+    return " ".join(dict.fromkeys(text for text in told if text)) or "-"
 
 
 def losses_table() -> str:
