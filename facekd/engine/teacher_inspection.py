@@ -137,14 +137,15 @@ def _foreign(
         dialect = recognise(tree, where)
     except FacekdError as problem:
         return _unknown(replace(found, problem=problem), tree, where)
+    structure = dialect.structure
     found = replace(
         found,
         source=dialect.source,
-        backbone=dialect.backbone,
-        title=dialect.title,
-        embedding_size=dialect.embedding_size,
-        size=(dialect.input_size, dialect.input_size),
-        tensors=len(dialect.state),
+        backbone=structure.backbone,
+        title=structure.title,
+        embedding_size=structure.embedding_size,
+        size=(structure.input_size, structure.input_size),
+        tensors=len(structure.state),
         container=dialect.container,
         prefixes=dialect.prefixes,
         color=color or dialect.color,
@@ -155,7 +156,7 @@ def _foreign(
     try:
         return _settled(found, file, color, normalize)
     except FacekdError as problem:
-        return replace(found, problem=problem, keys=nearest_backbone(dialect.state))
+        return replace(found, problem=problem, keys=nearest_backbone(structure.state))
 
 
 def _classifier(dialect: Dialect) -> dict[str, Any] | None:

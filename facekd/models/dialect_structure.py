@@ -8,9 +8,19 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from facekd.models import face_vit, ir, iresnet
+from facekd.models import face_vit, ir, iresnet, pocketnet
 
 _IR_WIDTHS = (64, 128, 256, 512)
+_POCKETNET_PARTS = {
+    "preproc0.net.": "first.",
+    "preproc0.relu.": "first.prelu.",
+    "preproc0.bn.": "first.bn.",
+    **{f"preproc0.conv{i + 1}{k + 1}.": f"first.branches.{i}.{k}." for i in range(2) for k in range(2)},
+    "preproc1.net.": "second.",
+    **{f"dag.{i}.{k}.net.": f"edges.{2 * i + k}." for i in range(pocketnet.NODES) for k in range(2)},
+    **{f"dag.{i}.{k}.bn.": f"edges.{2 * i + k}.1." for i in range(pocketnet.NODES) for k in range(2)},
+}
+"""How keys within a cell of a published PocketNet begin -> how ours do."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +167,31 @@ def _mobilefacenet_foamliu(state: Mapping[str, Tensor]) -> Structure | None:
     return Structure("mobilefacenet_foamliu", state["conv3.weight"].shape[0], 16 * side, state)
 
 
+def _pocketnet(state: Mapping[str, Tensor]) -> Structure | None:
+    renamed = "cells.0.preproc1.net.1.weight" in state
+    if renamed:
+        state = {_pocketnet_key(key): value for key, value in state.items()}
+    names = {shape: f"pocketnet_{size}" for size, shape in pocketnet.SIZES.items()}
+    cells = sum(key.startswith("cells.") and key.endswith(".second.1.weight") for key in state)
+    name = names.get((state["stem.0.weight"].shape[0] // pocketnet.NODES, cells))
+    if name is None:
+        return None
+    side = state["tail.4.weight"].shape[-1]
+    return Structure(name, state["tail.6.weight"].shape[0], 16 * side, state, renamed=renamed)
+
+
+def _pocketnet_key(key: str) -> str:
+    """A key of the published files in our words.
+
+    Example:
+        >>> _pocketnet_key("cells.6.dag.2.1.net.0.weight"), _pocketnet_key("cells.7.preproc0.conv21.weight")
+        ('cells.6.edges.5.0.weight', 'cells.7.first.branches.1.0.weight')
+    """
+    for theirs, ours in _POCKETNET_PARTS.items():
+        key = key.replace(f".{theirs}", f".{ours}")
+    return key
+
+
 def _resnet_tiny(state: Mapping[str, Tensor]) -> Structure | None:
     channels: list[int] = []
     blocks: list[int] = []
@@ -182,5 +217,6 @@ _ATTEMPTS: tuple[Callable[[Mapping[str, Tensor]], Structure | None], ...] = (
     _mobilefacenet_insightface,
     _mobilefacenet,
     _mobilefacenet_foamliu,
+    _pocketnet,
     _resnet_tiny,
 )

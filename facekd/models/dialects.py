@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -22,7 +22,7 @@ _STEP_BACKBONE = re.compile(r"\d+backbone\.pth")
 _TFACE_BACKBONE = re.compile(r"Backbone_Epoch_\d+_.*")
 KNOWN = (
     "known: iresnet18/34/50/100/200, ir18/34/50/101/152/200, vit_t/s/b, mobilefacenet, mobilefacenet_insightface, "
-    "mobilefacenet_insightface_large, mobilefacenet_foamliu, resnet_tiny; or give its ONNX export"
+    "mobilefacenet_insightface_large, mobilefacenet_foamliu, pocketnet_s/m, resnet_tiny; or give its ONNX export"
 )
 
 
@@ -31,12 +31,7 @@ class Dialect:
     """What a checkpoint turned out to be.
 
     Attributes:
-        backbone: Registered name.
-        embedding_size: Width of the embedding.
-        input_size: Side of the input in pixels.
-        state: The tensors under our keys.
-        options: Options to build the backbone with.
-        title: What the field calls the backbone.
+        structure: The backbone, its tensors under our keys, and the options its project builds it with.
         source: The project or projects that write such files.
         color: Channel order its project feeds it, or None where the file does not tell whose it is.
         normalize: Scaling its project feeds it, by its name in `preprocessing.NORMALIZATIONS`, or None.
@@ -46,12 +41,7 @@ class Dialect:
         prefixes: What was taken off their keys, each with the number of keys.
     """
 
-    backbone: str
-    embedding_size: int
-    input_size: int
-    state: Mapping[str, Tensor]
-    options: Mapping[str, object]
-    title: str
+    structure: Structure
     source: str
     color: str | None = None
     normalize: str | None = None
@@ -96,12 +86,7 @@ def recognise(loaded: object, where: str) -> Dialect:
     convention = _convention(found, unwrapped, Path(where))
     classifier, classes_first = _classifier(loaded, found.embedding_size)
     return Dialect(
-        found.backbone,
-        found.embedding_size,
-        found.input_size,
-        found.state,
-        {**found.options, **convention.options},
-        found.title,
+        replace(found, options={**found.options, **convention.options}),
         convention.source,
         convention.color,
         convention.normalize,
@@ -133,6 +118,8 @@ def _convention(found: Structure, unwrapped: Unwrapped, path: Path) -> _Conventi
         return _mobilefacenet(found, prefixes, whole)
     if found.backbone == "mobilefacenet_foamliu":
         return _Convention("foamliu MobileFaceNet", "rgb", "imagenet")
+    if found.backbone.startswith("pocketnet"):
+        return _Convention("PocketNet", "rgb", "half") if found.renamed else _Convention("facekd PocketNet")
     if found.backbone == "resnet_tiny":
         return _Convention("facekd resnet_tiny")
     return _Convention(f"arcface_torch {'vit' if found.backbone.startswith('vit') else 'mbf'}", "rgb", "half")

@@ -73,7 +73,7 @@ def open_foreign(
         NonFiniteError: A weight is NaN or infinite.
     """
     dialect = recognise(tree, where)
-    side = dialect.input_size
+    found, side = dialect.structure, dialect.structure.input_size
     module = fill_dialect(dialect, where)
     preprocessing = settle(None, color or dialect.color, normalize or dialect.normalize, size=(side, side), where=where)
     self_test(lambda images: module(preprocessing.apply(images)), preprocessing.size, where)
@@ -86,16 +86,16 @@ def open_foreign(
         )
     told = {
         **metadata,
-        "backbone": dialect.backbone,
-        "embedding_size": str(dialect.embedding_size),
-        "options": json.dumps(dict(dialect.options), sort_keys=True),
+        "backbone": found.backbone,
+        "embedding_size": str(found.embedding_size),
+        "options": json.dumps(dict(found.options), sort_keys=True),
         "dialect": dialect.source,
         "template": TEMPLATE,
         "preprocessing_source": FROM_USER if color or normalize else f"dialect {dialect.source}",
     }
     if dialect.classifier is not None:
         told["classifier"] = " x ".join(map(str, dialect.classifier.shape))
-    return Opened(module, dialect.embedding_size, preprocessing, told, lines)
+    return Opened(module, found.embedding_size, preprocessing, told, lines)
 
 
 def fill_dialect(dialect: Dialect, where: str) -> nn.Module:
@@ -105,8 +105,8 @@ def fill_dialect(dialect: Dialect, where: str) -> nn.Module:
         CheckpointError: The tensors are not exactly the backbone's.
         NonFiniteError: A weight is NaN or infinite.
     """
-    architecture = Architecture(dialect.backbone, dialect.embedding_size, dialect.input_size, dialect.options)
-    return built(dialect.state, where, architecture)
+    found = dialect.structure
+    return built(found.state, where, Architecture(found.backbone, found.embedding_size, found.input_size, found.options))
 
 
 def dialect_warnings(dialect: Dialect, module: nn.Module, where: str) -> tuple[str, ...]:

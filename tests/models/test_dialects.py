@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from published_pocketnet import published
 from torch import Tensor
 
 from facekd.errors import CheckpointError, InputError
@@ -191,6 +192,19 @@ CASES = {
     "foamliu": Case(
         lambda: layout("mobilefacenet_foamliu"), "foamliu MobileFaceNet", "rgb", "imagenet", "mobilefacenet_foamliu"
     ),
+    "PocketNet S": Case(
+        lambda: published(channels=16, cells=18, dim=64),
+        *("PocketNet", "rgb", "half", "pocketnet_s"),
+        file="295672backbone.pth",
+    ),
+    "PocketNet M, wrapped": Case(
+        lambda: prefixed("module.", published(channels=32, cells=9, dim=64)),
+        *("PocketNet", "rgb", "half", "pocketnet_m"),
+        prefixes=("module.",),
+    ),
+    "PocketNet of ours without metadata": Case(
+        lambda: layout("pocketnet_m"), "facekd PocketNet", None, None, "pocketnet_m"
+    ),
     "our own without metadata": Case(
         lambda: layout("resnet_tiny"), "facekd resnet_tiny", None, None, "resnet_tiny", "tiny.pt"
     ),
@@ -202,10 +216,11 @@ def test_every_project_is_known_by_its_files(name: str, tmp_path: Path) -> None:
     case = CASES[name]
     found = recognise(case.tree(), str(tmp_path / case.file))
     assert (found.source, found.color, found.normalize) == (case.source, case.color, case.normalize)
-    assert (found.title, found.embedding_size, found.input_size) == (case.title, 64, 112)
+    built = found.structure
+    assert (built.title, built.embedding_size, built.input_size) == (case.title, 64, 112)
     assert (found.container, tuple(prefix for prefix, _ in found.prefixes)) == (case.container, case.prefixes)
-    own = layout(found.backbone, **found.options)
-    assert {key: value.shape for key, value in found.state.items()} == {k: v.shape for k, v in own.items()}
+    own = layout(built.backbone, **built.options)
+    assert {key: value.shape for key, value in built.state.items()} == {k: v.shape for k, v in own.items()}
     assert all(count == len(own) for _, count in found.prefixes)
     if case.classes is None:
         assert found.classifier is None

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from published_pocketnet import forward, published
 from torch import nn
 
+from facekd.errors import CheckpointError
 from facekd.models.backbone import build_backbone
+from facekd.models.embedder import load_embedder
 from facekd.models.macs import count_macs
 from facekd.models.pocketnet import PocketNet, pocketnet_m, pocketnet_s
 
@@ -22,6 +27,7 @@ CELLS = {
     "pocketnet_s": [5_632] * 6 + [10_688, 16_832] + [18_944] * 4 + [35_712, 60_288] + [68_608] * 3 + [128_768],
     "pocketnet_m": [18_944] * 3 + [35_712, 60_288, 68_608, 128_768, 227_072, 486_912],
 }
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 MACS = {("pocketnet_s", 128): 283.54, ("pocketnet_s", 256): 283.61, ("pocketnet_m", 128): 538.22}
 
 
@@ -82,3 +88,33 @@ def test_other_input_sizes_work(side: int) -> None:
     net = pocketnet_m(64, side).eval()
     with torch.no_grad():
         assert net(torch.zeros(2, 3, side, side)).shape == (2, 64)
+
+
+@pytest.mark.parametrize(("name", "channels", "cells"), [("pocketnet_s", 16, 18), ("pocketnet_m", 32, 9)])
+def test_a_published_file_computes_what_its_names_say(name: str, channels: int, cells: int, tmp_path: Path) -> None:
+    state = published(channels, cells, dim=32, seed=3)
+    assert sum(value.numel() for key, value in state.items() if not key.endswith(STATISTICS)) == size(
+        build_backbone(name, embedding_size=32)
+    )
+    torch.save(state, tmp_path / "295672backbone.pth")
+    embedder = load_embedder(tmp_path / "295672backbone.pth")
+    assert (embedder.metadata["backbone"], embedder.metadata["dialect"]) == (name, "PocketNet")
+    images = torch.randint(256, (2, 3, 112, 112), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    wanted = forward(state, (images.float() - 127.5) / 127.5)
+    torch.testing.assert_close(embedder.embed(images), wanted, rtol=1e-4, atol=1e-4)
+    swapped = dict(state)  # negative control: these two have one shape, and only the name tells them apart
+    pair = f"cells.{cells // 3 + 1}.preproc0.conv11.weight", f"cells.{cells // 3 + 1}.preproc0.conv21.weight"
+    swapped[pair[0]], swapped[pair[1]] = state[pair[1]], state[pair[0]]
+    assert (forward(swapped, (images.float() - 127.5) / 127.5) - wanted).abs().max() > 1e-2
+
+
+def test_another_genotype_is_refused_by_its_keys(tmp_path: Path) -> None:
+    state = published(16, 18, dim=32, seed=0)
+    kept = {key: value for key, value in state.items() if not key.startswith("cells.3.dag.1.0.")}
+    torch.save(kept, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match="7 missing tensors: cells.3.edges.2.0.weight, .*of the same backbone"):
+        load_embedder(tmp_path / "a.pth")
+    fewer = {key: value for key, value in state.items() if not key.startswith("cells.17.")}
+    torch.save(fewer, tmp_path / "b.pth")
+    with pytest.raises(CheckpointError, match="b.pth: belongs to no backbone known here"):
+        load_embedder(tmp_path / "b.pth")
