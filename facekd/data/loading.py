@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import threading
@@ -16,11 +17,11 @@ from multiprocessing.process import BaseProcess
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from facekd.data.augment import AugmentSettings, augment, blend
 from facekd.data.identities import IdentitySource
-from facekd.data.images import resize
+from facekd.data.images import resize, shown
 from facekd.data.resolution import AT_FULL_RESOLUTION, ResolutionSettings, at_resolution, drawn_resolution
 from facekd.data.samplers import StepBatches
 from facekd.errors import DeviceError, FacekdError
@@ -158,6 +159,29 @@ def _collate(samples: Sequence[Sample | FacekdError]) -> Batch | FacekdError:
     return Batch(pixels, torch.tensor(labels), torch.tensor(indices), torch.tensor(views))
 
 
+class _Watched(Dataset):
+    """The images, and in shared memory which of them each loading process took up last."""
+
+    def __init__(self, images: TrainingImages, workers: int) -> None:
+        self.images = images
+        self.taken = torch.full((workers, 2), -1).share_memory_()  # process and image of each worker
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample | FacekdError:
+        worker = get_worker_info()
+        if worker is not None:
+            self.taken.numpy()[worker.id] = os.getpid(), key[1]
+        return self.images[key]
+
+    def last_of(self, process: int) -> str | None:
+        """What the image that a process took up last is called; None where it took up none."""
+        found = [index for worker, index in self.taken.tolist() if worker == process]
+        return shown(self.images.images.source.sample_name(found[0])) if found else None
+
+
+_under_way: list[_Watched] = []
+"""Of the loops that run now: the death of a worker is told wherever this process happens to be, outside them too."""
+
+
 def _leave_signals_to_parent(worker: int) -> None:
     """A signal to the process group stops the run between two steps; the loader ends its workers after that."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -185,7 +209,7 @@ def dead_workers_named(workers: Collection[BaseProcess] = ()) -> Iterator[None]:
         workers: Processes whose death may also show as a broken connection to them.
 
     Raises:
-        DeviceError: A worker was killed or ended by itself.
+        DeviceError: A worker was killed or ended by itself; names the image it had taken up.
 
     Example:
         >>> with dead_workers_named():
@@ -201,23 +225,29 @@ train.workers or train.batch_size, then go on with --resume)
         if dead is None:
             raise
         traceback.clear_frames(error.__traceback__)  # they would keep the loader, and with it the other workers
-        where, what = dead
+        processes, what = dead
         fix = "lower train.workers or train.batch_size, then go on with --resume"
-        raise DeviceError(where, f"{what}, likely for want of memory", fix) from None
+        what = f"{what}, likely for want of memory{_last_file(processes)}"
+        raise DeviceError(f"loading process {processes}", what, fix) from None
+
+
+def _last_file(processes: str) -> str:
+    names = (watched.last_of(int(process)) for watched in _under_way for process in processes.split(","))
+    return next((f"; its last file: {name}" for name in names if name is not None), "")
 
 
 def _dead_worker(error: Exception, workers: Collection[BaseProcess]) -> tuple[str, str] | None:
-    """Which worker an error tells the death of, and how it ended; None where it tells of something else."""
+    """Numbers of the workers an error tells the death of, and how; None where it tells of something else."""
     found = _DEAD_WORKER.search(f"{error.__cause__} {error}")  # the cause names the signal, where it is known
     if found:
-        return f"loading process {found[1]}", f"was killed ({found[2]})" if found[2] else "ended unexpectedly"
+        return found[1], f"was killed ({found[2]})" if found[2] else "ended unexpectedly"
     ended = wait([worker.sentinel for worker in workers], timeout=1) if workers else []
     for worker in workers:
         if worker.sentinel in ended:
             worker.join(timeout=1)
             code = worker.exitcode or 0
             how = f"was killed ({signal.strsignal(-code)})" if code < 0 else "ended unexpectedly"
-            return f"loading process {worker.pid}", how
+            return str(worker.pid), how
     return None
 
 
@@ -234,8 +264,9 @@ def step_data(dataset: TrainingImages, batches: StepBatches, workers: int, pin: 
         DataError: An image does not decode; it is named.
         DeviceError: A worker was killed, if that is met while waiting for a batch.
     """
+    watched = _Watched(dataset, workers)
     loader = DataLoader(
-        dataset,
+        watched,
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=_collate,
@@ -247,6 +278,7 @@ def step_data(dataset: TrainingImages, batches: StepBatches, workers: int, pin: 
     others = set(active_children())
     loaded = iter(loader)
     started = set(active_children()) - others
+    _under_way.append(watched)
     try:
         while True:
             with dead_workers_named(started):
@@ -257,6 +289,7 @@ def step_data(dataset: TrainingImages, batches: StepBatches, workers: int, pin: 
                 raise batch
             yield batch
     finally:
+        _under_way.remove(watched)
         # Workers heed no signal, and Python waits for them at exit without end: none may outlive the loop.
         with _deaths_unheeded():
             del loaded

@@ -115,14 +115,27 @@ class Deadly(Noise):
         return super().read(index)
 
 
-def test_step_data__a_killed_worker_is_one_line_and_no_hang() -> None:
+def test_item_070_a_killed_worker_is_one_line_with_its_last_file_and_no_hang() -> None:
     before = set(multiprocessing.active_children())
     with pytest.raises(DeviceError) as caught:
         _batches(Deadly(), 2)
     assert caught.value.where.startswith("loading process ")
-    assert caught.value.what == "was killed (Killed), likely for want of memory"
+    assert caught.value.what == "was killed (Killed), likely for want of memory; its last file: image 5"
     assert "train.workers" in caught.value.fix and len(caught.value.lines) == 1
     assert set(multiprocessing.active_children()) <= before
+
+
+def test_item_070_a_death_met_outside_the_loop_names_the_last_file_too() -> None:
+    dataset = TrainingImages(RememberedImages(Noise(), (40, 40)), Noise().labels, SETTINGS, seed=7, size=(32, 32))
+    before = set(multiprocessing.active_children())
+    batches = step_data(dataset, StepBatches(shuffled(12, 4, 7), 3, 7, 0, 6), 1, pin=False)
+    next(batches)
+    (worker,) = set(multiprocessing.active_children()) - before
+    with pytest.raises(DeviceError, match=r"want of memory; its last file: image \d+ \(lower"), dead_workers_named():
+        raise RuntimeError(f"DataLoader worker (pid {worker.pid}) is killed by signal: Killed. ")
+    batches.close()
+    with pytest.raises(DeviceError, match=r"likely for want of memory \(lower"), dead_workers_named():
+        raise RuntimeError(f"DataLoader worker (pid {worker.pid}) is killed by signal: Killed. ")
 
 
 def test_dead_workers_named__lets_every_other_error_pass() -> None:
