@@ -84,6 +84,17 @@ def foreign_options(command: Command) -> Command:
     return color(normalize(command))
 
 
+def resize_option(command: Command) -> Command:
+    """Add ``--allow-resize``, passed to the command as ``allow_resize``."""
+    option = click.option(
+        "--allow-resize",
+        is_flag=True,
+        help="Take images of any size. Without it they must show the cut of the face that the model takes, larger or "
+        "smaller.",
+    )
+    return option(command)
+
+
 def check_models(models: Iterable[Path]) -> None:
     """Refuse a model that is neither there nor a name.
 

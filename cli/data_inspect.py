@@ -45,7 +45,7 @@ def inspect(path: Path, images: Path | None, json_path: str | None) -> None:
     opened = open_image_set(path, images)
     with interruptible("facekd data inspect", "stopped; nothing was written") as poll, progress_bar() as progress:
         found = look(opened, progress=progress, poll=poll)
-    for warning in [*found.warnings, *_double_warnings(path, found)]:
+    for warning in [*found.warnings, *_double_warnings(path, found), *_transparent(path, found.transparent)]:
         click.echo(f"facekd: warning: {warning}", err=True)
     _print(found, path)
     if json_path:
@@ -78,6 +78,8 @@ def check(path: Path, images: Path | None, write: bool) -> None:
         click.echo(f"facekd: warning: {warning}", err=True)
     with interruptible("facekd data check", "stopped; nothing was written") as poll, progress_bar() as progress:
         done = run(opened, write=write, progress=progress, poll=poll)
+    for warning in _transparent(path, done.transparent):
+        click.echo(f"facekd: warning: {warning}", err=True)
     told = f"all as {done.side_car} says"
     if not done.compared:
         kept = f"wrote {done.side_car}" if done.written else f"{done.side_car.parent} cannot be written to"
@@ -92,6 +94,12 @@ def _double_warnings(path: Path, found: Inspection) -> list[str]:
     pairs = [f"{shown(path)}: same image under two identities: {shown(a)} and {shown(b)}" for a, b in doubles.pairs]
     more = doubles.across - SHOWN
     return [*pairs[:SHOWN], *([f"{shown(path)}: and {more:,} more such images"] if more > 0 else [])]
+
+
+def _transparent(path: Path, count: int) -> list[str]:
+    from facekd.data.images import shown
+
+    return [f"{shown(path)}: {count:,} images have an alpha channel, which is dropped"] if count else []
 
 
 def _print(found: Inspection, path: Path) -> None:

@@ -8,7 +8,7 @@ import click
 
 from facekd.errors import InputError, UsageError
 
-from .common import check_models, console, device_option, foreign_options, open_model, progress_bar
+from .common import check_models, console, device_option, foreign_options, open_model, progress_bar, resize_option
 
 
 @click.command("embed", context_settings={"help_option_names": ["-h", "--help"]})
@@ -18,6 +18,7 @@ from .common import check_models, console, device_option, foreign_options, open_
 @click.option("--images", type=click.Path(path_type=Path), help="Root of the paths in a list.  [default: its folder]")
 @click.option("--flip/--no-flip", default=True, show_default=True, help="Add the embedding of the mirrored image.")
 @foreign_options
+@resize_option
 @click.option("--batch", type=click.IntRange(1, 65536), default=128, show_default=True, help="Images per forward pass.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @device_option
@@ -29,6 +30,7 @@ def command(
     flip: bool,
     color: str | None,
     normalize: str | None,
+    allow_resize: bool,
     batch: int,
     force: bool,
     device: str,
@@ -56,7 +58,7 @@ def command(
         if not path.exists():
             raise InputError(str(path), "no such file or folder", "check the path")
     from facekd.data.open_source import open_identities
-    from facekd.engine.embed import embed_to_file, partial_folder
+    from facekd.engine.embed import Passes, embed_to_file, partial_folder
     from facekd.engine.signals import interruptible
 
     source = open_identities(data, images)
@@ -65,7 +67,7 @@ def command(
     embedder = open_model(model, color, normalize, device)
     kept = f"stopped; what is done is kept in {partial_folder(output)}, the same command goes on from there"
     with interruptible("facekd embed", kept) as poll, progress_bar() as progress:
-        embed_to_file(embedder, source, output, batch_size=batch, flip=flip, progress=progress, poll=poll)
+        embed_to_file(embedder, source, output, passes=Passes(batch, flip, allow_resize), progress=progress, poll=poll)
     count = f"{len(source):,} embeddings of {len(source.names):,} identities"
     console().print(f"wrote {output}: {count}", soft_wrap=True)
 

@@ -21,6 +21,7 @@ from .common import (
     json_option,
     open_model,
     progress_bar,
+    resize_option,
     write_json,
 )
 
@@ -75,6 +76,7 @@ class Fpr(click.ParamType):
 )
 @click.option("--flip/--no-flip", default=True, show_default=True, help="Add the embedding of the mirrored image.")
 @foreign_options
+@resize_option
 @click.option(
     "--bootstrap",
     type=click.IntRange(0, 100_000),
@@ -108,6 +110,7 @@ def command(
     flip: bool,
     color: str | None,
     normalize: str | None,
+    allow_resize: bool,
     bootstrap: int,
     demands: Sequence[str],
     batch: int,
@@ -134,7 +137,7 @@ def command(
     from facekd.engine.evaluator import EvalSettings, open_set
 
     wanted = dict.fromkeys([*(fprs or FPRS), *(r.fpr for r in requirements if r.fpr is not None)])
-    settings = EvalSettings(tuple(wanted), flip, batch, bootstrap)
+    settings = EvalSettings(tuple(wanted), flip, batch, bootstrap, allow_resize=allow_resize)
     opened = [open_set(path, images=images, protocol=protocol) for path in sets]
     for warning in dict.fromkeys(line for one in opened for line in one.warnings):
         click.echo(f"facekd: warning: {warning}", err=True)

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from facekd.data.classes import CLASSES_NAME, classes_text
-from facekd.data.images import sniff
+from facekd.data.image_headers import sniff
 
 
 def write_tar_shards(

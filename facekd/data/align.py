@@ -63,10 +63,36 @@ def size_doubt(height: int, width: int) -> str | None:
         >>> size_doubt(250, 250)
         'the images are 250x250 pixels, no size of aligned faces; facekd data align lays faces onto the template'
     """
-    if height == width <= MAX_SIZE and not (width % 112 and width % 128):
+    if _cut(height, width) is not None:
         return None
     fix = "facekd data align lays faces onto the template"
     return f"the images are {width}x{height} pixels, no size of aligned faces; {fix}"
+
+
+def fits(height: int, width: int, size: tuple[int, int]) -> bool:
+    """Whether an image shows the cut of a face that a model takes, at its size or another.
+
+    Args:
+        height: Of the image.
+        width: Of the image.
+        size: (height, width) the model takes; one without a template may be of any cut.
+
+    Example:
+        >>> fits(112, 112, (112, 112)), fits(224, 224, (112, 112)), fits(112, 112, (64, 64))
+        (True, True, True)
+        >>> fits(250, 250, (112, 112)), fits(128, 128, (112, 112)), fits(250, 250, (250, 250))
+        (False, False, True)
+    """
+    if (height, width) == size:
+        return True
+    cut, wanted = _cut(height, width), _cut(*size)
+    return cut is not None and wanted in (None, cut)
+
+
+def _cut(height: int, width: int) -> int | None:
+    """The side of the template that images of this size have, 112 or 128."""
+    square = height == width <= MAX_SIZE
+    return next((side for side in (112, 128) if square and width % side == 0), None)
 
 
 def likeness(landmarks: np.ndarray) -> float:

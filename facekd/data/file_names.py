@@ -7,11 +7,11 @@ import re
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-from facekd.data.images import sniff
+from facekd.data.image_headers import sniff
 
 MOST_BYTES = 100
 SUFFIXES = {"jpeg": (".jpg", ".jpeg"), "png": (".png",), "bmp": (".bmp",), "webp": (".webp",)}
-"""Kind of image, as :func:`~facekd.data.images.sniff` tells it -> the suffixes it may have, the usual one first."""
+"""Kind of image, as `image_headers.sniff` tells it -> the suffixes it may have, the usual one first."""
 
 _FORBIDDEN = '<>:"/\\|?*'
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)

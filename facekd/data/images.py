@@ -19,6 +19,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from facekd.data.image_headers import header_size, is_animated, sniff
 from facekd.errors import DataError
 
 MAX_PIXELS = 64_000_000
@@ -36,9 +37,6 @@ _FOREIGN = {
     b"SIMPLE  =": "FITS",
     b"%PDF": "PDF",
 }
-_START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_BARE_MARKERS = frozenset({0x01, *range(0xD0, 0xD9)})
-
 cv2.setNumThreads(1)  # loaders run one image per worker; OpenCV's own threads would only fight with them
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # refusals are worded here, with the name of the file
 
@@ -65,33 +63,6 @@ def read_bytes(path: Path) -> bytes:
         raise DataError(shown(path), f"cannot be read: {error.strerror}") from None
 
 
-def sniff(data: bytes) -> str | None:
-    """The accepted format whose signature ``data`` starts with: ``jpeg``, ``png``, ``bmp``, ``webp`` or None.
-
-    Example:
-        >>> sniff(b"BM" + bytes(30)), sniff(b"<html>")
-        ('bmp', None)
-    """
-    if data[:3] == b"\xff\xd8\xff":
-        return "jpeg"
-    if data[:8] == b"\x89PNG\r\n\x1a\n":
-        return "png"
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "webp"
-    return "bmp" if data[:2] == b"BM" else None
-
-
-def header_size(data: bytes) -> tuple[int, int] | None:
-    """Height and width as the header states them, without decoding; None when the header holds none.
-
-    Example:
-        >>> header_size(encode_png(np.zeros((9, 12, 3), np.uint8)))
-        (9, 12)
-    """
-    kind = sniff(data)
-    return _SIZE_OF[kind](data) if kind else None
-
-
 def check_header(data: bytes, where: str) -> tuple[int, int]:
     """Height and width of an encoded image that may be handed to a decoder.
 
@@ -109,17 +80,11 @@ def check_header(data: bytes, where: str) -> tuple[int, int]:
     """
     if not data:
         raise DataError(where, "zero bytes")
-    kind = sniff(data)
-    if kind is None:
-        foreign = next((name for magic, name in _FOREIGN.items() if data.startswith(magic)), None)
-        if foreign:
-            raise DataError(where, f"{foreign} is not accepted", f"convert it to {ACCEPTED}")
-        raise DataError(where, "not an image", f"starts with {shown_start(data)}")
-    if data[:4] == b"RIFF" and data[12:16] == b"VP8X" and len(data) > 20 and data[20] & 0x02:
+    if is_animated(data):
         raise DataError(where, "animated WebP is not accepted", f"convert it to {ACCEPTED}")
-    size = _SIZE_OF[kind](data)
+    size = header_size(data)
     if size is None:
-        raise DataError(where, f"the {kind} header is cut short or damaged")
+        raise _no_size(data, where)
     height, width = size
     if height < MIN_SIDE or width < MIN_SIDE:
         raise DataError(where, f"{width}x{height} pixels is too small", f"at least {MIN_SIDE}x{MIN_SIDE}")
@@ -212,56 +177,18 @@ def shown_start(data: bytes) -> str:
     return repr(data[:16])[1:] if not data[:6].isascii() else repr(data[:6].decode())
 
 
+def _no_size(data: bytes, where: str) -> DataError:
+    kind = sniff(data)
+    if kind is not None:
+        return DataError(where, f"the {kind} header is cut short or damaged")
+    foreign = next((name for magic, name in _FOREIGN.items() if data.startswith(magic)), None)
+    if foreign is not None:
+        return DataError(where, f"{foreign} is not accepted", f"convert it to {ACCEPTED}")
+    return DataError(where, "not an image", f"starts with {shown_start(data)}")
+
+
 def _encode(image: np.ndarray, suffix: str, options: list[int]) -> bytes:
     done, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
     if not done:
         raise DataError(f"image {image.shape}", f"cannot be encoded as {suffix}")
     return data.tobytes()
-
-
-def _png_size(data: bytes) -> tuple[int, int] | None:
-    if len(data) < 24 or data[12:16] != b"IHDR":
-        return None
-    return int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big")
-
-
-def _bmp_size(data: bytes) -> tuple[int, int] | None:
-    if len(data) < 26:
-        return None
-    if int.from_bytes(data[14:18], "little") == 12:
-        return int.from_bytes(data[20:22], "little"), int.from_bytes(data[18:20], "little")
-    height = abs(int.from_bytes(data[22:26], "little", signed=True))
-    return height, abs(int.from_bytes(data[18:22], "little", signed=True))
-
-
-def _webp_size(data: bytes) -> tuple[int, int] | None:
-    if len(data) < 30:
-        return None
-    if data[12:16] == b"VP8X":
-        return int.from_bytes(data[27:30], "little") + 1, int.from_bytes(data[24:27], "little") + 1
-    if data[12:16] == b"VP8L":
-        bits = int.from_bytes(data[21:25], "little")
-        return (bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1
-    if data[12:16] == b"VP8 ":
-        return int.from_bytes(data[28:30], "little") & 0x3FFF, int.from_bytes(data[26:28], "little") & 0x3FFF
-    return None
-
-
-def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    at = 2
-    while at + 9 <= len(data):
-        if data[at] != 0xFF:
-            return None
-        marker = data[at + 1]
-        if marker == 0xFF:
-            at += 1
-        elif marker in _BARE_MARKERS:
-            at += 2
-        elif marker in _START_OF_FRAME:
-            return int.from_bytes(data[at + 5 : at + 7], "big"), int.from_bytes(data[at + 7 : at + 9], "big")
-        else:
-            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return None
-
-
-_SIZE_OF = {"jpeg": _jpeg_size, "png": _png_size, "bmp": _bmp_size, "webp": _webp_size}

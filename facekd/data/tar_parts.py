@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tarfile
 
-from facekd.data.images import sniff
+from facekd.data.image_headers import sniff
 
 
 def tar_sample(key: int, label: int, image: bytes) -> bytes:

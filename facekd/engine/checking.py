@@ -9,6 +9,7 @@ from pathlib import Path
 
 from facekd.data.checksums import Checksum, Difference, checksum, compare, read_checksums, side_car, write_checksums
 from facekd.data.identities import first_few
+from facekd.data.image_headers import has_alpha
 from facekd.data.images import decode, shown
 from facekd.engine.image_sets import ImageSet
 from facekd.engine.progress import Progress
@@ -25,22 +26,25 @@ class Check:
         side_car: Where the checksums lie.
         compared: Whether the images were compared with earlier checksums.
         written: Whether the checksums were written now; False too where the folder cannot be written to.
+        transparent: Images with an alpha channel, which decoding drops.
     """
 
     side_car: Path
     compared: bool
     written: bool
+    transparent: int
 
 
 @dataclass
-class _Broken:
-    """The images that do not decode: how many, and the first refusal."""
+class _Seen:
+    """What was met on the way: how many images do not decode, the first refusal, and how many are transparent."""
 
-    count: int = 0
+    broken: int = 0
     first: str = ""
+    transparent: int = 0
 
     def add(self, error: DataError) -> None:
-        self.count += 1
+        self.broken += 1
         self.first = self.first or error.lines[0]
 
 
@@ -61,28 +65,28 @@ def check(
         InputError: The side-car is damaged itself.
         DeviceError: It cannot be written.
     """
-    place, broken = side_car(images.path), _Broken()
-    entries = _checked(images, broken, progress, poll)
+    place, seen = side_car(images.path), _Seen()
+    entries = _checked(images, seen, progress, poll)
     if place.exists() and not write:
         difference = compare(read_checksums(place), entries)
-        _refuse_broken(images, broken)
+        _refuse_broken(images, seen)
         _refuse_changed(images, place, difference)
-        return Check(place, compared=True, written=False)
+        return Check(place, compared=True, written=False, transparent=seen.transparent)
     if not write and not os.access(place.parent, os.W_OK):
         for _ in entries:
             pass
-        _refuse_broken(images, broken)
-        return Check(place, compared=False, written=False)
+        _refuse_broken(images, seen)
+        return Check(place, compared=False, written=False, transparent=seen.transparent)
 
     def fill(temporary: Path) -> None:
         write_checksums(temporary, entries)
-        _refuse_broken(images, broken)
+        _refuse_broken(images, seen)
 
     write_atomic(place, fill)
-    return Check(place, compared=False, written=True)
+    return Check(place, compared=False, written=True, transparent=seen.transparent)
 
 
-def _checked(images: ImageSet, broken: _Broken, progress: Progress | None, poll: Poll | None) -> Iterator[Checksum]:
+def _checked(images: ImageSet, seen: _Seen, progress: Progress | None, poll: Poll | None) -> Iterator[Checksum]:
     for index in range(images.count):
         if poll is not None:
             poll()
@@ -90,20 +94,21 @@ def _checked(images: ImageSet, broken: _Broken, progress: Progress | None, poll:
         try:
             data = images.encoded(index)
         except DataError as error:
-            broken.add(error)
+            seen.add(error)
             continue
         try:
             decode(data, shown(name))
+            seen.transparent += has_alpha(data)
         except DataError as error:
-            broken.add(error)
+            seen.add(error)
         yield checksum(name, data)
         if progress is not None:
             progress("check", index + 1, images.count)
 
 
-def _refuse_broken(images: ImageSet, broken: _Broken) -> None:
-    if broken.count:
-        what = f"{broken.count} of {images.count} images broken, first {broken.first}"
+def _refuse_broken(images: ImageSet, seen: _Seen) -> None:
+    if seen.broken:
+        what = f"{seen.broken} of {images.count} images broken, first {seen.first}"
         raise DataError(shown(images.path), what, "restore or remove them; facekd data inspect lists them")
 
 

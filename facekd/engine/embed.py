@@ -12,16 +12,34 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from facekd.data.align import fits
 from facekd.data.embedding_cache import cache_key, open_cache
 from facekd.data.identities import IdentitySource
 from facekd.data.images import resize, to_chw
+from facekd.data.verification import ImageSource
 from facekd.engine.progress import Progress
 from facekd.engine.signals import Poll
-from facekd.errors import InputError, NonFiniteError
+from facekd.errors import DataError, InputError, NonFiniteError
 from facekd.files import value_digest, write_atomic
 from facekd.models.embedder import Embedder
 
 MOST_EXPANSION = 20
+RESIZE_FIX = "facekd data align lays faces onto the template; --allow-resize takes images as they are"
+
+
+@dataclass(frozen=True)
+class Passes:
+    """How images go through a model.
+
+    Attributes:
+        batch_size: Images per forward pass; it does not change the result beyond rounding.
+        flip: Add the mirrored image's embedding.
+        allow_resize: Take images that show another cut of the face than the model was trained on.
+    """
+
+    batch_size: int = 128
+    flip: bool = True
+    allow_resize: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,6 +110,29 @@ def embed_images(
     return embeddings
 
 
+def fitting(source: ImageSource, size: tuple[int, int], where: str = "") -> Callable[[int], np.ndarray]:
+    """``source.read`` that takes no image which must be squeezed or shows another cut of the face.
+
+    Args:
+        source: The images.
+        size: (height, width) the model takes.
+        where: What to call the set they belong to; names may do without.
+
+    Returns:
+        A function that raises `DataError` for such an image; it names the image and both sizes.
+    """
+
+    def read(index: int) -> np.ndarray:
+        image = source.read(index)
+        height, width = image.shape[:2]
+        if not fits(height, width, size):
+            name = f"{where}: {source.sample_name(index)}" if where else source.sample_name(index)
+            raise DataError(name, f"{width}x{height} pixels, and the model takes {size[1]}x{size[0]}", RESIZE_FIX)
+        return image
+
+    return read
+
+
 def partial_folder(output: Path) -> Path:
     """Where :func:`embed_to_file` keeps what is done of ``output``.
 
@@ -107,8 +148,7 @@ def embed_to_file(
     source: IdentitySource,
     output: Path,
     *,
-    batch_size: int = 128,
-    flip: bool = True,
+    passes: Passes = Passes(),
     progress: Progress | None = None,
     poll: Poll | None = None,
 ) -> None:
@@ -121,18 +161,19 @@ def embed_to_file(
         embedder: The model.
         source: The data set.
         output: The file; see :func:`save_embeddings`.
-        batch_size: Images per forward pass.
-        flip: Add the mirrored image's embedding.
+        passes: How.
         progress: Told how many images are done.
         poll: Called between batches; may raise to stop.
 
     Raises:
-        DataError: An image cannot be used; no image is ever left out.
+        DataError: An image cannot be used, or is of a size that ``passes`` does not allow; none is ever left out.
         NonFiniteError: An embedding cannot be used, told at its block.
         CheckpointError: The partial work was damaged.
         UsageError: Another process does this work.
         DeviceError: The disk refused.
     """
+
+    read = source.read if passes.allow_resize else fitting(source, embedder.preprocessing.size)
 
     def embed(start: int, stop: int) -> np.ndarray:
         def tell(phase: str, done: int, total: int) -> None:
@@ -141,10 +182,10 @@ def embed_to_file(
 
         found = embed_images(
             embedder,
-            lambda index: source.read(start + index),
+            lambda index: read(start + index),
             stop - start,
-            batch_size=batch_size,
-            flip=flip,
+            batch_size=passes.batch_size,
+            flip=passes.flip,
             progress=tell,
             poll=poll,
         )
@@ -155,14 +196,14 @@ def embed_to_file(
         model=embedder.digest,
         preprocessing=value_digest(embedder.preprocessing.to_metadata()),
         data=source.digest,
-        flip=str(flip),
-        batch=str(batch_size),
+        flip=str(passes.flip),
+        batch=str(passes.batch_size),
     )
     shape = (len(source), 1, embedder.embedding_size)
-    found = open_cache(partial_folder(output), key, shape=shape, embed=embed, multiple=batch_size)[:, 0]
+    found = open_cache(partial_folder(output), key, shape=shape, embed=embed, multiple=passes.batch_size)[:, 0]
     names = [source.sample_name(index) for index in range(len(source))]
     save_embeddings(
-        output, StoredEmbeddings(found, source.labels, names, source.names, embedder.name, embedder.digest, flip)
+        output, StoredEmbeddings(found, source.labels, names, source.names, embedder.name, embedder.digest, passes.flip)
     )
     shutil.rmtree(partial_folder(output), ignore_errors=True)
 

@@ -16,7 +16,7 @@ from facekd.data.align import size_doubt
 from facekd.data.identities import IdentitySource
 from facekd.data.open_source import IDENTITY_SUFFIXES, open_identities
 from facekd.data.verification import VerificationSet, open_verification_set, sniff_list
-from facekd.engine.embed import StoredEmbeddings, embed_images, require_usable
+from facekd.engine.embed import StoredEmbeddings, embed_images, fitting, require_usable
 from facekd.engine.progress import Progress
 from facekd.engine.signals import Poll
 from facekd.errors import DataError, InputError, UsageError
@@ -62,6 +62,7 @@ class EvalSettings:
         batch_size: Images per forward pass.
         bootstrap: Replicates behind each interval; 0 leaves intervals out.
         seed: Of the bootstrap.
+        allow_resize: Take images that show another cut of the face than the model was trained on.
     """
 
     fprs: tuple[float, ...] = DEFAULT_FPRS
@@ -69,6 +70,7 @@ class EvalSettings:
     batch_size: int = 128
     bootstrap: int = 1000
     seed: int = 0
+    allow_resize: bool = False
 
 
 @dataclass(frozen=True)
@@ -158,15 +160,16 @@ def evaluate_set(
         One entry of ``results`` in the JSON of ``facekd eval``.
 
     Raises:
-        DataError: An image that cannot be read; none is ever left out.
+        DataError: An image that cannot be read, or is of a size that is not allowed; none is ever left out.
         NonFiniteError: An embedding that is zero or not finite.
     """
     began = time.perf_counter()
     data = opened.data
     source = data.images if isinstance(data, VerificationSet) else data
+    read = source.read if settings.allow_resize else fitting(source, embedder.preprocessing.size, opened.name)
     embeddings = embed_images(
         embedder,
-        source.read,
+        read,
         len(source),
         batch_size=settings.batch_size,
         flip=settings.flip,

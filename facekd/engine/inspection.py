@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from facekd.data.image_headers import has_alpha
 from facekd.data.images import decode, shown
 from facekd.engine.image_sets import ImageSet
 from facekd.engine.progress import Progress
@@ -51,6 +52,7 @@ class Inspection:
         sizes: How many images have which (height, width).
         doubles: Images stored more than once.
         warnings: What opening the set gave.
+        transparent: Images with an alpha channel, which decoding drops.
     """
 
     format: str
@@ -62,6 +64,7 @@ class Inspection:
     sizes: Counter[tuple[int, int]]
     doubles: Doubles
     warnings: list[str]
+    transparent: int = 0
 
     def report(self) -> dict[str, object]:
         """The figures as ``facekd data inspect --json`` writes them; unknown ones are null."""
@@ -102,7 +105,7 @@ def inspect(images: ImageSet, *, progress: Progress | None = None, poll: Poll | 
     digests = np.zeros(images.count, f"S{_DIGEST_BYTES}")
     sizes: Counter[tuple[int, int]] = Counter()
     problems: list[str] = []
-    broken = 0
+    broken = transparent = 0
     for index in range(images.count):
         if poll is not None:
             poll()
@@ -111,6 +114,7 @@ def inspect(images: ImageSet, *, progress: Progress | None = None, poll: Poll | 
             digests[index] = hashlib.blake2b(data, digest_size=_DIGEST_BYTES).digest()
             height, width = decode(data, shown(images.name(index))).shape[:2]
             sizes[height, width] += 1
+            transparent += has_alpha(data)
         except DataError as error:
             broken += 1
             if len(problems) < MOST_KEPT:
@@ -128,6 +132,7 @@ def inspect(images: ImageSet, *, progress: Progress | None = None, poll: Poll | 
         sizes,
         _doubles(images, digests),
         images.warnings,
+        transparent,
     )
 
 

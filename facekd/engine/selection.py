@@ -49,7 +49,7 @@ def evaluate_student(session: Session, sets: list[OpenedSet], poll: Poll, *, boo
         metadata={},
         device=session.device,
     )
-    settings = EvalSettings(fprs=tuple(section.fpr), flip=section.flip, bootstrap=bootstrap)
+    settings = EvalSettings(tuple(section.fpr), section.flip, bootstrap=bootstrap, allow_resize=True)
     session.deployed.eval()
     return [evaluate_set(embedder, opened, settings, poll=poll) for opened in sets]
 

@@ -7,6 +7,7 @@ import os
 import signal
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
@@ -79,6 +80,17 @@ def test_an_identity_with_one_image_is_named_as_it_is_written(faces: Path) -> No
     (faces / "[bold]Cy" / "7.png").write_bytes(picture(7))
     text = " ".join(run("inspect", faces).stdout.split())
     assert "with one image 1: '[bold]Cy'" in text
+
+
+def test_item_045_transparent_images_are_counted(faces: Path) -> None:
+    assert "alpha" not in run("inspect", faces).stderr
+    for name in ("5.png", "6.png"):
+        drawn = cv2.imencode(".png", np.full((16, 12, 4), int(name[0]), np.uint8))[1]
+        (faces / "Ann" / name).write_bytes(drawn.tobytes())
+    for verb in ("inspect", "check"):
+        result = run(verb, faces)
+        assert result.exit_code == 0
+        assert f"facekd: warning: {faces}: 2 images have an alpha channel, which is dropped\n" in result.stderr
 
 
 def test_long_lists_are_cut(faces: Path) -> None:

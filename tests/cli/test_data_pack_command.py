@@ -12,7 +12,8 @@ from facekd_cli.main import cli
 
 from facekd.data.bin_format import read_bin
 from facekd.data.image_folder import ImageFolder
-from facekd.data.images import encode_jpeg, encode_png, header_size
+from facekd.data.image_headers import header_size
+from facekd.data.images import encode_jpeg, encode_png
 from facekd.data.open_source import open_identities
 from facekd.data.verification import write_bin
 from facekd.engine import conversion, packing

@@ -87,6 +87,31 @@ def test_table_json_and_notes(files: Path, tmp_path: Path) -> None:
     assert f"{pairs['accuracy']['mean']:.4f}" in result.stdout and f"{every['auc']:.5f}" in result.stdout
 
 
+def test_item_049_images_of_another_cut_need_to_be_allowed(files: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    save_model(
+        tmp_path / "net.safetensors",
+        build_backbone("resnet_tiny", embedding_size=64, input_size=112, options={}).eval(),
+        backbone="resnet_tiny",
+        embedding_size=64,
+        options={},
+        preprocessing=Preprocessing.named("half", size=(112, 112)),
+        extra={},
+    )
+    words = (tmp_path / "net.safetensors", files / "list.csv", "--images", files / "faces", "--device", "cpu")
+    line = (
+        "p00/p00_0001.png: 32x32 pixels, and the model takes 112x112 (facekd data align lays faces onto the template; "
+        "--allow-resize takes images as they are)\n"
+    )
+    refused = run("eval", words[0], "--on", *words[1:])
+    assert refused.exit_code == 3 and refused.stderr.endswith(f"facekd: error: list.csv: {line}")
+    allowed = run("eval", words[0], "--on", *words[1:], "--bootstrap", 0, "--allow-resize")
+    assert allowed.exit_code == 0 and "no size of aligned faces" in allowed.stderr
+    refused = run("embed", *words, "-o", tmp_path / "e.npz")
+    assert refused.exit_code == 3 and refused.stderr.endswith(f"facekd: error: {line}")
+    assert run("embed", *words, "-o", tmp_path / "e.npz", "--allow-resize").exit_code == 0
+
+
 def test_json_on_stdout_is_alone_there(files: Path) -> None:
     arguments = ("--on", files / "set.bin", "--bootstrap", 0, "--json", "-", "--fpr", 0.3, "--no-flip", "--batch", 5)
     result = run("eval", files / "net.safetensors", *arguments)

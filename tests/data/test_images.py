@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from facekd.data import images
+from facekd.data.image_headers import has_alpha, header_size
 from facekd.errors import DataError
 
 
@@ -56,14 +57,14 @@ def test_lossy_formats_return_nearly_the_pixels(suffix):
 @pytest.mark.parametrize("size", [(8, 8), (9, 200), (113, 57)])
 def test_the_header_states_the_size_that_decodes(suffix, size):
     data = encoded(suffix, smooth_image(*size))
-    assert images.header_size(data) == size == images.decode(data, "x").shape[:2]
+    assert header_size(data) == size == images.decode(data, "x").shape[:2]
 
 
 def test_progressive_jpeg_and_lossless_webp_headers_are_read():
     image = smooth_image()
     progressive = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
     lossless = cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, 101])[1].tobytes()
-    assert images.header_size(progressive) == images.header_size(lossless) == (40, 30)
+    assert header_size(progressive) == header_size(lossless) == (40, 30)
     assert np.array_equal(images.decode(lossless, "x"), image[..., ::-1])
 
 
@@ -75,6 +76,24 @@ def test_gray_is_repeated_alpha_dropped_and_sixteen_bits_scaled():
     assert np.array_equal(images.decode(encoded(".png", rgba), "x"), rgba[..., 2::-1])
     deep = rng.integers(0, 65536, (12, 10, 3), dtype=np.uint16)
     assert np.abs(images.decode(encoded(".png", deep), "x").astype(int) - (deep[..., ::-1] / 257)).max() < 1.01
+
+
+@pytest.mark.parametrize(("suffix", "options"), [(".png", ()), (".bmp", ()), (".webp", (101,)), (".webp", (80,))])
+def test_item_045_transparency_is_told_from_the_header(suffix, options):
+    rgba = np.random.default_rng(0).integers(0, 256, (12, 10, 4), dtype=np.uint8)
+    quality = [cv2.IMWRITE_WEBP_QUALITY, *options] if options else []
+    assert has_alpha(cv2.imencode(suffix, rgba, quality)[1].tobytes())
+    assert not has_alpha(cv2.imencode(suffix, rgba[..., :3], quality)[1].tobytes())
+    assert not has_alpha(images.encode_jpeg(rgba[..., :3].copy()))
+
+
+def test_item_045_a_palette_with_transparent_colours_counts():
+    plain = images.encode_png(smooth_image())
+    end = 8 + 25
+    body = b"tRNS" + bytes(6)
+    chunk = struct.pack(">I", 6) + body + struct.pack(">I", zlib.crc32(body))
+    assert has_alpha(plain[:end] + chunk + plain[end:]) and not has_alpha(plain)
+    assert not has_alpha(plain[:30]) and not has_alpha(b"")
 
 
 def test_exif_orientation_is_ignored():

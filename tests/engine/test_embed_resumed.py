@@ -15,7 +15,7 @@ from torch import Tensor
 
 from facekd.data import embedding_cache
 from facekd.data.synthetic import SyntheticFaces
-from facekd.engine.embed import embed_images, embed_to_file, load_embeddings, partial_folder
+from facekd.engine.embed import Passes, embed_images, embed_to_file, load_embeddings, partial_folder
 from facekd.errors import CheckpointError, DataError, NonFiniteError
 from facekd.models.preprocessing import Preprocessing
 
@@ -73,7 +73,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The file written in one go."""
     path = tmp_path_factory.mktemp("whole") / "e.npz"
-    embed_to_file(FirstRow(), Watched(), path, batch_size=BATCH)
+    embed_to_file(FirstRow(), Watched(), path, passes=Passes(BATCH))
     return path.read_bytes()
 
 
@@ -89,7 +89,7 @@ def stop_after(batches: int) -> Callable[[], None]:
 
 def stopped(output: Path, batches: int) -> None:
     with pytest.raises(KeyboardInterrupt):
-        embed_to_file(FirstRow(), Watched(), output, batch_size=BATCH, poll=stop_after(batches))
+        embed_to_file(FirstRow(), Watched(), output, passes=Passes(BATCH), poll=stop_after(batches))
     assert not output.exists()
 
 
@@ -109,7 +109,7 @@ def test_stopped_at_any_batch_and_gone_on_gives_the_same_bytes(whole: bytes, tmp
     output, rest = tmp_path / "e.npz", Watched()
     stopped(output, batches)
     assert partial_folder(output).is_dir()
-    embed_to_file(FirstRow(), rest, output, batch_size=BATCH)
+    embed_to_file(FirstRow(), rest, output, passes=Passes(BATCH))
     assert output.read_bytes() == whole
     done = BATCH * batches // BLOCK * BLOCK
     assert rest.seen == list(range(done, COUNT))
@@ -119,7 +119,7 @@ def test_stopped_at_any_batch_and_gone_on_gives_the_same_bytes(whole: bytes, tmp
 def test_progress_goes_on_where_the_work_does(tmp_path: Path) -> None:
     output, told = tmp_path / "e.npz", []
     stopped(output, 6)
-    embed_to_file(FirstRow(), Watched(), output, batch_size=BATCH, progress=lambda *state: told.append(state))
+    embed_to_file(FirstRow(), Watched(), output, passes=Passes(BATCH), progress=lambda *state: told.append(state))
     assert told[0] == ("embed", 14, COUNT) and told[-1] == ("embed", COUNT, COUNT)
 
 
@@ -137,7 +137,7 @@ def test_progress_goes_on_where_the_work_does(tmp_path: Path) -> None:
 def test_anything_else_starts_anew(model: FirstRow, source: Watched, options: dict, tmp_path: Path) -> None:
     output, source = tmp_path / "e.npz", replace(source, seen=[])
     stopped(output, 6)
-    embed_to_file(model, source, output, **{"batch_size": BATCH, **options})
+    embed_to_file(model, source, output, passes=Passes(**{"batch_size": BATCH, **options}))
     assert source.seen == list(range(COUNT))
     assert list(tmp_path.iterdir()) == [output]
 
@@ -150,16 +150,16 @@ def test_an_image_that_cannot_be_used_stops_the_work_and_keeps_what_is_done(whol
 
     output, rest = tmp_path / "e.npz", Watched()
     with pytest.raises(DataError, match="13.jpg"):
-        embed_to_file(FirstRow(), Watched(read_image=torn), output, batch_size=BATCH)
+        embed_to_file(FirstRow(), Watched(read_image=torn), output, passes=Passes(BATCH))
     assert not output.exists()
-    embed_to_file(FirstRow(), rest, output, batch_size=BATCH)
+    embed_to_file(FirstRow(), rest, output, passes=Passes(BATCH))
     assert rest.seen[0] == 12 and output.read_bytes() == whole
 
 
 def test_an_unusable_embedding_is_told_at_its_block(tmp_path: Path) -> None:
     black = Watched(read_image=lambda index: FACES.read(index) * np.uint8(index != 9))
     with pytest.raises(NonFiniteError, match=f"first: the embedding of {FACES.sample_name(9)} is zero"):
-        embed_to_file(FirstRow(), black, tmp_path / "e.npz", batch_size=BATCH)
+        embed_to_file(FirstRow(), black, tmp_path / "e.npz", passes=Passes(BATCH))
     assert black.seen[-1] == 11 and not (tmp_path / "e.npz").exists()
 
 
@@ -169,7 +169,7 @@ def test_partial_work_that_was_damaged_is_refused(tmp_path: Path) -> None:
     (record,) = partial_folder(output).glob("*/cache.json")
     record.write_text(json.dumps({"shape": [COUNT + 1, 1, 16], "done": 12}))
     with pytest.raises(CheckpointError, match=r"holds \[22, 1, 16\], not \[21, 1, 16\] .remove "):
-        embed_to_file(FirstRow(), Watched(), output, batch_size=BATCH)
+        embed_to_file(FirstRow(), Watched(), output, passes=Passes(BATCH))
 
 
 def test_the_batch_is_as_large_as_asked_beyond_a_block(tmp_path: Path) -> None:
@@ -180,5 +180,5 @@ def test_the_batch_is_as_large_as_asked_beyond_a_block(tmp_path: Path) -> None:
             sizes.append(len(images))
             return torch.ones(len(images), 16)
 
-    embed_to_file(Counting(), Watched(), tmp_path / "e.npz", batch_size=3 * BLOCK, flip=False)
+    embed_to_file(Counting(), Watched(), tmp_path / "e.npz", passes=Passes(3 * BLOCK, flip=False))
     assert sizes == [12, 9]

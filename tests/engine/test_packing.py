@@ -14,8 +14,9 @@ from tar_shards import write_tar_shards
 
 from facekd.data.bin_format import read_bin
 from facekd.data.image_folder import ImageFolder
+from facekd.data.image_headers import header_size, sniff
 from facekd.data.image_list import ImageList
-from facekd.data.images import decode, encode_jpeg, encode_png, header_size, resize, sniff
+from facekd.data.images import decode, encode_jpeg, encode_png, resize
 from facekd.data.open_source import open_identities
 from facekd.data.record_writer import write_records
 from facekd.data.verification import open_verification_set, write_bin
