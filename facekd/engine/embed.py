@@ -12,19 +12,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from facekd.data.align import fits
 from facekd.data.embedding_cache import cache_key, open_cache
 from facekd.data.identities import IdentitySource
 from facekd.data.images import resize, to_chw
-from facekd.data.verification import ImageSource
+from facekd.engine.fitting import fitting
 from facekd.engine.progress import Progress
 from facekd.engine.signals import Poll
-from facekd.errors import DataError, InputError, NonFiniteError
+from facekd.errors import InputError, NonFiniteError
 from facekd.files import value_digest, write_atomic
 from facekd.models.embedder import Embedder
 
 MOST_EXPANSION = 20
-RESIZE_FIX = "facekd data align lays faces onto the template; --allow-resize takes images as they are"
 
 
 @dataclass(frozen=True)
@@ -108,29 +106,6 @@ def embed_images(
         if progress:
             progress("embed", stop, count)
     return embeddings
-
-
-def fitting(source: ImageSource, size: tuple[int, int], where: str = "") -> Callable[[int], np.ndarray]:
-    """``source.read`` that takes no image which must be squeezed or shows another cut of the face.
-
-    Args:
-        source: The images.
-        size: (height, width) the model takes.
-        where: What to call the set they belong to; names may do without.
-
-    Returns:
-        A function that raises `DataError` for such an image; it names the image and both sizes.
-    """
-
-    def read(index: int) -> np.ndarray:
-        image = source.read(index)
-        height, width = image.shape[:2]
-        if not fits(height, width, size):
-            name = f"{where}: {source.sample_name(index)}" if where else source.sample_name(index)
-            raise DataError(name, f"{width}x{height} pixels, and the model takes {size[1]}x{size[0]}", RESIZE_FIX)
-        return image
-
-    return read
 
 
 def partial_folder(output: Path) -> Path:

@@ -16,7 +16,8 @@ from facekd.data.align import size_doubt
 from facekd.data.identities import IdentitySource
 from facekd.data.open_source import IDENTITY_SUFFIXES, open_identities
 from facekd.data.verification import VerificationSet, open_verification_set, sniff_list
-from facekd.engine.embed import StoredEmbeddings, embed_images, fitting, require_usable
+from facekd.engine.embed import StoredEmbeddings, embed_images, require_usable
+from facekd.engine.fitting import fitting
 from facekd.engine.progress import Progress
 from facekd.engine.signals import Poll
 from facekd.errors import DataError, InputError, UsageError

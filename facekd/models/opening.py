@@ -106,7 +106,9 @@ def fill_dialect(dialect: Dialect, where: str) -> nn.Module:
         NonFiniteError: A weight is NaN or infinite.
     """
     found = dialect.structure
-    return built(found.state, where, Architecture(found.backbone, found.embedding_size, found.input_size, found.options))
+    return built(
+        found.state, where, Architecture(found.backbone, found.embedding_size, found.input_size, found.options)
+    )
 
 
 def dialect_warnings(dialect: Dialect, module: nn.Module, where: str) -> tuple[str, ...]:
