@@ -31,6 +31,7 @@ PLAN_ROWS = (
     ("student_macs", "student multiply-accumulates an image", "{:,}"),
     ("assistant_parameters", "of these the assistant's parameters", "{:,}"),
     ("assistant_macs", "of these the assistant's multiply-accumulates", "{:,}"),
+    ("projector", "projector to the teacher's width", "{}"),
     ("teacher_parameters", "teacher parameters", "{:,}"),
     ("classifier_bytes", "classifier memory, bytes", "{:,}"),
     ("cache_bytes", "teacher cache on disk, bytes", "{:,}"),

@@ -29,7 +29,9 @@ from facekd.engine.teacher import (
 )
 from facekd.errors import UsageError
 from facekd.files import value_digest
+from facekd.models.architecture import PROJECTED_FROM
 from facekd.models.embedder import Embedder, open_device
+from facekd.models.heads import Projected
 from facekd.models.preprocessing import Preprocessing
 from facekd.models.residual import ResidualPair
 from facekd.models.weights import load_weights, read_state
@@ -50,29 +52,36 @@ def resolve_device(name: str) -> torch.device:
     return open_device(name)
 
 
-def make_student(section: Student, seed: int) -> nn.Module:
+def make_student(section: Student, seed: int, teacher: Embedder | None = None) -> nn.Module:
     """The student, its weights drawn from ``seed`` or read from the recipe's files.
+
+    Args:
+        section: The student of the recipe.
+        seed: Of weights that no file gives, such as those of a projector whose student starts from a file without one.
+        teacher: Whom it learns from, where there is one.
 
     Raises:
         InputError: The file's weights do not fit the backbone.
     """
     torch.manual_seed(seed)
-    student = architecture_of(section).build()
+    student = architecture_of(section, teacher).build()
     starts = [(student, section.weights)]
     if isinstance(student, ResidualPair) and section.assistant is not None:
         starts = [(student.student, section.weights), (student.assistant, section.assistant.weights)]
     for module, path in starts:
         if path is not None:
-            load_weights(module, read_state(path)[0], path)
+            state, metadata = read_state(path)
+            bare = isinstance(module, Projected) and PROJECTED_FROM not in metadata
+            load_weights(module.get_submodule("backbone") if bare else module, state, path)
     return student
 
 
 def make_optimizer(section: Optimizer, student: nn.Module, objective: Objective) -> torch.optim.Optimizer:
     """The optimizer over what is trained.
 
-    Matrices of the student and of its own classifier decay; biases, normalisation and PReLU slopes do not, nor do
-    the objective's parts: the bias of a variance head is a measured quantity. A frozen classifier is a buffer and never
-    comes here.
+    Matrices of the student, of its own classifier and of a projector decay; biases, normalisation and PReLU slopes do
+    not, nor do the objective's parts: the bias of a variance head is a measured quantity. A frozen classifier is a
+    buffer and never comes here.
     """
     named = [(f"student.{name}", p) for name, p in student.named_parameters() if p.requires_grad]
     named += [(f"objective.{name}", p) for name, p in objective.named_parameters() if p.requires_grad]
@@ -179,16 +188,17 @@ def make_session(
     classifier = None
     if teacher is not None and recipe.teacher and any(uses_teacher_classifier(loss) for loss in recipe.losses):
         classifier = inherit_classifier(classifier_of(recipe.teacher, teacher), teacher, source, caches.clean)
-    student = make_student(recipe.student, recipe.train.seed).to(place)
+    student = make_student(recipe.student, recipe.train.seed, teacher).to(place)
     if recipe.train.channels_last:
         student = student.to(memory_format=torch.channels_last)
-    width = recipe.student.embedding_size
+    width = architecture_of(recipe.student, teacher).width
     sizes = Sizes(
         classes=len(source.names),
         embedding_size=width,
         teacher_size=width if teacher is None else teacher.embedding_size,
         batch_size=recipe.train.batch_size,
         steps_per_epoch=plan.steps_per_epoch,
+        projected=recipe.student.projector == "drop",
     )
     objective = Objective(recipe.losses, sizes, None if classifier is None else classifier.class_weights).to(place)
     size = recipe.student.input_size

@@ -46,7 +46,16 @@ DYNAMIC_BATCHES = (1, 2, 5)
 """Batch sizes a file with a dynamic batch is checked at."""
 ONE_FILE_LIMIT = 2**31 - 2**20
 """Bytes of weights one ONNX file can hold; larger models would need a side file."""
-CARRIED = ("backbone", "assistant", "sizes", "template", "teacher_digest", "licence_teacher", "licence_data")
+CARRIED = (
+    "backbone",
+    "assistant",
+    "sizes",
+    "projector",
+    "template",
+    "teacher_digest",
+    "licence_teacher",
+    "licence_data",
+)
 """What a student file says of itself that its ONNX file says again, under ``facekd.<key>``."""
 
 

@@ -8,12 +8,12 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
-from facekd.engine.outputs import FIELDS, PER_IMAGE, Sizes, StepOutputs
+from facekd.engine.outputs import FIELDS, OF_STUDENT, PER_IMAGE, Sizes, StepOutputs
 from facekd.engine.parts import PARTS
 from facekd.errors import RecipeError
 from facekd.losses import LOSSES
-from facekd.models.heads import FrozenClassifier, MarginClassifier
-from facekd.recipe.loss_options import Loss, trains_classifier
+from facekd.models.heads import FrozenClassifier, MarginClassifier, linear_projector
+from facekd.recipe.loss_options import Loss, in_teacher_space, trains_classifier
 
 
 def loss_inputs(name: str) -> list[str]:
@@ -30,7 +30,9 @@ def loss_inputs(name: str) -> list[str]:
 class Objective(nn.Module):
     """The weighted terms of a recipe, and the modules they train or hold beside the student.
 
-    The inherited classifier is a buffer: it is saved with the run, and no optimizer ever sees it.
+    The inherited classifier is a buffer: it is saved with the run, and no optimizer ever sees it. Where a projector to
+    the teacher's width will not be part of the student, it is held here: losses that compare with the teacher's
+    embedding or use its classifier see the student through it, all others see the student as it will be used.
 
     Args:
         losses: The recipe's losses.
@@ -51,16 +53,19 @@ class Objective(nn.Module):
         self.steps_per_epoch = sizes.steps_per_epoch
         self.own: MarginClassifier | None = None
         self.inherited: FrozenClassifier | None = None
+        self.projector = linear_projector(sizes.embedding_size, sizes.teacher_size) if sizes.projected else None
+        self.projected = in_teacher_space(self.losses) if sizes.projected else frozenset()
         self.parts = nn.ModuleDict()
         if any(trains_classifier(loss) for loss in self.losses):
             self.own = MarginClassifier(sizes.classes, sizes.embedding_size)
         if teacher_class_weights is not None:
             self.inherited = FrozenClassifier(teacher_class_weights)
+        wide = replace(sizes, embedding_size=sizes.teacher_size)
         for loss in self.losses:
             if loss.name in PARTS:
-                self.parts[loss.name] = PARTS[loss.name](loss, sizes)
+                self.parts[loss.name] = PARTS[loss.name](loss, wide if loss.name in self.projected else sizes)
                 self.notes += getattr(self.parts[loss.name], "notes", [])
-        self._check(sizes.embedding_size)
+        self._check(sizes.teacher_size if sizes.projected else sizes.embedding_size)
 
     def _check(self, embedding_size: int) -> None:
         """Refuse before the first step what could only fail in it."""
@@ -87,6 +92,18 @@ class Objective(nn.Module):
         epoch = step / self.steps_per_epoch
         return [loss for loss in self.losses if loss.weight == 0 or loss.weight_at(epoch) > 0]
 
+    def _views(self, outputs: StepOutputs, step: int) -> dict[str, StepOutputs]:
+        """What each loss is given, by its name: the student as it should see it, and the fields of its part."""
+        wide = outputs
+        if self.projector is not None:
+            given = {name: getattr(outputs, name) for name in OF_STUDENT}
+            wide = replace(outputs, **{name: self.projector(x) for name, x in given.items() if x is not None})
+        views = {loss.name: wide if loss.name in self.projected else outputs for loss in self.losses}
+        return {
+            name: replace(seen, **self.parts[name](seen, step)) if name in self.parts else seen
+            for name, seen in views.items()
+        }
+
     def forward(self, outputs: StepOutputs, step: int) -> dict[str, Tensor]:
         """The weighted value of every term that has begun, by loss name; their sum is what is minimised.
 
@@ -97,14 +114,14 @@ class Objective(nn.Module):
         inherited = None if self.inherited is None else self.inherited.class_weights
         own = inherited if self.own is None else self.own.class_weights
         outputs = replace(outputs, class_weights=own, teacher_class_weights=inherited)
-        for part in self.parts.values():
-            outputs = replace(outputs, **part(outputs, step))
+        views = self._views(outputs, step)
         labelled = outputs.labels >= 0
         terms: dict[str, Tensor] = {}
         for loss in self.begun(step):
+            seen = views[loss.name]
             weight = loss.weight_at(step / self.steps_per_epoch)
             names = loss_inputs(loss.name)
-            inputs = [getattr(outputs, name) for name in names]
+            inputs = [getattr(seen, name) for name in names]
             if "labels" in names:
                 inputs = [
                     value[labelled] if name in PER_IMAGE else value for name, value in zip(names, inputs, strict=True)

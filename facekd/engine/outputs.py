@@ -17,6 +17,7 @@ class Sizes:
         teacher_size: Width of the teacher's; that of the student where there is no teacher.
         batch_size: Images in a step.
         steps_per_epoch: To turn a warm-up in epochs into steps.
+        projected: Whether a projector to the teacher's width stands on the student's embedding while training.
     """
 
     classes: int
@@ -24,6 +25,7 @@ class Sizes:
     teacher_size: int
     batch_size: int
     steps_per_epoch: int
+    projected: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,3 +82,5 @@ class StepOutputs:
 
 FIELDS = tuple(field.name for field in fields(StepOutputs))
 PER_IMAGE = ("student", "teacher", "labels", "log_variance", "noise", "assistant")
+OF_STUDENT = ("student", "virtual_student")
+"""Embeddings of the student, which a projector to the teacher's width stands on."""

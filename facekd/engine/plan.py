@@ -16,7 +16,7 @@ from facekd.models.macs import count_macs, count_parameters
 from facekd.models.residual import ResidualPair
 from facekd.recipe import Recipe
 from facekd.recipe.loss_options import (
-    compares_elements,
+    in_teacher_space,
     trains_classifier,
     uses_teacher_classifier,
     uses_teacher_embeddings,
@@ -43,6 +43,7 @@ class Plan:
         assistant_macs: Likewise.
         student_step_images: Images the student embeds in a step: the batch, and its virtual samples.
         teacher_step_images: Images the teacher embeds in a step, live.
+        projector: What becomes of a projector to the teacher's width, or ``none``.
     """
 
     images: int
@@ -58,17 +59,21 @@ class Plan:
     assistant_macs: int = 0
     student_step_images: int = 0
     teacher_step_images: int = 0
+    projector: str = "none"
 
-    def as_dict(self) -> dict[str, int]:
+    def as_dict(self) -> dict[str, int | str]:
         """The figures by name."""
         return asdict(self)
 
 
-def architecture_of(student: Student) -> Architecture:
-    """What a recipe's student is made of."""
+def architecture_of(student: Student, teacher: Embedder | None = None) -> Architecture:
+    """What a recipe's student is made of, where it learns from that teacher."""
     other = student.assistant
     assistant = None if other is None else Part(other.backbone, other.options)
-    return Architecture(student.backbone, student.embedding_size, student.input_size, student.options, assistant)
+    projected = teacher.embedding_size if teacher is not None and student.projector == "keep" else None
+    return Architecture(
+        student.backbone, student.embedding_size, student.input_size, student.options, assistant, projected
+    )
 
 
 def open_teacher(teacher: Teacher, device: str) -> Embedder:
@@ -117,7 +122,8 @@ def make_plan(recipe: Recipe, source: IdentitySource, teacher: Embedder | None) 
     Raises:
         UsageError: More images or identities in a batch than in the data, a resolution above the images' own, or a
             backbone that does not exist.
-        RecipeError: Student and teacher embeddings of different width under a loss that compares them.
+        RecipeError: Student and teacher embeddings of different width under a loss that compares them, or a projector
+            between equal ones.
     """
     count, batch = len(source), recipe.train.batch_size
     if batch > count:
@@ -128,13 +134,9 @@ def make_plan(recipe: Recipe, source: IdentitySource, teacher: Embedder | None) 
         raise UsageError("train.images_per_identity", what, "lower train.batch_size, or raise it")
     _refuse_higher_resolution(recipe.data.resolutions, source)
     student = recipe.student
-    width = student.embedding_size
-    compares = any(compares_elements(loss) for loss in recipe.losses)
-    if teacher is not None and compares and teacher.embedding_size != width:
-        raise RecipeError(
-            [f"student.embedding_size: {width}, the teacher's is {teacher.embedding_size} (set it to the same)"]
-        )
-    backbone = architecture_of(student).build()
+    _refuse_widths(recipe, teacher)
+    architecture = architecture_of(student, teacher)
+    backbone = architecture.build()
     assistant = backbone.assistant if isinstance(backbone, ResidualPair) else None
     per_epoch = count // batch
     steps = per_epoch * recipe.train.epochs
@@ -153,13 +155,14 @@ def make_plan(recipe: Recipe, source: IdentitySource, teacher: Embedder | None) 
         student_parameters=count_parameters(backbone),
         student_macs=count_macs(backbone, student.input_size),
         teacher_parameters=0 if teacher is None else teacher.parameters,
-        classifier_bytes=matrix * width * copies * trained
+        classifier_bytes=matrix * architecture.width * copies * trained
         + (matrix * teacher.embedding_size if held and teacher is not None else 0),
         cache_bytes=0 if teacher is None else cache_bytes(count, _kept_views(recipe, teacher), teacher.embedding_size),
         assistant_parameters=0 if assistant is None else count_parameters(assistant),
         assistant_macs=0 if assistant is None else count_macs(assistant, student.input_size),
         student_step_images=batch + virtual,
         teacher_step_images=batch * runs_live(recipe) + virtual,
+        projector=_fate(student, teacher),
     )
 
 
@@ -169,6 +172,25 @@ def _refuse_higher_resolution(section: Resolutions, source: IdentitySource) -> N
         if max(section.sides) > max(height, width):
             what = f"{max(section.sides)}, but the images are {width}x{height}"
             raise UsageError("data.resolutions.sides", what, f"at most {max(height, width)}")
+
+
+def _refuse_widths(recipe: Recipe, teacher: Embedder | None) -> None:
+    if teacher is None:
+        return
+    student, wide = recipe.student, teacher.embedding_size
+    if student.embedding_size == wide and student.projector != "none":
+        what = f"{student.projector}, but the teacher's embedding has {wide} values as the student's (write none)"
+        raise RecipeError([f"student.projector: {what}"])
+    if student.embedding_size != wide and student.projector == "none" and in_teacher_space(recipe.losses):
+        fix = "set it to the same, or student.projector to drop or keep"
+        raise RecipeError([f"student.embedding_size: {student.embedding_size}, the teacher's is {wide} ({fix})"])
+
+
+def _fate(student: Student, teacher: Embedder | None) -> str:
+    if teacher is None or student.projector == "none":
+        return "none"
+    fate = "part of the student" if student.projector == "keep" else "left out of the student"
+    return f"{student.embedding_size} to {teacher.embedding_size}, {fate}"
 
 
 def pair_sizes(plan: Plan) -> dict[str, dict[str, int]]:

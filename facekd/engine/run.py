@@ -78,6 +78,8 @@ class Run:
             self.tell(f"inherited classifier: {found.source}; {share}{within}")
             for note in found.notes:
                 self.tell(f"note: {note}")
+        if session.plan.projector != "none":
+            self.tell(f"projector: {session.plan.projector}")
         for note in session.objective.notes:
             self.tell(note)
         doubt = size_doubt(*session.source.read(0).shape[:2])

@@ -44,7 +44,7 @@ def evaluate_student(session: Session, sets: list[OpenedSet], poll: Poll, *, boo
         module=session.deployed,
         name=session.recipe.name,
         digest="",
-        embedding_size=session.recipe.student.embedding_size,
+        embedding_size=session.architecture.width,
         preprocessing=session.preprocessing,
         metadata={},
         device=session.device,

@@ -19,6 +19,7 @@ from facekd.engine.inheritance import Classifier
 from facekd.engine.objective import Objective
 from facekd.engine.plan import Plan, architecture_of, pair_sizes
 from facekd.errors import CheckpointError
+from facekd.models.architecture import Architecture
 from facekd.models.backbone import synchronised
 from facekd.models.embedder import Embedder
 from facekd.models.preprocessing import Preprocessing
@@ -83,6 +84,11 @@ class Session:
         """The weights that are measured and saved: the average where one is kept."""
         return self.student if self.average is None else self.average
 
+    @property
+    def architecture(self) -> Architecture:
+        """What is measured and saved."""
+        return architecture_of(self.recipe.student, self.teacher)
+
     def facts(self) -> dict[str, Any]:
         """What a resumed run must share with the one that was stopped."""
         return {
@@ -142,8 +148,9 @@ def provenance(session: Session) -> Mapping[str, str]:
         "licence_data": recipe.data.licence,
         "template": recipe.data.template,
         "steps": str(session.step),
+        "projector": session.plan.projector,
     }
-    facts |= architecture_of(recipe.student).composition()
+    facts |= session.architecture.composition()
     if recipe.student.assistant is not None:
         facts["sizes"] = json.dumps(pair_sizes(session.plan))
     if session.classifier is not None:

@@ -217,7 +217,7 @@ def _save_student(session: Session, folder: RunFolder) -> None:
             folder.student,
             session.deployed,
             backbone=student.backbone,
-            embedding_size=student.embedding_size,
+            embedding_size=session.architecture.width,
             options=student.options,
             preprocessing=session.preprocessing,
             extra=provenance(session),
@@ -232,7 +232,7 @@ def _finish(run: Run) -> list[dict[str, Any]]:
     objective = session.objective
     if objective.own is not None:
         save_classifier(folder.classifier, objective.own.class_weights.detach().cpu(), session.source.names, "trained")
-    elif objective.inherited is not None and session.classifier is not None:
+    elif objective.inherited is not None and session.classifier is not None and objective.projector is None:
         weights = objective.inherited.class_weights.detach().cpu()
         save_classifier(folder.classifier, weights, session.source.names, session.classifier.source)
     run.tell(f"student written to {folder.student}")

@@ -9,7 +9,11 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from facekd.models.backbone import build_backbone
+from facekd.models.heads import Projected, linear_projector
 from facekd.models.residual import ResidualPair
+
+PROJECTED_FROM = "projected_from"
+"""Key of a file's metadata: width of the embedding that the model's own projector reads; absent where it has none."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class Architecture:
         input_size: Side of the square input in pixels.
         options: The backbone's own options by name.
         assistant: The backbone whose embedding is added to the first one's; None where there is one backbone.
+        projected: Width of a linear projector on the embedding that is part of the model; None where there is none.
     """
 
     backbone: str
@@ -42,6 +47,12 @@ class Architecture:
     input_size: int
     options: Mapping[str, object] = field(default_factory=dict)
     assistant: Part | None = None
+    projected: int | None = None
+
+    @property
+    def width(self) -> int:
+        """Width of what the model gives."""
+        return self.projected or self.embedding_size
 
     def build(self) -> nn.Module:
         """The model, freshly initialised; in evaluation mode it gives one embedding an image.
@@ -53,11 +64,15 @@ class Architecture:
             >>> small = {"channels": "4,8", "blocks": "1,1"}
             >>> type(Architecture("resnet_tiny", 8, 32, small, Part("resnet_tiny", small)).build()).__name__
             'ResidualPair'
+            >>> type(Architecture("resnet_tiny", 8, 32, small, projected=16).build()).__name__
+            'Projected'
         """
         first = self._backbone(self.backbone, self.options)
-        if self.assistant is None:
+        if self.assistant is not None:
+            first = ResidualPair(first, self._backbone(self.assistant.backbone, self.assistant.options))
+        if self.projected is None:
             return first
-        return ResidualPair(first, self._backbone(self.assistant.backbone, self.assistant.options))
+        return Projected(first, linear_projector(self.embedding_size, self.projected))
 
     def _backbone(self, name: str, options: Mapping[str, object]) -> nn.Module:
         return build_backbone(name, embedding_size=self.embedding_size, input_size=self.input_size, options=options)
@@ -73,11 +88,14 @@ class Architecture:
         Example:
             >>> Architecture("resnet_tiny", 8, 32, assistant=Part("mobilefacenet")).composition()
             {'assistant': '{"backbone": "mobilefacenet", "options": {}}'}
+            >>> Architecture("resnet_tiny", 8, 32, projected=16).composition()
+            {'projected_from': '8'}
         """
+        told = {} if self.projected is None else {PROJECTED_FROM: str(self.embedding_size)}
         if self.assistant is None:
-            return {}
-        told = {"backbone": self.assistant.backbone, "options": dict(self.assistant.options)}
-        return {"assistant": json.dumps(told, sort_keys=True)}
+            return told
+        other = {"backbone": self.assistant.backbone, "options": dict(self.assistant.options)}
+        return told | {"assistant": json.dumps(other, sort_keys=True)}
 
     @staticmethod
     def from_metadata(metadata: Mapping[str, str], input_size: int) -> Architecture:
@@ -92,12 +110,14 @@ class Architecture:
             ValueError: What it says cannot be read.
         """
         told = json.loads(metadata.get("assistant", "null"))
+        width = int(metadata["embedding_size"])
         return Architecture(
             backbone=metadata["backbone"],
-            embedding_size=int(metadata["embedding_size"]),
+            embedding_size=int(metadata.get(PROJECTED_FROM, width)),
             input_size=input_size,
             options=_options(json.loads(metadata.get("options", "{}"))),
             assistant=None if told is None else _part(told),
+            projected=width if PROJECTED_FROM in metadata else None,
         )
 
 

@@ -61,6 +61,43 @@ class FrozenClassifier(nn.Module):
         self.register_buffer("class_weights", class_weights.detach().clone())
 
 
+def linear_projector(embedding_size: int, width: int) -> nn.Linear:
+    """A linear map from one embedding width to another, without a bias, so that no direction is preferred.
+
+    It starts with orthonormal columns (rows, where it narrows): a wider embedding has the angles of the one it came
+    from.
+
+    Args:
+        embedding_size: Width read.
+        width: Width written.
+
+    Example:
+        >>> weight = linear_projector(2, 4).weight
+        >>> torch.allclose(weight.T @ weight, torch.eye(2), atol=1e-6)
+        True
+    """
+    projector = nn.Linear(embedding_size, width, bias=False)
+    nn.init.orthogonal_(projector.weight)
+    return projector
+
+
+class Projected(nn.Module):
+    """A backbone with a linear projector on its embedding, as one network.
+
+    Args:
+        backbone: Gives ``(batch, dim)``.
+        projector: Takes ``(batch, dim)``.
+    """
+
+    def __init__(self, backbone: nn.Module, projector: nn.Linear) -> None:
+        super().__init__()
+        self.backbone, self.projector = backbone, projector
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.projector(self.backbone(x))
+        return out
+
+
 class VarianceHead(nn.Module):
     """Log of the variance of the teacher around the student, from the student's embedding.
 

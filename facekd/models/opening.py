@@ -60,7 +60,7 @@ def open_own(
     module = built(state, where, architecture)
     preprocessing = settle(stored, color, normalize, size=stored.size, where=where)
     told = {**metadata, "preprocessing_source": FROM_FILE}
-    return Opened(module, architecture.embedding_size, preprocessing, told)
+    return Opened(module, architecture.width, preprocessing, told)
 
 
 def open_foreign(

@@ -54,10 +54,10 @@ def save_model(
         path: The file; its folder must exist.
         module: The backbone; all of its state dict is stored.
         backbone: The name `build_backbone` knows it by.
-        embedding_size: Width of the embedding.
+        embedding_size: Width of the embedding it gives.
         options: The options it was built with.
         preprocessing: What it expects of its images.
-        extra: More strings for the metadata: digests, licences.
+        extra: More strings for the metadata: digests, licences, composition.
 
     Returns:
         SHA-256 of the file, in hex.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, get_args
 
 from pydantic import Field
@@ -49,6 +50,7 @@ __all__ = [
     "chosen_classifier",
     "compares_elements",
     "learns_variance",
+    "in_teacher_space",
     "takes_labels",
     "trains_assistant",
     "trains_classifier",
@@ -153,6 +155,29 @@ def compares_elements(loss: Loss) -> bool:
         (True, False)
     """
     return "equal_widths" in loss.needs()
+
+
+def in_teacher_space(losses: Iterable[Loss]) -> frozenset[str]:
+    """Names of the losses that need the student's embedding in the space of the teacher's.
+
+    These compare it with the teacher's embedding or put the teacher's classifier on it. All others look at the
+    student's embedding as it will be used: relations between images, and the student's own classifier.
+
+    Args:
+        losses: All losses of a recipe.
+
+    Example:
+        >>> own, teacher = (MarginSoftmax(name="margin_softmax", class_weights=whose) for whose in ("own", "teacher"))
+        >>> sorted(in_teacher_space([own, LogitKD(name="logit_kd"), L2(name="l2")]))
+        ['l2']
+        >>> sorted(in_teacher_space([teacher, LogitKD(name="logit_kd"), Rkd(name="rkd")]))
+        ['logit_kd', 'margin_softmax']
+    """
+    losses = tuple(losses)
+    own = any(trains_classifier(loss) for loss in losses)
+    return frozenset(
+        loss.name for loss in losses if compares_elements(loss) or (uses_teacher_classifier(loss) and not own)
+    )
 
 
 def takes_labels(loss: Loss) -> bool:

@@ -9,6 +9,7 @@ from facekd.recipe.base import Problem
 from facekd.recipe.loss_options import (
     Loss,
     chosen_classifier,
+    in_teacher_space,
     learns_variance,
     takes_labels,
     trains_assistant,
@@ -58,6 +59,14 @@ def _one_of_each(losses: tuple[Loss, ...]) -> Iterable[Problem]:
     for index, loss in learning[1:]:
         what = f"{loss.name} learns a variance, and so does {learning[0][1].name}"
         yield Problem(("losses", index), what, "keep one of them")
+
+
+def _projector(student: Student, teacher: Teacher | None, losses: tuple[Loss, ...]) -> Iterable[Problem]:
+    place, wanted = ("student", "projector"), student.projector
+    if wanted != "none" and teacher is None:
+        yield Problem(place, f"{wanted}, but there is no teacher to project to", "write none, or add a teacher")
+    elif wanted == "drop" and losses and not in_teacher_space(losses):
+        yield Problem(place, "drop, but no loss sees through it", "write none, or add a loss such as l2")
 
 
 def _blends(teacher: Teacher | None, data: Data, losses: tuple[Loss, ...]) -> Iterable[Problem]:
@@ -145,6 +154,7 @@ RULES: tuple[tuple[tuple[str, ...], Rule], ...] = (
     (("teacher", "data", "losses"), _views),
     (("losses",), _one_mixture),
     (("losses",), _one_of_each),
+    (("student", "teacher", "losses"), _projector),
     (("schedule", "train"), _within_the_run),
     (("teacher", "train"), _superclasses),
     (("teacher", "data", "losses"), _blends),

@@ -39,6 +39,16 @@ class Student(Section):
     assistant: Assistant | None = Field(
         default=None, description="learns what the student lacks of the teacher, by the loss residual; null: none"
     )
+    projector: Literal["none", "drop", "keep"] = Field(
+        default="none",
+        description="a learned linear map to the teacher's width, where that is another; drop: losses that compare "
+        "with the teacher's embedding or classifier see through it, and the finished student is without it; keep: it "
+        "is part of the student, whose embedding then has the teacher's width",
+    )
+
+    def contradictions(self) -> Iterable[Problem]:
+        if self.assistant is not None and self.projector != "none":
+            yield Problem(("projector",), f"{self.projector} has no place beside an assistant", "write none")
 
 
 class Teacher(Section):
