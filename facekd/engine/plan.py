@@ -9,6 +9,7 @@ from pathlib import Path
 from facekd.data.embedding_cache import cache_bytes
 from facekd.data.identities import IdentitySource
 from facekd.engine.inheritance import classifier_place
+from facekd.engine.series import open_last, teacher_place
 from facekd.errors import RecipeError, UsageError
 from facekd.models.architecture import Architecture, Part
 from facekd.models.embedder import Embedder, load_embedder
@@ -65,6 +66,16 @@ class Plan:
         """The figures by name."""
         return asdict(self)
 
+    @property
+    def epochs_begun(self) -> int:
+        """Epochs of which the run takes at least a step.
+
+        Example:
+            >>> Plan(1, 1, 10, 21, 0, 0, 0, 0, 0).epochs_begun
+            3
+        """
+        return math.ceil(self.total_steps / self.steps_per_epoch)
+
 
 def architecture_of(student: Student, teacher: Embedder | None = None) -> Architecture:
     """What a recipe's student is made of, where it learns from that teacher."""
@@ -77,14 +88,16 @@ def architecture_of(student: Student, teacher: Embedder | None = None) -> Archit
 
 
 def open_teacher(teacher: Teacher, device: str) -> Embedder:
-    """The teacher of a recipe, ready to embed."""
+    """The teacher of a recipe, ready to embed; of snapshots, the last."""
+    if teacher.snapshots is not None:
+        return open_last(teacher, device)
     return load_embedder(Path(teacher.weights), color=teacher.color, normalize=teacher.normalize, device=device)
 
 
 def cached_views(recipe: Recipe) -> int:
     """Teacher embeddings kept of each training image for the steps: 0 where the teacher runs live or not at all."""
     teacher = recipe.teacher
-    if teacher is None or not any(uses_teacher_embeddings(loss) for loss in recipe.losses):
+    if teacher is None or teacher.snapshots or not any(uses_teacher_embeddings(loss) for loss in recipe.losses):
         return 0
     return 2 if teacher.view == "clean" else recipe.data.versions or 0
 
@@ -108,7 +121,7 @@ def classifier_of(section: Teacher, teacher: Embedder) -> Path | None:
     if section.classifier == "class_means":
         return None
     given = None if section.class_weights is None else Path(section.class_weights)
-    return classifier_place(Path(section.weights), teacher.metadata, given)
+    return classifier_place(teacher_place(section), teacher.metadata, given)
 
 
 def make_plan(recipe: Recipe, source: IdentitySource, teacher: Embedder | None) -> Plan:

@@ -80,6 +80,8 @@ class Run:
                 self.tell(f"note: {note}")
         if session.plan.projector != "none":
             self.tell(f"projector: {session.plan.projector}")
+        if session.series is not None:
+            self.tell(session.series.told())
         for note in session.objective.notes:
             self.tell(note)
         doubt = size_doubt(*session.source.read(0).shape[:2])

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from facekd import __version__
+from facekd.engine.snapshots import MANIFEST, Manifest, clear_snapshots, read_manifest, rewind_snapshots
 from facekd.errors import UsageError
 from facekd.files import disk_errors, write_json, write_text
 from facekd.recipe import Recipe, load_recipe, recipe_digest, recipe_yaml
@@ -87,6 +88,7 @@ class RunFolder:
             (self.path / name).unlink(missing_ok=True)
         for entry in self.checkpoints.glob("*"):
             entry.unlink()
+        clear_snapshots(self.path)
 
     def record_environment(self, device: torch.device, facts: Mapping[str, Any]) -> None:
         """Write ``environment.json``: :func:`environment` and the digests the run rests on."""
@@ -102,6 +104,18 @@ class RunFolder:
         with disk_errors(self.path / "log.txt"), open(self.path / "log.txt", "a") as stream:
             stream.write(line.rstrip() + "\n")
 
+    def snapshots(self, epochs: int) -> Manifest:
+        """What was kept of the epochs so far.
+
+        Args:
+            epochs: Of the whole run.
+
+        Raises:
+            CheckpointError: The manifest is damaged.
+        """
+        path = self.path / MANIFEST
+        return read_manifest(path) if path.exists() else Manifest(path, epochs)
+
     def rewind(self, step: int, evaluated: int) -> None:
         """Drop the records of what a resume at ``step`` will do again.
 
@@ -109,6 +123,7 @@ class RunFolder:
             step: Steps the checkpoint had taken.
             evaluated: Step of the last evaluation it knew of.
         """
+        rewind_snapshots(self.path, step)
         if not self.metrics.exists():
             return
         kept = []

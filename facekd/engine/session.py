@@ -18,6 +18,7 @@ from facekd.engine.distributed import ALONE, World
 from facekd.engine.inheritance import Classifier
 from facekd.engine.objective import Objective
 from facekd.engine.plan import Plan, architecture_of, pair_sizes
+from facekd.engine.series import Series
 from facekd.errors import CheckpointError
 from facekd.models.architecture import Architecture
 from facekd.models.backbone import synchronised
@@ -44,6 +45,7 @@ class Session:
         cached: Teacher embeddings ``(count, views, dim)`` of what the steps show, where they were computed before.
         classifier: The inherited classifier and its proof, where there is one.
         average: Running average of the student, where the recipe wants one.
+        series: The snapshots of the teacher in the order of the student's epochs, where it learns from those.
         superclasses: Superclass of each identity, ``(identities,)``, where batches are drawn by it.
         step: Steps taken.
         evaluated: Step of the last evaluation.
@@ -64,6 +66,7 @@ class Session:
     cached: np.ndarray | None = None
     classifier: Classifier | None = None
     average: nn.Module | None = None
+    series: Series | None = None
     superclasses: np.ndarray | None = None
     step: int = 0
     evaluated: int = 0
@@ -80,6 +83,18 @@ class Session:
         world.follow(self.student, self.objective, *([] if self.average is None else [self.average]))
 
     @property
+    def teacher_now(self) -> Embedder | None:
+        """Whom the next step learns from: of a series, the snapshot of the step's epoch."""
+        return self.teacher if self.series is None else self.series.at(self.step // self.plan.steps_per_epoch)
+
+    @property
+    def teacher_digest(self) -> str | None:
+        """Of the teacher's file, or of all of a series."""
+        if self.series is not None:
+            return self.series.digest
+        return None if self.teacher is None else self.teacher.digest
+
+    @property
     def deployed(self) -> nn.Module:
         """The weights that are measured and saved: the average where one is kept."""
         return self.student if self.average is None else self.average
@@ -94,7 +109,7 @@ class Session:
         return {
             "recipe": recipe_digest(self.recipe),
             "data": self.source.digest,
-            "teacher": None if self.teacher is None else self.teacher.digest,
+            "teacher": self.teacher_digest,
             "threads": torch.get_num_threads(),
             "device": self.device.type,
             "processes": self.world.size,
@@ -143,7 +158,7 @@ def provenance(session: Session) -> Mapping[str, str]:
         "recipe": recipe.name,
         "recipe_digest": recipe_digest(recipe),
         "data_digest": session.source.digest,
-        "teacher_digest": session.teacher.digest if session.teacher else "",
+        "teacher_digest": session.teacher_digest or "",
         "licence_teacher": recipe.teacher.licence if recipe.teacher else "",
         "licence_data": recipe.data.licence,
         "template": recipe.data.template,

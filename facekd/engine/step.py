@@ -175,13 +175,14 @@ def live_embeddings(session: Session, images: Tensor) -> Tensor:
     Raises:
         ValueError: The run has no teacher.
     """
-    if session.teacher is None:
+    teacher = session.teacher_now
+    if teacher is None:
         raise ValueError("the run has no teacher")
-    size = session.teacher.preprocessing.size
+    size = teacher.preprocessing.size
     if images.shape[-2:] != size:
         wide = nn.functional.interpolate(images.float(), size=size, mode="bilinear", antialias=True)
         images = wide.round().clamp(0, 255).to(torch.uint8)
-    return session.teacher.embed(images).to(session.device)
+    return teacher.embed(images).to(session.device)
 
 
 @torch.no_grad()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from facekd.data.identities import IdentitySource
 from facekd.data.loading import Batch, dead_workers_named, step_data
 from facekd.data.samplers import StepBatches, class_uniform, shuffled, sliced, superclass_uniform
 from facekd.engine.build import make_caches, make_dataset, make_session, resolve_device
@@ -21,12 +23,15 @@ from facekd.engine.probe import says_itself
 from facekd.engine.run import Listener, Run
 from facekd.engine.run_folder import RunFolder
 from facekd.engine.selection import evaluate_student, figure_of_merit, open_sets
+from facekd.engine.series import Series, open_series, teacher_place
 from facekd.engine.session import Session, provenance
 from facekd.engine.signals import interruptible
+from facekd.engine.snapshots import Snapshot, add_snapshot, is_due, snapshot_file
 from facekd.engine.sources import open_source
 from facekd.engine.step import Network, take_step
 from facekd.errors import DataError, DeviceError, Elsewhere, Interrupted, UsageError
 from facekd.files import disk_errors, locked
+from facekd.models.embedder import Embedder
 from facekd.models.weights import save_classifier, save_model
 from facekd.recipe import Recipe
 
@@ -40,8 +45,14 @@ def plan_run(recipe: Recipe, device: str = "auto") -> Plan:
         FacekdError: Anything the run itself would refuse before its first step.
     """
     source = open_source(recipe.data)
-    teacher = None if recipe.teacher is None else open_teacher(recipe.teacher, str(resolve_device(device)))
-    return make_plan(recipe, source, teacher)
+    return _sized(recipe, source, str(resolve_device(device)))[0]
+
+
+def _sized(recipe: Recipe, source: IdentitySource, device: str) -> tuple[Plan, Embedder | None, Series | None]:
+    """The size of a run and whom it learns from."""
+    teacher = None if recipe.teacher is None else open_teacher(recipe.teacher, device)
+    plan = make_plan(recipe, source, teacher)
+    return plan, teacher, open_series(recipe, plan.epochs_begun, device)
 
 
 def train(
@@ -77,8 +88,7 @@ def train(
         _refuse_folder(recipe, out, resume)
         world.share_of(recipe.train.batch_size)
         source = open_source(recipe.data)
-        teacher = None if recipe.teacher is None else open_teacher(recipe.teacher, str(place))
-        plan = make_plan(recipe, source, teacher)
+        plan, teacher, series = _sized(recipe, source, str(place))
         sets = open_sets(recipe.evaluate) if world.leads else []
     with ExitStack() as held:
         folder = RunFolder(out)
@@ -97,6 +107,7 @@ def train(
         caches = world.first(ask)
         with world.together():
             session = make_session(recipe, plan, source, dataset, teacher, caches, place)
+            session.series = series
         session.join(world)
         run = Run(session, folder, sets, listener, poll)
         with world.together():
@@ -118,7 +129,7 @@ def _refuse_folder(recipe: Recipe, out: Path, resume: bool) -> None:
         raise UsageError(str(out), "is a file, not a folder", "choose another --out")
     if resume and not (out / "recipe.yaml").exists():
         raise UsageError(str(out), "holds no run to resume", "leave out --resume")
-    if recipe.teacher is not None and out.resolve() == Path(recipe.teacher.weights).resolve():
+    if recipe.teacher is not None and out.resolve() == teacher_place(recipe.teacher).resolve():
         raise UsageError(str(out), "is the teacher's own folder", "choose another --out")
 
 
@@ -145,6 +156,7 @@ def _loop(run: Run) -> None:
     since, counted = time.perf_counter(), 0
     try:
         with world.together():
+            _keep_snapshot_if_due(run)
             _evaluate_if_due(run)
         for batch in world.agreed(_step_data(session)):
             with world.alike():
@@ -160,6 +172,7 @@ def _loop(run: Run) -> None:
                     record |= {"images_per_second": round(counted / elapsed, 1), "seconds": round(elapsed, 3)}
                     run.record(record)
                     since, counted = time.perf_counter(), 0
+                _keep_snapshot_if_due(run)
                 if save and world.leads:
                     save_checkpoint(folder.checkpoints, session.checkpoint())
                 run.poll()
@@ -206,15 +219,31 @@ def _evaluate(run: Run, bootstrap: int) -> list[dict[str, Any]]:
     if merit is not None and merit > session.best.get("figure", float("-inf")):
         session.best = {"figure": merit, "step": float(session.step)}
         if session.recipe.evaluate.select == "best":
-            _save_student(session, run.folder)
+            _save_student(session, run.folder.student)
     return results
 
 
-def _save_student(session: Session, folder: RunFolder) -> None:
+def _keep_snapshot_if_due(run: Run) -> None:
+    """Keep the weights of the epoch just ended, where the recipe wants them; those already kept stand."""
+    session, folder = run.session, run.folder
+    train, per_epoch = session.recipe.train, session.plan.steps_per_epoch
+    due = is_due(session.step, steps_per_epoch=per_epoch, epochs=train.epochs, every=train.snapshot_every)
+    if not due or not session.world.leads:
+        return
+    epoch, manifest = session.step // per_epoch, folder.snapshots(train.epochs)
+    if manifest.at(epoch) is None:
+        snapshot = Snapshot(epoch, session.step, snapshot_file(epoch), "", session.architecture.width)
+        digest = _save_student(session, manifest.place(snapshot))
+        add_snapshot(manifest, replace(snapshot, sha256=digest))
+
+
+def _save_student(session: Session, path: Path) -> str:
+    """Write the weights that would be deployed; their digest."""
     student = session.recipe.student
-    with disk_errors(folder.student):
-        save_model(
-            folder.student,
+    with disk_errors(path):
+        path.parent.mkdir(exist_ok=True)
+        return save_model(
+            path,
             session.deployed,
             backbone=student.backbone,
             embedding_size=session.architecture.width,
@@ -228,7 +257,7 @@ def _finish(run: Run) -> list[dict[str, Any]]:
     session, folder = run.session, run.folder
     results = _evaluate(run, FINAL_BOOTSTRAP) if run.sets else []
     if session.recipe.evaluate.select == "last":
-        _save_student(session, folder)
+        _save_student(session, folder.student)
     objective = session.objective
     if objective.own is not None:
         save_classifier(folder.classifier, objective.own.class_weights.detach().cpu(), session.source.names, "trained")

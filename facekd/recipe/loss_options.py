@@ -48,6 +48,7 @@ __all__ = [
     "Stkd",
     "StkdSimilarity",
     "chosen_classifier",
+    "asks_about_images",
     "compares_elements",
     "learns_variance",
     "in_teacher_space",
@@ -208,3 +209,13 @@ def uses_virtual_samples(loss: Loss) -> bool:
         (True, False)
     """
     return "virtual_samples" in loss.needs()
+
+
+def asks_about_images(loss: Loss) -> bool:
+    """Whether a loss needs the teacher's embeddings, of images or of mixtures of them.
+
+    Example:
+        >>> asks_about_images(Stkd(name="stkd")), asks_about_images(MarginSoftmax(name="margin_softmax"))
+        (True, False)
+    """
+    return uses_teacher_embeddings(loss) or uses_virtual_samples(loss)

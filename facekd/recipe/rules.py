@@ -8,6 +8,7 @@ from typing import Any
 from facekd.recipe.base import Problem
 from facekd.recipe.loss_options import (
     Loss,
+    asks_about_images,
     chosen_classifier,
     in_teacher_space,
     learns_variance,
@@ -42,6 +43,9 @@ def _teacher_and_losses(teacher: Teacher | None, losses: tuple[Loss, ...]) -> It
         yield Problem(("losses",), "the weight of every loss is 0", "give one a weight above 0")
     if teacher is not None and losses and not any(uses_teacher(loss) for loss in losses):
         yield Problem(("teacher",), "no loss uses the teacher", "write teacher: null, or add a loss such as l2")
+    elif teacher is not None and teacher.snapshots and not any(map(asks_about_images, losses)):
+        what = "no loss asks the teacher about images, and the classifier is that of its last epoch"
+        yield Problem(("teacher", "snapshots"), what, "remove it, or add a loss such as l2")
     elif teacher is not None and teacher.class_weights and not any(uses_teacher_classifier(loss) for loss in losses):
         fix = "remove it, or add margin_softmax with class_weights: teacher"
         yield Problem(("teacher", "class_weights"), "no loss uses the teacher's classifier", fix)

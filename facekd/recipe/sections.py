@@ -72,9 +72,19 @@ class Teacher(Section):
         description="where the teacher's class weights come from; auto: class_weights, its run folder, its checkpoint, "
         "else class means",
     )
+    snapshots: Literal["aligned", "stretched"] | None = Field(
+        default=None,
+        description="learn from a run's snapshots in turn (its folder or snapshots.json as weights), live; aligned: in "
+        "epoch 1 from the teacher's epoch 1 and so on; stretched: from that as far along in its run; null: one teacher",
+    )
     licence: str = Field(default="", max_length=2000)
 
     def contradictions(self) -> Iterable[Problem]:
+        if self.snapshots is not None and self.view != "same":
+            what = f"{self.view} asks one teacher once, and every epoch has another"
+            yield Problem(("view",), what, "write view: same")
+        if self.snapshots is None and self.weights.endswith(".json"):
+            yield Problem(("snapshots",), "missing; weights names a manifest of them", "write snapshots: aligned")
         if self.class_weights is not None and self.classifier != "auto":
             fix = "remove it, or write classifier: auto"
             yield Problem(("class_weights",), f"has no effect with classifier: {self.classifier}", fix)
@@ -224,6 +234,13 @@ class Train(Section):
         default=0.0, description="last epochs in which the student's BatchNorm uses its running statistics"
     )
     checkpoint_every: float = Field(default=1.0, gt=0, le=100_000, description="epochs")
+    snapshot_every: int | None = Field(
+        default=None,
+        ge=1,
+        le=100_000,
+        description="epochs between snapshots, weights kept for a student to learn from in turn; the last epoch is "
+        "always one; null: none",
+    )
     log_every: int = Field(default=20, ge=1, le=1_000_000, description="steps")
     max_steps: int | None = Field(default=None, ge=1, description="stop early, after this many steps")
 

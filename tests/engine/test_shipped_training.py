@@ -36,6 +36,8 @@ def smaller(path: Path, faces: Path, teachers: dict[int, Path], *changes: str) -
         overrides += ["train.superclasses=2"]
     if wanted.teacher is not None and wanted.teacher.normalize == "none":
         overrides += ["teacher.normalize=half"]
+    if wanted.teacher is not None and wanted.teacher.snapshots is not None:
+        fill["teacher.weights"] = fill["teacher.weights"].parent
     overrides += [f"{key}={fill[key]}" for key in required_keys(wanted)]
     return load_recipe(path, overrides)
 
@@ -53,7 +55,7 @@ def teachers(tmp_path_factory: pytest.TempPathFactory, faces: Path) -> dict[int,
                 f"name: t\nstudent: {{backbone: resnet_tiny, embedding_size: {size}, input_size: 32, "
                 f"options: {{channels: '4,8', blocks: '1,1'}}}}\ndata: {{source: folder, path: '{faces}'}}\n"
                 "losses: [{name: margin_softmax}]\noptimizer: {learning_rate: 0.01}\n"
-                "train: {epochs: 1, batch_size: 6, max_steps: 1}\n"
+                "train: {epochs: 1, batch_size: 24, snapshot_every: 1}\n"
             )
             train(load_recipe(recipe), folder / "run", device="cpu")
             found[size] = folder / "run" / "student.safetensors"
