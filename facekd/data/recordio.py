@@ -181,8 +181,7 @@ class RecordReader:
         order = np.argsort(offsets, kind="stable")
         for start in range(0, len(order), _GATHERED):
             places = order[start : start + _GATHERED]
-            read = (self._file.read(at, count).ljust(count, b"\0") for at in offsets[places].tolist())
-            found = np.frombuffer(b"".join(read), np.uint8).reshape(-1, count)
+            found = self._file.read_many(offsets[places].tolist(), count)
             words = found[:, : PART.size].copy().view("<u4").astype(np.int64)
             ends = offsets[places] + PART.size + (words[:, 1] & MAX_LENGTH)
             bad = (words[:, 0] != MAGIC) | (words[:, 1] >> 29 > _FIRST) | (ends > self.size)

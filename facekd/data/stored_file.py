@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import stat
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
 
 from facekd.data.images import shown
 from facekd.errors import DataError, InputError
@@ -78,13 +81,10 @@ class StoredFile:
             DataError: The file is gone, was replaced since it was opened first, or does not let itself be read.
         """
         try:
-            if self._descriptor is None:
-                self._descriptor = self._open()
-                if self._stamp_of(self._descriptor) != self._stamp:
-                    raise DataError(shown(self.path), "changed since it was opened", "start again")
-            data = os.pread(self._descriptor, count, offset)
+            descriptor = self._opened()
+            data = os.pread(descriptor, count, offset)
             while data and len(data) < count and offset + len(data) < self.size:
-                more = os.pread(self._descriptor, count - len(data), offset + len(data))
+                more = os.pread(descriptor, count - len(data), offset + len(data))
                 if not more:
                     break
                 data += more
@@ -92,8 +92,31 @@ class StoredFile:
             raise DataError(shown(self.path), f"cannot be read: {error.strerror}") from None
         return data
 
+    def read_many(self, offsets: Sequence[int], count: int) -> np.ndarray:
+        """The ``count`` bytes from each of many offsets on, zeros beyond the end: uint8 (offsets, count).
+
+        Raises:
+            DataError: As :meth:`read`.
+        """
+        try:
+            descriptor = self._opened()
+            found = [os.pread(descriptor, count, offset) for offset in offsets]
+        except OSError as error:
+            raise DataError(shown(self.path), f"cannot be read: {error.strerror}") from None
+        joined = b"".join(found)
+        if len(joined) < count * len(offsets):
+            joined = b"".join(self.read(offset, count).ljust(count, b"\0") for offset in offsets)
+        return np.frombuffer(joined, np.uint8).reshape(-1, count)
+
     def __getstate__(self) -> dict[str, object]:
         return {"path": self.path, "size": self.size, "_stamp": self._stamp, "_descriptor": None}
+
+    def _opened(self) -> int:
+        if self._descriptor is None:
+            self._descriptor = self._open()
+            if self._stamp_of(self._descriptor) != self._stamp:
+                raise DataError(shown(self.path), "changed since it was opened", "start again")
+        return self._descriptor
 
     def _open(self) -> int:
         descriptor = os.open(self.path, os.O_RDONLY)

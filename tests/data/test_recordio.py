@@ -14,6 +14,7 @@ import pytest
 
 from facekd.data.record_heads import pack_image, unpack_image
 from facekd.data.recordio import MAGIC, RecordReader, RecordWriter, encode_record, read_index
+from facekd.data.stored_file import StoredFile
 from facekd.errors import DataError, InputError
 
 WORD = struct.pack("<I", MAGIC)
@@ -211,3 +212,12 @@ def test_an_index_may_come_in_any_order_and_with_either_line_end(tmp_path: Path)
     (tmp_path / "a.idx").write_bytes(b"7\t32\r\n0\t0\r\n3\t16")
     keys, offsets = read_index(tmp_path / "a.idx", 48)
     assert keys.tolist() == [7, 0, 3] and offsets.tolist() == [32, 0, 16]
+
+
+def test_many_places_are_read_at_once_with_zeros_beyond_the_end(tmp_path: Path) -> None:
+    (tmp_path / "a.bin").write_bytes(bytes(range(1, 11)))
+    file = StoredFile(tmp_path / "a.bin")
+    expected = [[3, 4, 5, 6], [1, 2, 3, 4], [9, 10, 0, 0], [0, 0, 0, 0]]
+    assert file.read_many([2, 0, 8, 40], 4).tolist() == expected
+    assert pickle.loads(pickle.dumps(file)).read_many([2, 0, 8, 40], 4).tolist() == expected
+    assert file.read_many([], 4).shape == (0, 4)
