@@ -77,6 +77,7 @@ class Fpr(click.ParamType):
 @click.option("--flip/--no-flip", default=True, show_default=True, help="Add the embedding of the mirrored image.")
 @foreign_options
 @resize_option
+@click.option("--drop-same", is_flag=True, help="Leave out pairs that hold one image on both sides.")
 @click.option(
     "--bootstrap",
     type=click.IntRange(0, 100_000),
@@ -111,6 +112,7 @@ def command(
     color: str | None,
     normalize: str | None,
     allow_resize: bool,
+    drop_same: bool,
     bootstrap: int,
     demands: Sequence[str],
     batch: int,
@@ -138,7 +140,7 @@ def command(
 
     wanted = dict.fromkeys([*(fprs or FPRS), *(r.fpr for r in requirements if r.fpr is not None)])
     settings = EvalSettings(tuple(wanted), flip, batch, bootstrap, allow_resize=allow_resize)
-    opened = [open_set(path, images=images, protocol=protocol) for path in sets]
+    opened = [open_set(path, images=images, protocol=protocol, drop_same=drop_same) for path in sets]
     for warning in dict.fromkeys(line for one in opened for line in one.warnings):
         click.echo(f"facekd: warning: {warning}", err=True)
     doubts: list[str] = []

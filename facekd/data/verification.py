@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from facekd.data.bin_format import read_bin, write_bin
+from facekd.data.identities import first_few
 from facekd.data.images import decode, shown
 from facekd.data.lists import FileImages, ImageRoot, refuse_missing
 from facekd.data.pair_lists import PairList, read_lfw_pairs, read_table_pairs, sniff_list
@@ -116,6 +117,24 @@ def open_verification_set(
     return _open_list(path, listed, ImageRoot(Path(images) if images is not None else path.parent), seed)
 
 
+def distinct_pairs(found: VerificationSet) -> VerificationSet:
+    """A set without its pairs of an image with itself, which any model calls genuine.
+
+    Raises:
+        InputError: No genuine or no impostor pair is left.
+    """
+    kept = found.pairs[:, 0] != found.pairs[:, 1]
+    if kept.all():
+        return found
+    _refuse_one_kind(found.name, found.genuine[kept].tolist())
+    folds = np.unique(found.folds[kept], return_inverse=True)[1].astype(np.int64)
+    digest = hashlib.sha256(f"distinct pairs of {found.digest}".encode()).hexdigest()
+    warnings = [*found.warnings, f"{found.name}: {int((~kept).sum())} such pairs are left out"]
+    return replace(
+        found, pairs=found.pairs[kept], genuine=found.genuine[kept], folds=folds, digest=digest, warnings=warnings
+    )
+
+
 def _open_bin(path: Path, seed: int, both_kinds: bool) -> VerificationSet:
     encoded, labels = read_bin(path)
     name = shown(path)
@@ -131,7 +150,7 @@ def _open_bin(path: Path, seed: int, both_kinds: bool) -> VerificationSet:
     pairs = np.array([first[contents[id(data)]] for data in encoded], np.int64).reshape(-1, 2)
     genuine = np.array(labels, bool)
     repeats, contradictions = _repeats(pairs, genuine)
-    warnings = _pair_warnings(name, pairs, repeats)
+    warnings = _pair_warnings(name, pairs, repeats, [f"image {record}" for record in records])
     if contradictions:
         warnings.append(f"{name}: {len(contradictions)} pairs of the same images are labelled both ways")
     folds = _ordered_folds(genuine)
@@ -151,7 +170,7 @@ def _open_list(path: Path, listed: PairList, root: ImageRoot, seed: int) -> Veri
         lines = sorted(listed.lines[pair] for pair in contradictions[0])
         where, what = f"{name}:{lines[1]}", f"this pair is labelled the other way on line {lines[0]}"
         raise InputError(where, what, f"{len(contradictions)} such in all; keep one of each")
-    warnings = listed.warnings + _pair_warnings(name, pairs, repeats)
+    warnings = listed.warnings + _pair_warnings(name, pairs, repeats, paths)
     if listed.folds is not None:
         folds = np.unique(listed.folds, return_inverse=True)[1].astype(np.int64)
     else:
@@ -201,9 +220,9 @@ def _repeats(pairs: np.ndarray, genuine: np.ndarray) -> tuple[int, list[tuple[in
     return len(pairs) - len(first), [(int(earlier[pair]), int(pair)) for pair in against]
 
 
-def _pair_warnings(name: str, pairs: np.ndarray, repeats: int) -> list[str]:
-    same = int((pairs[:, 0] == pairs[:, 1]).sum())
-    warnings = [f"{name}: {same} pairs hold the same image on both sides"] if same else []
+def _pair_warnings(name: str, pairs: np.ndarray, repeats: int, images: Sequence[str]) -> list[str]:
+    same = [images[image] for image in pairs[pairs[:, 0] == pairs[:, 1], 0].tolist()]
+    warnings = [f"{name}: {len(same)} pairs hold the same image on both sides: {first_few(same)}"] if same else []
     return warnings + ([f"{name}: {repeats} pairs repeat an earlier pair"] if repeats else [])
 
 

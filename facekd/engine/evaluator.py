@@ -15,7 +15,7 @@ from torch import Tensor
 from facekd.data.align import size_doubt
 from facekd.data.identities import IdentitySource
 from facekd.data.open_source import IDENTITY_SUFFIXES, open_identities
-from facekd.data.verification import VerificationSet, open_verification_set, sniff_list
+from facekd.data.verification import VerificationSet, distinct_pairs, open_verification_set, sniff_list
 from facekd.engine.embed import StoredEmbeddings, embed_images, require_usable
 from facekd.engine.fitting import fitting
 from facekd.engine.progress import Progress
@@ -84,7 +84,7 @@ class _Scored:
     intervals: Callable[[Sequence[float]], list[Interval]]
 
 
-def open_set(path: Path, *, images: Path | None = None, protocol: str = "auto") -> OpenedSet:
+def open_set(path: Path, *, images: Path | None = None, protocol: str = "auto", drop_same: bool = False) -> OpenedSet:
     """Open what ``--on`` names: a ``.bin``, a pairs file, or identities in whatever ``open_identities`` takes.
 
     Args:
@@ -92,6 +92,7 @@ def open_set(path: Path, *, images: Path | None = None, protocol: str = "auto") 
         images: Root of the paths in a pairs file or list; the folder of that file when None.
         protocol: One of :data:`PROTOCOLS`; ``auto`` takes ``lfw`` for ``.bin`` and LFW's ``.txt``, ``pairs`` for
             other pairs files and ``all-pairs`` for identities.
+        drop_same: Leave out pairs of an image with itself.
 
     Raises:
         InputError: A set that cannot be used, lacks genuine or impostor pairs, or has too many pairs.
@@ -104,6 +105,7 @@ def open_set(path: Path, *, images: Path | None = None, protocol: str = "auto") 
     if protocol == "all-pairs":
         raise UsageError(str(path), "holds pairs, not identities", "use --protocol auto, or an identity list")
     found = open_verification_set(path, images=images)
+    found = distinct_pairs(found) if drop_same else found
     natural = "lfw" if path.suffix.lower() in (".bin", ".txt") else "pairs"
     opened = OpenedSet(path.name, natural if protocol == "auto" else protocol, found, tuple(found.warnings))
     if opened.protocol == "lfw" and np.unique(found.folds).size < 2:

@@ -112,6 +112,19 @@ def test_item_049_images_of_another_cut_need_to_be_allowed(files: Path, tmp_path
     assert run("embed", *words, "-o", tmp_path / "e.npz", "--allow-resize").exit_code == 0
 
 
+def test_item_110_pairs_of_one_image_are_left_out_on_demand(files: Path, tmp_path: Path) -> None:
+    name = "p{0:02d}/p{0:02d}_000{1}.png"
+    rows = [(name.format(p, 1), name.format(p, 2), 1) for p in range(4)]
+    rows += [(name.format(p, 1), name.format(p + 1, 1), 0) for p in range(4)] + [(name.format(0, 3),) * 2 + (1,)]
+    (tmp_path / "pairs.csv").write_text("path1,path2,label\n" + "".join(f"{a},{b},{c}\n" for a, b, c in rows))
+    words = ("eval", files / "net.safetensors", "--on", tmp_path / "pairs.csv", "--images", files / "faces")
+    options = ("--bootstrap", 0, "--device", "cpu", "--json", "-")
+    whole, kept = run(*words, *options), run(*words, *options, "--drop-same")
+    assert [json.loads(found.stdout)["results"][0]["genuine"] for found in (whole, kept)] == [5, 4]
+    assert "1 pairs hold the same image on both sides: 'p00/p00_0003.png'" in whole.stderr
+    assert "1 such pairs are left out" in kept.stderr
+
+
 def test_json_on_stdout_is_alone_there(files: Path) -> None:
     arguments = ("--on", files / "set.bin", "--bootstrap", 0, "--json", "-", "--fpr", 0.3, "--no-flip", "--batch", 5)
     result = run("eval", files / "net.safetensors", *arguments)

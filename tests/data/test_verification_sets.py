@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from facekd.data.images import encode_png
-from facekd.data.verification import open_verification_set, sniff_list, write_bin
+from facekd.data.verification import distinct_pairs, open_verification_set, sniff_list, write_bin
 from facekd.errors import DataError, InputError
 
 PEOPLE = ["Ann", "Bob", "Cy_d"]
@@ -214,6 +214,22 @@ def test_repeats_and_images_paired_with_themselves_are_counted(faces):
     warnings = opened(faces, table(6) + more, ".csv").warnings
     assert any("1 pairs hold the same image on both sides" in warning for warning in warnings)
     assert any("1 pairs repeat an earlier pair" in warning for warning in warnings)
+
+
+def test_item_110_images_paired_with_themselves_are_listed_and_may_be_left_out(faces):
+    more = "Bob/Bob_0003.png,./Bob//Bob_0003.png,1\n"
+    plain, found = opened(faces, table(6), ".csv"), opened(faces, table(6) + more, ".csv")
+    assert any("1 pairs hold the same image on both sides: 'Bob/Bob_0003.png'" in line for line in found.warnings)
+    kept = distinct_pairs(found)
+    assert distinct_pairs(plain) is plain and len(kept.pairs) == len(found.pairs) - 1 == len(plain.pairs)
+    sides = [[kept.images.sample_name(image) for image in pair] for pair in kept.pairs.tolist()]
+    assert sides == [[plain.images.sample_name(image) for image in pair] for pair in plain.pairs.tolist()]
+    assert kept.genuine.tolist() == plain.genuine.tolist() and kept.digest != found.digest
+    assert set(kept.folds.tolist()) == set(range(kept.folds.max() + 1))
+    assert any("1 such pairs are left out" in line for line in kept.warnings)
+    alone = opened(faces, "Bob/Bob_0003.png,Bob/Bob_0003.png,1\nBob/Bob_0001.png,Ann/Ann_0001.png,0\n", ".csv")
+    with pytest.raises(InputError, match="0 genuine pairs: TPR is not defined"):
+        distinct_pairs(alone)
 
 
 def test_flat_folders_leave_subjects_unknown(faces):
