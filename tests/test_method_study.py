@@ -22,8 +22,10 @@ def loaded(arena: study.Arena, method: str) -> Recipe:
     return load_recipe(find_recipe(arena.recipe), changes)
 
 
-@pytest.mark.parametrize("arena", ARENAS, ids=[arena.benchmark for arena in ARENAS])
-@pytest.mark.parametrize("method", study.METHODS)
+@pytest.mark.parametrize(
+    ("arena", "method"),
+    [pytest.param(arena, method, id=f"{arena.benchmark}-{method}") for arena in ARENAS for method in arena.methods],
+)
 def test_methods__differ_in_their_losses_and_draws_alone(arena: study.Arena, method: str) -> None:
     recipe, alone = loaded(arena, method), loaded(arena, ALONE)
     assert (recipe.student, recipe.data, recipe.optimizer, recipe.schedule) == (
