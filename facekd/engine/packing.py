@@ -17,7 +17,7 @@ import numpy as np
 from facekd.data.bin_format import BIN_HEAD, MAX_BIN_BYTES, bin_again, bin_image, bin_tail
 from facekd.data.classes import CLASSES_NAME, classes_text
 from facekd.data.images import check_header, decode, encode_jpeg, resize, shown
-from facekd.data.record_heads import pack_image
+from facekd.data.record_heads import EXACT, pack_image
 from facekd.data.record_property import PROPERTY_NAME
 from facekd.data.record_writer import identity_records
 from facekd.data.recordio import encode_record
@@ -172,11 +172,15 @@ def pack_records(images: ImageSet, out: Path, recoding: Recoding, header: bool, 
 
     Raises:
         DataError: An image does not decode.
-        InputError: Too many records for the header, or a name that ``classes.txt`` cannot hold.
+        InputError: Too many records for the header or identities for the format, or a name that ``classes.txt``
+            cannot hold.
         UsageError: Another job's unfinished work is in the way.
         DeviceError: The disk refuses.
     """
     labels = known_labels(images)
+    if len(images.identities) > EXACT:
+        what = f"{len(images.identities):,} identities: float32 labels tell {EXACT:,} apart at most"
+        raise InputError(shown(images.path), what, "pack fewer of them, or tar shards")
     order = np.argsort(labels, kind="stable") if header else np.arange(images.count)
     tail = list(identity_records(labels[order])) if header else []
     classes = classes_text(images.identities)

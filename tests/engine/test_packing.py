@@ -180,6 +180,17 @@ def test_records_are_those_of_the_plain_writer(faces: Path, tmp_path: Path, head
     assert tree(tmp_path / "a") == tree(tmp_path / "b")
 
 
+def test_more_identities_than_a_label_can_tell_apart_are_refused(
+    faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "EXACT", 3)
+    pack_records(open_image_set(faces), tmp_path / "x.rec", COPY, False, QUIET)
+    monkeypatch.setattr(packing, "EXACT", 2)
+    with pytest.raises(InputError, match="3 identities: float32 labels tell 2 apart at most .pack fewer of them, or"):
+        pack_records(open_image_set(faces), tmp_path / "y.rec", COPY, False, QUIET)
+    assert not list(tmp_path.glob("y.*"))
+
+
 @pytest.mark.parametrize("size", [2, 3, 9, 10])
 def test_shards_are_those_of_the_plain_writer(faces: Path, tmp_path: Path, size: int) -> None:
     source = ImageFolder(faces)
