@@ -69,11 +69,11 @@ class RecordSource:
 
     def encoded(self, index: int) -> bytes:
         """Image ``index`` as stored; raises `DataError` where the file was damaged or cut short since."""
-        return unpack_image(self._reader.read(int(self._offsets[index]), int(self._sizes[index])))
+        return unpack_image(self._reader.read(self._offsets.item(index), self._sizes.item(index)))
 
     def read(self, index: int) -> np.ndarray:
         """Image ``index``, uint8 RGB (height, width, 3); raises `DataError` where it does not decode."""
-        return decode(self.encoded(index), f"{self._reader.name}: record {self._keys[index]}")
+        return decode(self.encoded(index), f"{self._reader.name}: record {self._keys.item(index)}")
 
     def sample_name(self, index: int) -> str:
         """File and key of image ``index``, as ``train.rec:17``."""

@@ -81,7 +81,7 @@ class StoredFile:
             DataError: The file is gone, was replaced since it was opened first, or does not let itself be read.
         """
         try:
-            descriptor = self._opened()
+            descriptor = self._opened() if self._descriptor is None else self._descriptor
             data = os.pread(descriptor, count, offset)
             while data and len(data) < count and offset + len(data) < self.size:
                 more = os.pread(descriptor, count - len(data), offset + len(data))
