@@ -17,6 +17,7 @@ from .common import check_models, console, device_option, foreign_options, open_
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The .npz file to write.")
 @click.option("--images", type=click.Path(path_type=Path), help="Root of the paths in a list.  [default: its folder]")
 @click.option("--flip/--no-flip", default=True, show_default=True, help="Add the embedding of the mirrored image.")
+@click.option("--uncertainty", is_flag=True, help="Also write how sure the model is of each image.")
 @foreign_options
 @resize_option
 @click.option("--batch", type=click.IntRange(1, 65536), default=128, show_default=True, help="Images per forward pass.")
@@ -28,6 +29,7 @@ def command(
     output: Path,
     images: Path | None,
     flip: bool,
+    uncertainty: bool,
     color: str | None,
     normalize: str | None,
     allow_resize: bool,
@@ -41,7 +43,9 @@ def command(
     .csv, .tsv or .parquet with the columns path and identity.
 
     The file holds the arrays embeddings (float32, not normalised), labels, names, identities, model, model_digest and
-    flip; facekd eval takes it in place of a model.
+    flip; facekd eval takes it in place of a model. With --uncertainty also log_variance, the log of sigma squared of
+    each dimension or of the whole, and uncertainty, the harmonic mean of these variances, one an image: for a run that
+    was trained with dul, dul_regression, pfe or pad, whose uncertainty.safetensors lies beside its student.
 
     What is done lies in FILE.npz.partial until the file is complete: stopped by a signal or a crash, the same command
     goes on from there and writes the same bytes. Another model, list of images, --flip or --batch starts anew.
@@ -50,6 +54,7 @@ def command(
     Example:
       facekd embed runs/student faces/ -o faces.npz
       facekd embed teacher.onnx lfw_test.csv --images lfw112 -o teacher.npz
+      facekd embed runs/student faces/ -o faces.npz --uncertainty
       facekd eval faces.npz --fpr 1e-4
     """
     _check_output(output, force)
@@ -58,16 +63,25 @@ def command(
         if not path.exists():
             raise InputError(str(path), "no such file or folder", "check the path")
     from facekd.data.open_source import open_identities
-    from facekd.engine.embed import Passes, embed_to_file, partial_folder
+    from facekd.engine.embed import Passes
+    from facekd.engine.embed_file import embed_to_file, partial_folder
+    from facekd.engine.resumable import Watched
     from facekd.engine.signals import interruptible
+    from facekd.engine.uncertainty import embed_with_uncertainty, with_variance
 
     source = open_identities(data, images)
     for warning in source.warnings:
         click.echo(f"facekd: warning: {warning}", err=True)
     embedder = open_model(model, color, normalize, device)
     kept = f"stopped; what is done is kept in {partial_folder(output)}, the same command goes on from there"
+    passes = Passes(batch, flip, allow_resize)
+    sure = with_variance(embedder, model) if uncertainty else None
     with interruptible("facekd embed", kept) as poll, progress_bar() as progress:
-        embed_to_file(embedder, source, output, passes=Passes(batch, flip, allow_resize), progress=progress, poll=poll)
+        if sure is None:
+            embed_to_file(embedder, source, output, passes=passes, progress=progress, poll=poll)
+        else:
+            watched = Watched(progress, poll)
+            embed_with_uncertainty(sure, source, output, passes=passes, watched=watched)
     count = f"{len(source):,} embeddings of {len(source.names):,} identities"
     console().print(f"wrote {output}: {count}", soft_wrap=True)
 

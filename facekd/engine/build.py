@@ -6,6 +6,7 @@ import copy
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -38,6 +39,8 @@ from facekd.models.weights import load_weights, read_state
 from facekd.recipe import Recipe
 from facekd.recipe.loss_options import uses_teacher_classifier
 from facekd.recipe.sections import Optimizer, Student
+
+Averaged = TypeVar("Averaged", bound=nn.Module)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -73,7 +76,7 @@ def make_student(section: Student, seed: int, teacher: Embedder | None = None) -
             state, metadata = read_state(path)
             bare = isinstance(module, Projected) and PROJECTED_FROM not in metadata
             load_weights(module.get_submodule("backbone") if bare else module, state, path)
-    return student
+    return student.requires_grad_(False) if section.frozen else student
 
 
 def make_optimizer(section: Optimizer, student: nn.Module, objective: Objective) -> torch.optim.Optimizer:
@@ -96,9 +99,9 @@ def make_optimizer(section: Optimizer, student: nn.Module, objective: Objective)
     return torch.optim.SGD(groups, lr=section.learning_rate, momentum=section.momentum)
 
 
-def make_average(student: nn.Module, decay: float | None) -> nn.Module | None:
-    """A copy of the student to hold the running average of its weights, where a decay is given."""
-    return None if decay is None else copy.deepcopy(student).requires_grad_(False)
+def make_average(module: Averaged | None, decay: float | None) -> Averaged | None:
+    """A copy of a module to hold the running average of its weights, where there is one and a decay is given."""
+    return None if decay is None or module is None else copy.deepcopy(module).requires_grad_(False)
 
 
 @dataclass(frozen=True)
@@ -216,5 +219,6 @@ def make_session(
         cached=caches.steps,
         classifier=classifier,
         average=make_average(student, recipe.train.ema),
+        average_head=make_average(objective.head, recipe.train.ema),
         superclasses=make_superclasses(recipe, source, caches.clean),
     )

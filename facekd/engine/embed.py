@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -12,14 +11,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from facekd.data.embedding_cache import cache_key, open_cache
-from facekd.data.identities import IdentitySource
 from facekd.data.images import resize, to_chw
-from facekd.engine.fitting import fitting
 from facekd.engine.progress import Progress
 from facekd.engine.signals import Poll
 from facekd.errors import InputError, NonFiniteError
-from facekd.files import value_digest, write_atomic
+from facekd.files import write_atomic
+from facekd.metrics.uncertainty import harmonic_mean_variance
 from facekd.models.embedder import Embedder
 
 MOST_EXPANSION = 20
@@ -40,6 +37,10 @@ class Passes:
     allow_resize: bool = False
 
 
+PASSES = Passes()
+"""As they go where nobody says otherwise."""
+
+
 @dataclass(frozen=True)
 class StoredEmbeddings:
     """Embeddings with their labels, as an ``.npz`` file keeps them.
@@ -52,6 +53,7 @@ class StoredEmbeddings:
         model: What the model is called.
         model_digest: SHA-256 of the model file, or an empty string.
         flip: Whether the mirrored image's embedding was added; None when unknown.
+        log_variance: Natural log of sigma squared, float32 (n, dim) or (n, 1), where the model says how sure it is.
     """
 
     embeddings: np.ndarray
@@ -61,6 +63,7 @@ class StoredEmbeddings:
     model: str
     model_digest: str
     flip: bool | None
+    log_variance: np.ndarray | None = None
 
 
 def embed_images(
@@ -108,81 +111,6 @@ def embed_images(
     return embeddings
 
 
-def partial_folder(output: Path) -> Path:
-    """Where :func:`embed_to_file` keeps what is done of ``output``.
-
-    Example:
-        >>> partial_folder(Path("faces.npz")).name
-        'faces.npz.partial'
-    """
-    return output.with_name(f"{output.name}.partial")
-
-
-def embed_to_file(
-    embedder: Embedder,
-    source: IdentitySource,
-    output: Path,
-    *,
-    passes: Passes = Passes(),
-    progress: Progress | None = None,
-    poll: Poll | None = None,
-) -> None:
-    """Embed a data set into an ``.npz`` file; work that was stopped goes on and gives the same bytes.
-
-    Blocks of finished embeddings lie in :func:`partial_folder` until the file is there. They are kept by model,
-    preprocessing, data, flip and batch size: where one of these changed, the work starts anew.
-
-    Args:
-        embedder: The model.
-        source: The data set.
-        output: The file; see :func:`save_embeddings`.
-        passes: How.
-        progress: Told how many images are done.
-        poll: Called between batches; may raise to stop.
-
-    Raises:
-        DataError: An image cannot be used, or is of a size that ``passes`` does not allow; none is ever left out.
-        NonFiniteError: An embedding cannot be used, told at its block.
-        CheckpointError: The partial work was damaged.
-        UsageError: Another process does this work.
-        DeviceError: The disk refused.
-    """
-
-    read = source.read if passes.allow_resize else fitting(source, embedder.preprocessing.size)
-
-    def embed(start: int, stop: int) -> np.ndarray:
-        def tell(phase: str, done: int, total: int) -> None:
-            if progress:
-                progress(phase, start + done, len(source))
-
-        found = embed_images(
-            embedder,
-            lambda index: read(start + index),
-            stop - start,
-            batch_size=passes.batch_size,
-            flip=passes.flip,
-            progress=tell,
-            poll=poll,
-        )
-        require_usable(found, embedder.name, lambda index: source.sample_name(start + index))
-        return found[:, None]
-
-    key = cache_key(
-        model=embedder.digest,
-        preprocessing=value_digest(embedder.preprocessing.to_metadata()),
-        data=source.digest,
-        flip=str(passes.flip),
-        batch=str(passes.batch_size),
-    )
-    shape = (len(source), 1, embedder.embedding_size)
-    found = open_cache(partial_folder(output), key, shape=shape, embed=embed, multiple=passes.batch_size)[:, 0]
-    names = [source.sample_name(index) for index in range(len(source))]
-    save_embeddings(
-        output, StoredEmbeddings(found, source.labels, names, source.names, embedder.name, embedder.digest, passes.flip)
-    )
-    shutil.rmtree(partial_folder(output), ignore_errors=True)
-
-
 def require_usable(embeddings: np.ndarray, model: str, name: Callable[[int], str]) -> None:
     """Refuse embeddings that no cosine can be taken of.
 
@@ -223,6 +151,9 @@ def save_embeddings(path: Path, stored: StoredEmbeddings) -> None:
     }
     if stored.flip is not None:
         arrays["flip"] = np.array(stored.flip)
+    if stored.log_variance is not None:
+        arrays["log_variance"] = np.asarray(stored.log_variance, np.float32)
+        arrays["uncertainty"] = harmonic_mean_variance(stored.log_variance).numpy().astype(np.float32)
 
     def write(temporary: Path) -> None:
         with open(temporary, "wb") as stream:
@@ -266,7 +197,18 @@ def load_embeddings(path: Path) -> StoredEmbeddings:
         model=str(arrays.get("model", path.name)),
         model_digest=str(arrays.get("model_digest", "")),
         flip=bool(arrays["flip"]) if "flip" in arrays else None,
+        log_variance=_log_variance(arrays, path),
     )
+
+
+def _log_variance(arrays: dict[str, np.ndarray], path: Path) -> np.ndarray | None:
+    found, (count, dim) = arrays.get("log_variance"), arrays["embeddings"].shape
+    if found is None:
+        return None
+    if found.shape not in {(count, dim), (count, 1)} or found.dtype.kind != "f" or not np.isfinite(found).all():
+        what = f"log_variance is {found.dtype} of shape {found.shape} for embeddings of shape {(count, dim)}"
+        raise InputError(str(path), what, f"finite floats, {(count, dim)} or {(count, 1)}")
+    return found.astype(np.float32)
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:

@@ -9,10 +9,10 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from facekd.engine.outputs import FIELDS, OF_STUDENT, PER_IMAGE, Sizes, StepOutputs
-from facekd.engine.parts import PARTS
+from facekd.engine.parts import PARTS, Uncertainty, Variance
 from facekd.errors import RecipeError
 from facekd.losses import LOSSES
-from facekd.models.heads import FrozenClassifier, MarginClassifier, linear_projector
+from facekd.models.heads import FrozenClassifier, MarginClassifier, VarianceHead, linear_projector
 from facekd.recipe.loss_options import Loss, in_teacher_space, trains_classifier
 
 
@@ -66,6 +66,13 @@ class Objective(nn.Module):
                 self.parts[loss.name] = PARTS[loss.name](loss, wide if loss.name in self.projected else sizes)
                 self.notes += getattr(self.parts[loss.name], "notes", [])
         self._check(sizes.teacher_size if sizes.projected else sizes.embedding_size)
+
+    @property
+    def head(self) -> VarianceHead | None:
+        """The head that says how sure the student is, where a term trains one on the embedding that is deployed."""
+        read = {name: part for name, part in self.parts.items() if name not in self.projected}
+        heads = [part.head for part in read.values() if isinstance(part, Variance | Uncertainty)]
+        return heads[0] if heads else None
 
     def _check(self, embedding_size: int) -> None:
         """Refuse before the first step what could only fail in it."""

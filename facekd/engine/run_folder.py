@@ -15,6 +15,7 @@ from facekd import __version__
 from facekd.engine.snapshots import MANIFEST, Manifest, clear_snapshots, read_manifest, rewind_snapshots
 from facekd.errors import UsageError
 from facekd.files import disk_errors, write_json, write_text
+from facekd.models.uncertainty_file import UNCERTAINTY_FILE
 from facekd.recipe import Recipe, load_recipe, recipe_digest, recipe_yaml
 
 PACKAGES = ("torch", "timm", "numpy", "opencv-python", "onnx", "onnxruntime", "safetensors", "pydantic")
@@ -51,6 +52,7 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.student = path / "student.safetensors"
         self.classifier = path / "classifier.safetensors"
+        self.uncertainty = path / UNCERTAINTY_FILE
         self.metrics = path / "metrics.jsonl"
 
     def prepare(self, recipe: Recipe, *, resume: bool, overwrite: bool) -> None:
@@ -84,6 +86,7 @@ class RunFolder:
         return self.student.exists() or (self.checkpoints / "checkpoints.jsonl").exists()
 
     def _clear(self) -> None:
+        self.uncertainty.unlink(missing_ok=True)
         for name in ("student.safetensors", "classifier.safetensors", "metrics.jsonl", "log.txt", "environment.json"):
             (self.path / name).unlink(missing_ok=True)
         for entry in self.checkpoints.glob("*"):

@@ -23,6 +23,7 @@ from facekd.errors import CheckpointError
 from facekd.models.architecture import Architecture
 from facekd.models.backbone import synchronised
 from facekd.models.embedder import Embedder
+from facekd.models.heads import VarianceHead
 from facekd.models.preprocessing import Preprocessing
 from facekd.recipe import Recipe, recipe_digest
 
@@ -46,6 +47,7 @@ class Session:
         classifier: The inherited classifier and its proof, where there is one.
         average: Running average of the student, where the recipe wants one.
         series: The snapshots of the teacher in the order of the student's epochs, where it learns from those.
+        average_head: Running average of the objective's variance head, where there are both.
         superclasses: Superclass of each identity, ``(identities,)``, where batches are drawn by it.
         step: Steps taken.
         evaluated: Step of the last evaluation.
@@ -67,6 +69,7 @@ class Session:
     classifier: Classifier | None = None
     average: nn.Module | None = None
     series: Series | None = None
+    average_head: VarianceHead | None = None
     superclasses: np.ndarray | None = None
     step: int = 0
     evaluated: int = 0
@@ -80,7 +83,7 @@ class Session:
             self.student = synchronised(self.student)
         if self.superclasses is not None:
             self.superclasses = world.same(torch.from_numpy(self.superclasses)).numpy()
-        world.follow(self.student, self.objective, *([] if self.average is None else [self.average]))
+        world.follow(self.student, self.objective, *(kept for _, kept in self.averages()))
 
     @property
     def teacher_now(self) -> Embedder | None:
@@ -104,6 +107,16 @@ class Session:
         """What is measured and saved."""
         return architecture_of(self.recipe.student, self.teacher)
 
+    @property
+    def deployed_head(self) -> VarianceHead | None:
+        """The variance head that goes with :attr:`deployed`, where the run trains one."""
+        return self.objective.head if self.average_head is None else self.average_head
+
+    def averages(self) -> list[tuple[str, nn.Module]]:
+        """The running averages that are kept, by name."""
+        held = (("average", self.average), ("average_head", self.average_head))
+        return [(name, module) for name, module in held if module is not None]
+
     def facts(self) -> dict[str, Any]:
         """What a resumed run must share with the one that was stopped."""
         return {
@@ -118,8 +131,8 @@ class Session:
     def checkpoint(self) -> Checkpoint:
         """The state after the steps taken so far."""
         tensors = flatten("student", self.student.state_dict()) | flatten("objective", self.objective.state_dict())
-        if self.average is not None:
-            tensors |= flatten("average", self.average.state_dict())
+        for name, module in self.averages():
+            tensors |= flatten(name, module.state_dict())
         facts = {**self.facts(), "best": self.best, "evaluated": self.evaluated}
         return Checkpoint(self.step, tensors | optimizer_tensors(self.optimizer), facts)
 
@@ -139,8 +152,8 @@ class Session:
                 raise CheckpointError(f"checkpoint of step {saved.step}", what, "resume with what the run began with")
         self.student.load_state_dict(select("student", saved.tensors))
         self.objective.load_state_dict(select("objective", saved.tensors))
-        if self.average is not None:
-            self.average.load_state_dict(select("average", saved.tensors))
+        for name, module in self.averages():
+            module.load_state_dict(select(name, saved.tensors))
         restore_optimizer(self.optimizer, saved.tensors)
         self.step, self.evaluated, self.best = saved.step, saved.facts["evaluated"], dict(saved.facts["best"])
         was = {"processes": 1, **saved.facts}

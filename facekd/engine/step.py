@@ -63,6 +63,8 @@ def take_step(session: Session, network: Network, batch: Batch) -> dict[str, Any
     session.step += 1
     if session.average is not None and recipe.train.ema is not None:
         update_average(session.average, session.student, recipe.train.ema, session.step)
+        if session.average_head is not None and session.objective.head is not None:
+            update_average(session.average_head, session.objective.head, recipe.train.ema, session.step)
     return {
         "step": session.step,
         "epoch": round(session.step / plan.steps_per_epoch, 4),
@@ -106,13 +108,13 @@ def student_embeddings(session: Session, network: Network, seed: int, images: Te
 
 
 def _set_modes(session: Session) -> None:
-    """Training mode; BatchNorm in evaluation mode during the last epochs where the recipe says so.
+    """Training mode; BatchNorm in evaluation mode during the last epochs where the recipe says so, or a frozen student.
 
     In a batch of n a value cannot lie further than sqrt(n) deviations from the batch's own mean, however rare what
     it stands for; with running statistics it can, and embeddings of rare images then share one long direction. The
     last epochs let the student learn under the statistics it will be used with.
     """
-    session.student.train()
+    session.student.train(not session.recipe.student.frozen)
     session.objective.train()
     plan = session.plan
     frozen = round(session.recipe.train.freeze_norm_epochs * plan.steps_per_epoch)

@@ -29,6 +29,7 @@ from facekd.engine.signals import interruptible
 from facekd.engine.snapshots import Snapshot, add_snapshot, is_due, snapshot_file
 from facekd.engine.sources import open_source
 from facekd.engine.step import Network, take_step
+from facekd.engine.uncertainty import save_uncertainty, spread_lines
 from facekd.errors import DataError, DeviceError, Elsewhere, Interrupted, UsageError
 from facekd.files import disk_errors, locked
 from facekd.models.embedder import Embedder
@@ -219,7 +220,7 @@ def _evaluate(run: Run, bootstrap: int) -> list[dict[str, Any]]:
     if merit is not None and merit > session.best.get("figure", float("-inf")):
         session.best = {"figure": merit, "step": float(session.step)}
         if session.recipe.evaluate.select == "best":
-            _save_student(session, run.folder.student)
+            _save_deployed(session, run.folder)
     return results
 
 
@@ -235,6 +236,11 @@ def _keep_snapshot_if_due(run: Run) -> None:
         snapshot = Snapshot(epoch, session.step, snapshot_file(epoch), "", session.architecture.width)
         digest = _save_student(session, manifest.place(snapshot))
         add_snapshot(manifest, replace(snapshot, sha256=digest))
+
+
+def _save_deployed(session: Session, folder: RunFolder) -> None:
+    """Write the student of the run, and beside it what says how sure it is."""
+    save_uncertainty(session, folder.uncertainty, _save_student(session, folder.student))
 
 
 def _save_student(session: Session, path: Path) -> str:
@@ -257,12 +263,14 @@ def _finish(run: Run) -> list[dict[str, Any]]:
     session, folder = run.session, run.folder
     results = _evaluate(run, FINAL_BOOTSTRAP) if run.sets else []
     if session.recipe.evaluate.select == "last":
-        _save_student(session, folder.student)
+        _save_deployed(session, folder)
     objective = session.objective
     if objective.own is not None:
         save_classifier(folder.classifier, objective.own.class_weights.detach().cpu(), session.source.names, "trained")
     elif objective.inherited is not None and session.classifier is not None and objective.projector is None:
         weights = objective.inherited.class_weights.detach().cpu()
         save_classifier(folder.classifier, weights, session.source.names, session.classifier.source)
+    for line in spread_lines(session):
+        run.tell(line)
     run.tell(f"student written to {folder.student}")
     return results

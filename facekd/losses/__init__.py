@@ -17,7 +17,7 @@ from facekd.losses.logits import logit_kd, shared_head_kd
 from facekd.losses.mixup import stkd, stkd_similarity
 from facekd.losses.ranking import ekd
 from facekd.losses.relation import cckd, pkt, rkd, sp
-from facekd.losses.uncertainty import dul
+from facekd.losses.uncertainty import dul, dul_regression, pfe
 from facekd.registry import Registry
 
 LOSSES: Registry[Callable[..., Tensor]] = Registry("loss")
@@ -39,6 +39,8 @@ for _loss in (
     stkd,
     stkd_similarity,
     dul,
+    dul_regression,
+    pfe,
 ):
     LOSSES.register(_loss.__name__)(_loss)
 
@@ -50,12 +52,14 @@ __all__ = [
     "cosine",
     "cosine_logits",
     "dul",
+    "dul_regression",
     "ekd",
     "l2",
     "logit_kd",
     "margin_distillation",
     "margin_softmax",
     "pad",
+    "pfe",
     "pkt",
     "residual",
     "rkd",

@@ -186,7 +186,7 @@ def margin_softmax(
         raise ValueError(f"margin_gradient {margin_gradient} has no effect with kind cosface; leave it out")
     check_classifier("student", student, "class_weights", class_weights)
     cosines = cosine_logits(student, class_weights)
-    _check_labels(labels, *cosines.shape)
+    check_labels(labels, *cosines.shape)
     index = labels.long().unsqueeze(1)
     own = cosines.gather(1, index)
     target = apply_margin(
@@ -221,7 +221,22 @@ def _check_range(name: str, value: float, low: float, high: float, unit: str) ->
         raise ValueError(f"{name} is {value}, expected {low:g} <= {name} < {high:.6g} ({unit})")
 
 
-def _check_labels(labels: Tensor, batch: int, classes: int) -> None:
+def check_labels(labels: Tensor, batch: int, classes: int) -> None:
+    """Refuse labels that are not one class an image; waits for the device.
+
+    Args:
+        labels: To be integers ``(batch,)`` in [0, classes).
+        batch: Images.
+        classes: Rows of the classifier.
+
+    Raises:
+        ValueError: If they are of another type or shape, or one is out of range.
+
+    Example:
+        >>> check_labels(torch.tensor([0, 5]), 2, 3)
+        Traceback (most recent call last):
+        ValueError: label 5 is outside the 3 classes of class_weights
+    """
     if labels.dim() != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
         raise ValueError(f"labels are {labels.dtype} of shape {tuple(labels.shape)}, expected integers (batch,)")
     if labels.shape[0] != batch:

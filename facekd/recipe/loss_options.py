@@ -24,13 +24,14 @@ from facekd.recipe.loss_sections import (
     Stkd,
     StkdSimilarity,
 )
-from facekd.recipe.uncertainty_sections import Dul, Pad
+from facekd.recipe.uncertainty_sections import Dul, DulRegression, Pad, Pfe
 
 __all__ = [
     "AdaDistill",
     "Cckd",
     "Cosine",
     "Dul",
+    "DulRegression",
     "Ekd",
     "L2",
     "LOSS_OPTIONS",
@@ -40,6 +41,7 @@ __all__ = [
     "MarginDistillation",
     "MarginSoftmax",
     "Pad",
+    "Pfe",
     "Pkt",
     "Residual",
     "Rkd",
@@ -79,6 +81,8 @@ Loss = (
     | Stkd
     | StkdSimilarity
     | Dul
+    | DulRegression
+    | Pfe
 )
 
 LossOptions = Annotated[Loss, Field(discriminator="name")]

@@ -14,6 +14,7 @@ from facekd.recipe.loss_options import (
     learns_variance,
     takes_labels,
     trains_assistant,
+    trains_classifier,
     uses_teacher,
     uses_teacher_classifier,
     uses_teacher_embeddings,
@@ -71,6 +72,27 @@ def _projector(student: Student, teacher: Teacher | None, losses: tuple[Loss, ..
         yield Problem(place, f"{wanted}, but there is no teacher to project to", "write none, or add a teacher")
     elif wanted == "drop" and losses and not in_teacher_space(losses):
         yield Problem(place, "drop, but no loss sees through it", "write none, or add a loss such as l2")
+
+
+def _uncertainty(student: Student, losses: tuple[Loss, ...]) -> Iterable[Problem]:
+    """What a learned variance and a student that stands still ask of each other and of the other losses."""
+    if student.frozen and student.weights is None:
+        what = "true, and there are no weights to keep"
+        yield Problem(("student", "frozen"), what, "add student.weights: FILE, or write false")
+    if student.frozen and not any(learns_variance(loss) or trains_classifier(loss) for loss in losses):
+        fix = "write false, or add a loss such as pfe"
+        yield Problem(("student", "frozen"), "true, and no loss trains anything else", fix)
+    for index, loss in enumerate(losses):
+        if learns_variance(loss) and student.assistant is not None:
+            what = f"{loss.name} learns a variance of the student alone, and its assistant is deployed with it"
+            yield Problem(("losses", index), what, "remove it, or student.assistant")
+        if loss.name == "pfe" and len(losses) == 1 and not student.frozen:
+            what = "pfe alone draws all people together"
+            yield Problem(("losses", index), what, "add student.frozen: true, or a loss such as margin_softmax")
+        others = [other for other in losses if other is not loss]
+        if loss.name == "dul_regression" and trains_classifier(loss) and not any(map(trains_classifier, others)):
+            what = "own, but no other loss trains a classifier"
+            yield Problem(("losses", index, "class_weights"), what, "write teacher, or add margin_softmax")
 
 
 def _blends(teacher: Teacher | None, data: Data, losses: tuple[Loss, ...]) -> Iterable[Problem]:
@@ -159,6 +181,7 @@ RULES: tuple[tuple[tuple[str, ...], Rule], ...] = (
     (("losses",), _one_mixture),
     (("losses",), _one_of_each),
     (("student", "teacher", "losses"), _projector),
+    (("student", "losses"), _uncertainty),
     (("schedule", "train"), _within_the_run),
     (("teacher", "train"), _superclasses),
     (("teacher", "data", "losses"), _blends),

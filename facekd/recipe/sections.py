@@ -39,6 +39,7 @@ class Student(Section):
     assistant: Assistant | None = Field(
         default=None, description="learns what the student lacks of the teacher, by the loss residual; null: none"
     )
+    frozen: bool = Field(default=False, description="its weights stay; only what stands on its embedding learns")
     projector: Literal["none", "drop", "keep"] = Field(
         default="none",
         description="a learned linear map to the teacher's width, where that is another; drop: losses that compare "

@@ -61,3 +61,32 @@ class Dul(LossSection):
 
     def needs(self) -> frozenset[Need]:
         return frozenset({"labels", "variance_head", classifier_need(self.class_weights)})
+
+
+class DulRegression(LossSection):
+    """Likelihood of the row of an image's class under the Gaussian about its embedding."""
+
+    engine_options: ClassVar[frozenset[str]] = EVERY_LOSS | HEAD_OPTIONS | {"class_weights"}
+
+    name: Literal["dul_regression"]
+    class_weights: ClassWeights = "teacher"
+    floor: Floor = 1e-6
+    variance: VarianceKind = "per_dimension"
+    head: HeadKind = "mlp"
+    detach_variance: DetachVariance = False
+
+    def needs(self) -> frozenset[Need]:
+        return frozenset({"labels", "variance_head", classifier_need(self.class_weights)})
+
+
+class Pfe(LossSection):
+    """Mutual likelihood of the genuine pairs of a batch under the Gaussians about their embeddings."""
+
+    engine_options: ClassVar[frozenset[str]] = EVERY_LOSS | HEAD_OPTIONS
+    asks: ClassVar[frozenset[Need]] = frozenset({"labels", "variance_head"})
+
+    name: Literal["pfe"]
+    floor: Floor = 1e-6
+    variance: VarianceKind = "per_dimension"
+    head: HeadKind = "mlp"
+    detach_variance: DetachVariance = False

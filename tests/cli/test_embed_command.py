@@ -13,8 +13,14 @@ from facekd_cli.main import cli
 
 from facekd.data import embedding_cache
 from facekd.data.image_folder import ImageFolder
+from facekd.data.images import resize, to_chw
+from facekd.engine.embed import load_embeddings
+from facekd.files import file_digest
 from facekd.models.backbone import build_backbone
+from facekd.models.embedder import load_embedder
+from facekd.models.heads import VarianceHead
 from facekd.models.preprocessing import Preprocessing
+from facekd.models.uncertainty_file import UNCERTAINTY_FILE, load_head, save_head
 from facekd.models.weights import save_model
 
 PEOPLE, EACH = 5, 4
@@ -92,6 +98,75 @@ def test_another_image_in_the_folder_starts_anew(files: Path, tmp_path: Path, mo
     assert run(*arguments).exit_code == 0
     with np.load(output, allow_pickle=False) as arrays:
         assert arrays["embeddings"].shape == (11, 64)
+    assert not (tmp_path / "faces.npz.partial").exists()
+
+
+def give_head(files: Path, folder: Path) -> Path:
+    """The model with a variance head beside it."""
+    folder.mkdir()
+    model = folder / "student.safetensors"
+    model.write_bytes((files / "net.safetensors").read_bytes())
+    torch.manual_seed(1)
+    save_head(folder / UNCERTAINTY_FILE, VarianceHead(64), student_digest=file_digest(model), loss="dul")
+    return folder
+
+
+def test_uncertainty__is_written_beside_the_same_embeddings(files: Path, tmp_path: Path) -> None:
+    model, output = give_head(files, tmp_path / "run"), tmp_path / "faces.npz"
+    arguments = ("--batch", 4, "--device", "cpu", "--no-flip")
+    assert run("embed", model, files / "faces", "-o", output, "--uncertainty", *arguments).exit_code == 0
+    assert embed(files, tmp_path / "plain.npz", "--no-flip").exit_code == 0
+    with np.load(output) as found, np.load(tmp_path / "plain.npz") as plain:
+        assert set(found.files) == {*plain.files, "log_variance", "uncertainty"}
+        assert np.array_equal(found["embeddings"], plain["embeddings"])
+        log_variance, uncertainty = found["log_variance"], found["uncertainty"]
+        assert str(found["model_digest"]) == str(plain["model_digest"])
+    head = load_head(model / UNCERTAINTY_FILE, file_digest(model / "student.safetensors"))
+    stored = load_embeddings(output)
+    assert np.allclose(log_variance, head(torch.from_numpy(stored.embeddings)).numpy(), atol=1e-6)
+    assert np.allclose(uncertainty, 64 / np.exp(-log_variance.astype(float)).sum(1), rtol=1e-5)
+    assert uncertainty.shape == (PEOPLE * EACH,) and np.array_equal(stored.log_variance, log_variance)
+
+
+def test_uncertainty__with_flip_is_the_mean_log_variance_of_both_views(files: Path, tmp_path: Path) -> None:
+    model, output = give_head(files, tmp_path / "run"), tmp_path / "faces.npz"
+    assert run("embed", model, files / "faces", "-o", output, "--uncertainty", "--device", "cpu").exit_code == 0
+    student, source = load_embedder(model), ImageFolder(files / "faces")
+    head = load_head(model / UNCERTAINTY_FILE, student.digest)
+    pixels = torch.from_numpy(to_chw(resize(source.read(3), (32, 32))))[None]
+    wanted = 0.5 * (head(student.embed(pixels)) + head(student.embed(pixels.flip(3))))
+    assert np.allclose(load_embeddings(output).log_variance[3], wanted.numpy(), atol=1e-5)
+
+
+def test_uncertainty__stopped_and_gone_on_gives_the_same_bytes(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedding_cache, "BLOCK", 4)
+    model, output, read, seen = give_head(files, tmp_path / "run"), tmp_path / "faces.npz", ImageFolder.read, []
+    arguments = ("embed", model, files / "faces", "--uncertainty", "--batch", 4, "--device", "cpu", "-o")
+    assert run(*arguments, tmp_path / "whole.npz").exit_code == 0
+
+    def interrupted(source: ImageFolder, index: int) -> np.ndarray:
+        seen.append(index)
+        if len(seen) == 10:
+            signal.raise_signal(signal.SIGTERM)
+        return read(source, index)
+
+    monkeypatch.setattr(ImageFolder, "read", interrupted)
+    assert run(*arguments, output).exit_code == 143
+    assert run(*arguments, output).exit_code == 0
+    assert seen[12:] == list(range(12, PEOPLE * EACH))
+    assert output.read_bytes() == (tmp_path / "whole.npz").read_bytes()
+
+
+def test_uncertainty__of_a_model_without_a_head_is_refused_before_any_work(files: Path, tmp_path: Path) -> None:
+    result = embed(files, tmp_path / "faces.npz", "--uncertainty")
+    assert result.exit_code == 2
+    (line,) = [line for line in result.stderr.splitlines() if "error" in line]
+    assert line.endswith(
+        "has no uncertainty.safetensors beside it, so it cannot say how sure it is "
+        "(give a run trained with dul, dul_regression, pfe or pad)"
+    )
     assert not (tmp_path / "faces.npz.partial").exists()
 
 

@@ -124,6 +124,8 @@ def test_a_foreign_file_with_names_as_labels(tmp_path: Path) -> None:
         ({"labels": np.zeros(4)}, "labels are float64"),
         ({"names": np.zeros(4)}, "names are float64"),
         ({"names": None}, "array names is missing"),
+        ({"log_variance": np.zeros((4, 3))}, r"log_variance is float64 of shape \(4, 3\) for embeddings of shape"),
+        ({"log_variance": np.full((4, 1), np.nan)}, r"log_variance is .* \(finite floats"),
         ({"labels": np.array([{}, 1, 2, 3], dtype=object)}, "no readable .npz file"),
     ],
 )

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from facekd.data import embedding_cache
 from facekd.data.synthetic import SyntheticFaces
-from facekd.engine.embed import Passes, embed_images, embed_to_file, load_embeddings, partial_folder
+from facekd.engine.embed import Passes, embed_images, load_embeddings
+from facekd.engine.embed_file import embed_to_file, partial_folder
 from facekd.errors import CheckpointError, DataError, NonFiniteError
 from facekd.models.preprocessing import Preprocessing
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from run_bits import same, stop_at
 
 from facekd.engine.trainer import plan_run, train
 from facekd.errors import Interrupted
+from facekd.models.backbone import build_backbone
 from facekd.models.embedder import load_embedder
+from facekd.models.preprocessing import Preprocessing
+from facekd.models.weights import save_model
 from facekd.recipe import Recipe, load_recipe, required_keys
 
 ROOT = Path(__file__).resolve().parents[2] / "recipes"
@@ -31,7 +35,10 @@ def smaller(path: Path, faces: Path, teachers: dict[int, Path], *changes: str) -
         "data.path": listing if wanted.data.source == "list" else faces,
         "data.images": faces,
         "teacher.weights": teachers[wanted.student.embedding_size],
+        "student.weights": faces.parent / "student.safetensors",
     }
+    if wanted.student.weights is not None:
+        save_student(wanted, fill["student.weights"])
     if wanted.train.superclasses is not None:
         overrides += ["train.superclasses=2"]
     if wanted.teacher is not None and wanted.teacher.normalize == "none":
@@ -40,6 +47,26 @@ def smaller(path: Path, faces: Path, teachers: dict[int, Path], *changes: str) -
         fill["teacher.weights"] = fill["teacher.weights"].parent
     overrides += [f"{key}={fill[key]}" for key in required_keys(wanted)]
     return load_recipe(path, overrides)
+
+
+def save_student(recipe: Recipe, path: Path) -> None:
+    """A student of random weights for a recipe that begins with a finished one."""
+    student = recipe.student
+    torch.manual_seed(0)
+    save_model(
+        path,
+        build_backbone(
+            student.backbone,
+            embedding_size=student.embedding_size,
+            input_size=student.input_size,
+            options=student.options,
+        ),
+        backbone=student.backbone,
+        embedding_size=student.embedding_size,
+        options=student.options,
+        preprocessing=Preprocessing.named(student.normalize, student.color, (student.input_size, student.input_size)),
+        extra={},
+    )
 
 
 @pytest.fixture(scope="module")

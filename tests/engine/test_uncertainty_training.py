@@ -2,47 +2,35 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
+from run_bits import bits, same, stop_at
+from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import nn
 
+from facekd.engine.build import make_optimizer, make_student
 from facekd.engine.objective import Objective
 from facekd.engine.outputs import Sizes, StepOutputs
 from facekd.engine.trainer import Listener, train
-from facekd.errors import Interrupted, RecipeError
+from facekd.engine.uncertainty import with_variance
+from facekd.errors import CheckpointError, Interrupted, RecipeError, UsageError
+from facekd.files import file_digest
 from facekd.losses import dul, margin_softmax
 from facekd.models.backbone import BACKBONES, build_backbone
-from facekd.recipe.loss_options import Dul
+from facekd.models.embedder import load_embedder
+from facekd.models.heads import VarianceHead
+from facekd.models.uncertainty_file import UNCERTAINTY_FILE
+from facekd.recipe import Recipe
+from facekd.recipe.loss_options import Dul, DulRegression, Pfe
 
 CLASSES, DIM, BATCH, PER_EPOCH = 5, 8, 6, 4
 SIZES = Sizes(classes=CLASSES, embedding_size=DIM, teacher_size=DIM, batch_size=BATCH, steps_per_epoch=PER_EPOCH)
 DUL = {"name": "dul", "scale": 8.0, "margin": 0.2}
-
-
-def bits(run: Path) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load_file
-
-    last = sorted((run / "checkpoints").glob("step-*.safetensors"))[-1]
-    files = {"checkpoint": last} | {path.stem: path for path in run.glob("*.safetensors")}
-    return {f"{kind}.{name}": tensor for kind, path in files.items() for name, tensor in load_file(path).items()}
-
-
-def same(one: Path, other: Path) -> bool:
-    a, b = bits(one), bits(other)
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
-def stop_at(step: int) -> Listener:
-    """A listener that interrupts the run once ``step`` is recorded."""
-    import signal
-
-    def listen(record: dict, total: int) -> None:
-        if record["step"] == step and "terms" in record:
-            signal.raise_signal(signal.SIGTERM)
-
-    return Listener(step=listen)
 
 
 @pytest.fixture
@@ -132,3 +120,187 @@ def test_every_backbone_ends_in_batch_norm__so_the_divergence_meets_a_mean_of_un
     assert isinstance(
         [m for m in layers if list(m.buffers()) or list(m.parameters())][-1], nn.BatchNorm1d | nn.BatchNorm2d
     )
+
+
+PLAIN = {"name": "margin_softmax", "scale": 8.0, "margin": 0.2}
+PFE = {"name": "pfe", "head": "mlp"}
+REGRESSION = {"name": "dul_regression", "head": "linear"}
+
+
+@pytest.fixture
+def finished(make_recipe, tmp_path: Path) -> Path:
+    """A student that was trained without any variance."""
+    quick = ("optimizer.name=adamw", "optimizer.learning_rate=0.01", "train.epochs=12", "data.augment.erase=0")
+    train(make_recipe(quick, losses=[PLAIN]), tmp_path / "finished", device="cpu")
+    return tmp_path / "finished"
+
+
+@pytest.fixture
+def on_frozen(make_recipe, finished: Path):
+    """A recipe that leaves that student as it is."""
+
+    def make(overrides: tuple[str, ...] = (), **sections: object) -> Recipe:
+        student = make_recipe().student.model_dump() | {"weights": str(finished / "student.safetensors")}
+        given = {"losses": [PFE], "optimizer": {"name": "adamw", "learning_rate": 0.01}}
+        given |= {"train": {"epochs": 4, "batch_size": 6, "images_per_identity": 3, "log_every": 1}}
+        return make_recipe(overrides, **{"student": student | {"frozen": True}, **given, **sections})
+
+    return make
+
+
+def students(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "student.safetensors")
+
+
+@pytest.mark.parametrize("loss", [PFE, REGRESSION])
+def test_frozen__only_the_head_learns_and_it_resumes_with_the_same_bits(
+    on_frozen, finished: Path, tmp_path: Path, loss: dict
+) -> None:
+    sections: dict = {"losses": [loss]}
+    if loss is REGRESSION:
+        sections["teacher"] = {"weights": str(finished)}
+    recipe = on_frozen(**sections)
+    train(recipe, tmp_path / "whole", device="cpu")
+    with pytest.raises(Interrupted):
+        train(recipe, tmp_path / "broken", device="cpu", listener=stop_at(5))
+    train(recipe, tmp_path / "broken", resume=True, device="cpu")
+    assert same(tmp_path / "whole", tmp_path / "broken")
+    heads = [load_file(tmp_path / run / UNCERTAINTY_FILE) for run in ("whole", "broken")]
+    assert all(torch.equal(heads[0][name], heads[1][name]) for name in heads[0])
+    before, after = students(finished), students(tmp_path / "whole")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    start = VarianceHead(8, 8, loss["head"]).state_dict()
+    trained = "shift" if loss is PFE else "bn.bias"
+    assert not torch.equal(heads[0][trained], start[trained])
+
+
+def test_frozen__the_optimizer_holds_the_head_alone_and_other_students_do_learn(
+    on_frozen, finished: Path, tmp_path: Path
+) -> None:
+    recipe = on_frozen(losses=[PFE, PLAIN])
+    student = make_student(recipe.student, 0)
+    objective = Objective(recipe.losses, SIZES)
+    held = {
+        id(p) for group in make_optimizer(recipe.optimizer, student, objective).param_groups for p in group["params"]
+    }
+    assert held == {id(p) for p in objective.parameters()}
+    thawed = recipe.model_copy(update={"student": recipe.student.model_copy(update={"frozen": False})})
+    train(thawed, tmp_path / "thawed", device="cpu")
+    assert not torch.equal(students(finished)["linear.weight"], students(tmp_path / "thawed")["linear.weight"])
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        (
+            {"student": {"backbone": "resnet_tiny", "frozen": True}, "losses": [PFE]},
+            "student.frozen: true, and there are",
+        ),
+        ({"losses": [PFE]}, "pfe alone draws all people together"),
+        ({"losses": [REGRESSION | {"class_weights": "own"}]}, "own, but no other loss trains a classifier"),
+        ({"losses": [REGRESSION]}, "dul_regression with class_weights: teacher needs a teacher"),
+        (
+            {"student": {"backbone": "resnet_tiny", "frozen": True, "weights": "w"}, "losses": [{"name": "l2"}]},
+            "true, and no loss trains anything else",
+        ),
+        (
+            {"student": {"backbone": "resnet_tiny", "assistant": {"backbone": "resnet_tiny"}}, "losses": [DUL]},
+            "dul learns a variance of the student alone",
+        ),
+    ],
+)
+def test_what_no_variance_can_be_learned_from_is_refused(make_recipe, sections: dict, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        make_recipe(**sections)
+
+
+def test_heads__start_at_what_the_step_shows(batch: StepOutputs) -> None:
+    inherited = torch.randn(CLASSES, DIM)
+    mean = nn.functional.normalize(batch.student)
+    regression = Objective((DulRegression(name="dul_regression", variance="scalar"),), SIZES, inherited)
+    regression(batch, 0)
+    wanted = (mean - nn.functional.normalize(inherited[batch.labels])).square().mean().log()
+    torch.testing.assert_close(regression.head.shift.detach(), wanted)
+    pairs = Objective((Pfe(name="pfe"),), SIZES)
+    pairs(batch, 0)
+    torch.testing.assert_close(pairs.head.shift.detach(), (0.5 * (mean[0] - mean[5]).square()).mean().log())
+    alone = Objective((Pfe(name="pfe"),), SIZES)
+    alone(StepOutputs(batch.student, None, torch.arange(BATCH)), 0)
+    assert alone.head.shift.item() == VarianceHead.SHARED_SHIFT
+
+
+def test_the_head_of_a_run__is_saved_with_the_digest_of_its_student_and_is_no_part_of_it(
+    make_recipe, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    train(make_recipe(losses=[DUL]), run, device="cpu")
+    model = with_variance(load_embedder(run), run)
+    last = load_file(sorted((run / "checkpoints").glob("step-*"))[-1])
+    for name, tensor in model.head.state_dict().items():
+        assert torch.equal(tensor, last[f"objective.parts.dul.head.{name}"])
+    assert students(run).keys() == make_student(make_recipe().student, 0).state_dict().keys()
+    with safe_open(run / UNCERTAINTY_FILE, "pt") as stream:
+        told = stream.metadata()
+    assert told["student_digest"] == file_digest(run / "student.safetensors") and told["loss"] == "dul"
+
+
+def test_the_head_of_a_run__is_averaged_with_the_student(make_recipe, tmp_path: Path) -> None:
+    recipe = make_recipe(("train.ema=0.9",), losses=[DUL])
+    train(recipe, tmp_path / "whole", device="cpu")
+    with pytest.raises(Interrupted):
+        train(recipe, tmp_path / "broken", device="cpu", listener=stop_at(5))
+    train(recipe, tmp_path / "broken", resume=True, device="cpu")
+    assert same(tmp_path / "whole", tmp_path / "broken")
+    saved = load_file(tmp_path / "whole" / UNCERTAINTY_FILE)["linear.weight"]
+    found = bits(tmp_path / "whole")
+    assert torch.equal(saved, found["checkpoint.average_head.linear.weight"])
+    assert not torch.equal(saved, found["checkpoint.objective.parts.dul.head.linear.weight"])
+
+
+def test_the_best_student__keeps_the_head_of_its_own_step(make_recipe, tmp_path: Path) -> None:
+    sets = [{"synthetic": {"identities": 3, "samples": 2}}]
+    recipe = make_recipe(losses=[DUL], evaluate={"sets": sets, "every": 1.0, "fpr": [0.5], "select": "best"})
+    train(recipe, tmp_path / "run", device="cpu")
+    assert with_variance(load_embedder(tmp_path / "run"), tmp_path / "run").head.outputs == 8
+
+
+def test_a_run_of_another_loss_leaves_no_head_and_overwriting_removes_one(make_recipe, tmp_path: Path) -> None:
+    train(make_recipe(losses=[DUL]), tmp_path / "run", device="cpu")
+    assert (tmp_path / "run" / UNCERTAINTY_FILE).exists()
+    train(make_recipe(losses=[PLAIN]), tmp_path / "run", overwrite=True, device="cpu")
+    assert not (tmp_path / "run" / UNCERTAINTY_FILE).exists()
+    with pytest.raises(UsageError, match="has no uncertainty.safetensors beside it"):
+        with_variance(load_embedder(tmp_path / "run"), tmp_path / "run")
+
+
+def test_the_head_of_another_student_is_refused(make_recipe, tmp_path: Path) -> None:
+    for name, seed in (("one", 0), ("two", 1)):
+        train(make_recipe((f"train.seed={seed}",), losses=[DUL]), tmp_path / name, device="cpu")
+    (tmp_path / "one" / UNCERTAINTY_FILE).replace(tmp_path / "two" / UNCERTAINTY_FILE)
+    with pytest.raises(CheckpointError, match="belongs to another student"):
+        with_variance(load_embedder(tmp_path / "two"), tmp_path / "two")
+
+
+def test_the_head_is_in_no_export(make_recipe, tmp_path: Path) -> None:
+    from facekd.engine.exporter import export_onnx
+
+    for name, loss in (("with", DUL), ("without", PLAIN)):
+        train(make_recipe(losses=[loss]), tmp_path / name, device="cpu")
+        export_onnx(load_embedder(tmp_path / name), tmp_path / f"{name}.onnx", opencv=False)
+    nodes = [[node.op_type for node in onnx.load(tmp_path / f"{name}.onnx").graph.node] for name in ("with", "without")]
+    assert nodes[0] == nodes[1]
+
+
+@pytest.mark.parametrize(("flat", "says"), [(True, "warning: uncertainty: .*equally sure"), (False, "^uncertainty: ")])
+def test_a_run_tells_the_spread_of_its_uncertainty_and_warns_where_there_is_none(
+    make_recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flat: bool, says: str
+) -> None:
+    read, told = VarianceHead.forward, []
+    if flat:
+        monkeypatch.setattr(VarianceHead, "forward", lambda head, rows: 0.0 * read(head, rows) - 2.0)
+    else:
+        monkeypatch.setattr(VarianceHead, "forward", lambda head, rows: read(head, rows) + rows[:, :1])
+    train(make_recipe(losses=[DUL]), tmp_path / "run", device="cpu", listener=Listener(say=told.append))
+    (line,) = [line for line in told if "uncertainty: " in line]
+    assert re.search(says, line) and "over 24 training images" in line
+    assert line in (tmp_path / "run" / "log.txt").read_text()

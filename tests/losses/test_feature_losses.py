@@ -300,7 +300,8 @@ def test_pad__refuses() -> None:
 
 def test_losses__tensors_are_positional_and_options_keyword_only() -> None:
     fields = {"student", "teacher", "labels", "class_weights", "teacher_class_weights", "log_variance", "centres"}
-    fields |= {"student_thresholds", "teacher_thresholds", "noise"}
+    fields |= {"student_thresholds", "teacher_thresholds", "noise", "assistant"}
+    fields |= {"virtual_student", "virtual_teacher", "virtual_labels", "virtual_shares"}
     for name in LOSSES:
         for parameter in inspect.signature(LOSSES[name]).parameters.values():
             if parameter.kind is inspect.Parameter.KEYWORD_ONLY:

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from facekd.losses import dul, margin_softmax
-from facekd.losses.uncertainty import reparameterised, unit_gaussian_divergence
+from facekd.losses import dul, dul_regression, margin_softmax, pfe, variance_weighted
+from facekd.losses.uncertainty import genuine_pairs, reparameterised, unit_gaussian_divergence
 
 BATCH, DIM, CLASSES = 6, 5, 4
 LABELS = torch.tensor([0, 3, 3, 1, 3, 0])
@@ -156,3 +156,126 @@ def test_dul__refuses(changes: dict, message: str) -> None:
     inputs |= {key: value for key, value in changes.items() if key in inputs}
     with pytest.raises(ValueError, match=message):
         dul(*inputs.values(), weights, LABELS, **options)
+
+
+def slow_gaussian(squared: float, variance: float) -> float:
+    return 0.5 * (squared / variance + math.log(variance) + math.log(2 * math.pi))
+
+
+def unit(row: list[float]) -> list[float]:
+    return [x / math.dist(row, [0] * len(row)) for x in row]
+
+
+def test_dul_regression__equals_plain_loops() -> None:
+    student, log_variance, _, weights = draw()
+    total = 0.0
+    for mean, values, label in zip(student.tolist(), log_variance.tolist(), LABELS.tolist(), strict=True):
+        row = unit(weights[label].tolist())
+        total += sum(slow_gaussian((w - m) ** 2, math.exp(v)) for w, m, v in zip(row, unit(mean), values, strict=True))
+    found = dul_regression(student, log_variance, weights, LABELS)
+    assert found.item() == pytest.approx(total / (BATCH * DIM), rel=1e-10)
+
+
+def test_dul_regression__agrees_with_the_likelihood_of_torch_with_one_variance_for_all_dimensions() -> None:
+    student, log_variance, _, weights = draw(columns=1)
+    mean, rows = (torch.nn.functional.normalize(x) for x in (student, weights[LABELS]))
+    wanted = -torch.distributions.Normal(mean, (0.5 * log_variance).exp()).log_prob(rows).mean()
+    torch.testing.assert_close(dul_regression(student, log_variance, weights, LABELS), wanted)
+
+
+def test_dul_regression__the_best_variance_is_the_squared_residual() -> None:
+    student, _, _, weights = draw()
+    rows = torch.nn.functional.normalize(weights[LABELS])
+    best = (torch.nn.functional.normalize(student) - rows).square().log().requires_grad_()
+    value = dul_regression(student, best, weights, LABELS, floor=1e-12)
+    value.backward()
+    assert best.grad.abs().max() < 1e-12
+    for step in (-0.3, 0.3):
+        assert dul_regression(student, best.detach() + step, weights, LABELS, floor=1e-12) > value
+
+
+def test_dul_regression__with_one_variance_for_all_the_embedding_feels_the_squared_error() -> None:
+    student, _, _, weights = draw()
+    student.requires_grad_()
+    (found,) = torch.autograd.grad(dul_regression(student, torch.full((BATCH, 1), -2.0), weights, LABELS), student)
+    residual = torch.nn.functional.normalize(student) - torch.nn.functional.normalize(weights[LABELS])
+    (plain,) = torch.autograd.grad(residual.square().mean(), student)
+    torch.testing.assert_close(found, 0.5 * math.exp(2.0) * plain)
+
+
+def test_dul_regression__lengths_do_not_matter_and_the_rows_feel_nothing() -> None:
+    student, log_variance, _, weights = draw()
+    weights.requires_grad_()
+    student.requires_grad_()
+    value = dul_regression(student, log_variance, weights, LABELS)
+    value.backward()
+    assert weights.grad is None and student.grad.abs().max() > 0
+    longer = dul_regression(7.0 * student, log_variance, 0.1 * weights, LABELS)
+    torch.testing.assert_close(longer, value)
+
+
+@pytest.mark.parametrize("name", ["dul_regression", "pfe"])
+@pytest.mark.parametrize("columns", [DIM, 1])
+def test_regressions__gradcheck(name: str, columns: int) -> None:
+    student, log_variance, _, weights = draw(columns=columns)
+
+    def value(s: Tensor, v: Tensor) -> Tensor:
+        return dul_regression(s, v, weights, LABELS) if name == "dul_regression" else pfe(s, v, LABELS)
+
+    assert torch.autograd.gradcheck(value, (student.requires_grad_(), log_variance.requires_grad_()))
+
+
+def slow_score(one: list[float], other: list[float], log_one: list[float], log_other: list[float]) -> float:
+    return -sum(
+        slow_gaussian((a - b) ** 2, math.exp(v) + math.exp(w))
+        for a, b, v, w in zip(unit(one), unit(other), log_one, log_other, strict=True)
+    )
+
+
+def test_pfe__is_minus_the_mean_score_of_the_genuine_pairs_in_either_order() -> None:
+    student, log_variance, _, _ = draw()
+    rows, values = student.tolist(), log_variance.tolist()
+    ordered = [(i, j) for i in range(BATCH) for j in range(BATCH) if i != j and LABELS[i] == LABELS[j]]
+    scores = [slow_score(rows[i], rows[j], values[i], values[j]) for i, j in ordered]
+    found = pfe(student, log_variance, LABELS)
+    assert found.item() == pytest.approx(-sum(scores) / len(scores) / DIM, rel=1e-10)
+    assert len(ordered) == 2 * len(genuine_pairs(LABELS)[0]) == 8
+
+
+def test_pfe__a_batch_without_genuine_pairs_gives_0_and_a_gradient_of_0() -> None:
+    student, log_variance = torch.randn(3, DIM, requires_grad=True), torch.zeros(3, DIM, requires_grad=True)
+    value = pfe(student, log_variance, torch.arange(3))
+    value.backward()
+    assert value.item() == 0.0
+    assert not student.grad.any() and not log_variance.grad.any()
+
+
+def test_pfe__may_fall_below_0_and_a_repeated_image_does_not_drive_it_off() -> None:
+    student, _, _, _ = draw()
+    close = student[:1] + 1e-3 * student
+    sure = torch.full((BATCH, 1), -12.0, dtype=torch.float64)
+    assert pfe(close, sure, torch.zeros(BATCH)).item() < 0.0
+    twice = student[:1].expand(2, -1)
+    deep = torch.full((2, 1), -200.0, dtype=torch.float64, requires_grad=True)
+    value = pfe(twice, deep, torch.zeros(2))
+    value.backward()
+    assert math.isfinite(value.item()) and deep.grad.isfinite().all()
+
+
+def test_regressions__scale_equivariance_of_the_variance() -> None:
+    """Residuals c times as long with variances c^2 times as large cost ln c more in each dimension."""
+    squared = torch.rand(BATCH, DIM, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    _, log_variance, _, _ = draw()
+    plain = variance_weighted(squared, log_variance)
+    scaled = variance_weighted(9.0 * squared, log_variance + math.log(9.0))
+    torch.testing.assert_close(scaled, plain + math.log(9.0))
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [(torch.tensor([0, 1, 2, 3, 0, 4]), "label 4 is outside the 4 classes"), (LABELS[:3], "labels 3")],
+)
+def test_dul_regression__refuses_labels(labels: Tensor, message: str) -> None:
+    student, log_variance, _, weights = draw()
+    with pytest.raises(ValueError, match=message):
+        dul_regression(student, log_variance, weights, labels)

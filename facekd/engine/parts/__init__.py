@@ -24,5 +24,7 @@ PARTS: dict[str, Callable[[Any, Any], nn.Module]] = {
     "adadistill": Centres,
     "ekd": Thresholds,
     "dul": Uncertainty,
+    "dul_regression": Uncertainty,
+    "pfe": Uncertainty,
 }
 """The part of each loss that has one, by the loss's name; built from its options and the sizes of the run."""
