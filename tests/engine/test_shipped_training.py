@@ -37,8 +37,6 @@ def smaller(path: Path, faces: Path, teachers: dict[int, Path], *changes: str) -
         "teacher.weights": teachers[wanted.student.embedding_size],
         "student.weights": faces.parent / "student.safetensors",
     }
-    if wanted.student.weights is not None:
-        save_student(wanted, fill["student.weights"])
     if wanted.train.superclasses is not None:
         overrides += ["train.superclasses=2"]
     if wanted.teacher is not None and wanted.teacher.normalize == "none":
@@ -46,7 +44,10 @@ def smaller(path: Path, faces: Path, teachers: dict[int, Path], *changes: str) -
     if wanted.teacher is not None and wanted.teacher.snapshots is not None:
         fill["teacher.weights"] = fill["teacher.weights"].parent
     overrides += [f"{key}={fill[key]}" for key in required_keys(wanted)]
-    return load_recipe(path, overrides)
+    recipe = load_recipe(path, overrides)
+    if recipe.student.weights is not None:
+        save_student(recipe, Path(recipe.student.weights))
+    return recipe
 
 
 def save_student(recipe: Recipe, path: Path) -> None:
