@@ -11,6 +11,7 @@ import click
 
 from facekd import __version__
 from facekd.engine.requirements import parse_requirement, require
+from facekd.engine.resolution_modes import GALLERIES, Resolution, describe_resolution, resolution_modes
 from facekd.errors import InputError, UsageError
 
 from .common import (
@@ -75,6 +76,22 @@ class Fpr(click.ParamType):
     "--fpr", "fprs", multiple=True, type=Fpr(), help="Operating point, repeatable.  [default: 1e-2 1e-3 1e-4]"
 )
 @click.option("--flip/--no-flip", default=True, show_default=True, help="Add the embedding of the mirrored image.")
+@click.option(
+    "--resolution",
+    "sides",
+    multiple=True,
+    metavar="PIXELS",
+    type=click.IntRange(4, 1024),
+    help="Repeatable: a further result with probes brought down to this side and up again (area, then bicubic). The "
+    "probe is the first image of a pair; of all pairs, the first by identity.",
+)
+@click.option(
+    "--gallery",
+    type=click.Choice(GALLERIES),
+    default="full",
+    show_default=True,
+    help="What --resolution compares with: images as they are, brought down to the same side, or a result for both.",
+)
 @foreign_options
 @resize_option
 @click.option("--drop-same", is_flag=True, help="Leave out pairs that hold one image on both sides.")
@@ -109,6 +126,8 @@ def command(
     protocol: str,
     fprs: Sequence[float],
     flip: bool,
+    sides: Sequence[int],
+    gallery: str,
     color: str | None,
     normalize: str | None,
     allow_resize: bool,
@@ -131,11 +150,13 @@ def command(
     Example:
       facekd eval runs/student teacher.onnx --on lfw.bin --json figures.json
       facekd eval runs/student --on lfw_pairs.txt --images lfw112 --require 'tpr@1e-3>=0.95'
+      facekd eval runs/student --on faces.csv --resolution 28 --resolution 14 --gallery both
       facekd eval embeddings.npz --fpr 1e-5
     """
     requirements = [parse_requirement(text) for text in demands]
     stored = [path for path in models if path.suffix.lower() == ".npz"]
     _check_arguments(models, stored, sets, images)
+    _check_resolutions(sides, gallery, stored)
     from facekd.engine.evaluator import EvalSettings, open_set
 
     wanted = dict.fromkeys([*(fprs or FPRS), *(r.fpr for r in requirements if r.fpr is not None)])
@@ -148,7 +169,8 @@ def command(
     def load(path: Path) -> Embedder:
         return open_model(path, color, normalize, device)
 
-    results = list(_results(models, opened, settings, load, partial(_doubt, doubts, probe)))
+    modes = resolution_modes(sides, gallery)
+    results = list(_results(models, opened, settings, modes, load, partial(_doubt, doubts, probe)))
     _print(results, opened, settings)
     for doubt in doubts:
         click.echo(f"facekd: warning: {doubt}", err=True)
@@ -168,6 +190,13 @@ def _check_arguments(models: Sequence[Path], stored: Sequence[Path], sets: Seque
         raise UsageError("--on", "missing", "name a set: --on lfw.bin")
 
 
+def _check_resolutions(sides: Sequence[int], gallery: str, stored: Sequence[Path]) -> None:
+    if sides and stored:
+        raise UsageError(str(stored[0]), "stored embeddings have no pixels to bring down", "leave --resolution out")
+    if gallery != "full" and not sides:
+        raise UsageError("--gallery", f"{gallery} has no effect without --resolution", "add --resolution 28")
+
+
 def _doubt(doubts: list[str], wanted: bool | None, embedder: Embedder, opened: OpenedSet, **watching: Any) -> None:
     """Add a line where a model would see these faces better in another way."""
     from facekd.engine import probe
@@ -182,12 +211,13 @@ def _results(
     models: Sequence[Path],
     opened: Sequence[OpenedSet],
     settings: EvalSettings,
+    modes: Sequence[Resolution],
     load: Callable[[Path], Embedder],
     doubt: Callable[..., None],
 ) -> Iterator[dict[str, Any]]:
-    """A result for every model on every set, each model loaded once and doubted on the first set."""
+    """Results of every model on every set in every mode, each model loaded once and doubted on the first set."""
     from facekd.engine.embed import load_embeddings
-    from facekd.engine.evaluator import evaluate_set, evaluate_stored
+    from facekd.engine.evaluator import evaluate_resolutions, evaluate_stored
     from facekd.engine.signals import interruptible
 
     with interruptible("facekd eval", "stopped; nothing was written") as poll, progress_bar() as progress:
@@ -201,7 +231,7 @@ def _results(
                 def report(phase: str, done: int, total: int, name: str = f"{path.name} on {one.name}") -> None:
                     progress(f"{phase} {name}", done, total)
 
-                yield evaluate_set(embedder, one, settings, progress=report, poll=poll)
+                yield from evaluate_resolutions(embedder, one, settings, modes, progress=report, poll=poll)
                 if one is opened[0]:
                     doubt(embedder, one, progress=report, poll=poll)
 
@@ -213,13 +243,15 @@ def _print(results: Sequence[dict[str, Any]], opened: Sequence[OpenedSet], setti
     accuracy = any(result["accuracy"] for result in results)
     shown = [fpr for fpr in settings.fprs if any(fpr == p["fpr"] for r in results for p in r["tpr_at_fpr"])]
     table = Table(box=SIMPLE_HEAD)
-    for name in ("model", "set"):
+    lowered = any(result["resolution"] for result in results)
+    for name in ("model", "set", *(["probe to\ngallery"] if lowered else [])):
         table.add_column(name, overflow="fold")
     figures = [*(["accuracy"] if accuracy else []), *(f"TPR @ {_short(fpr)}" for fpr in shown), "AUC", "EER"]
     for name in ("genuine +\nimpostor", *figures):
         table.add_column(name, justify="right", no_wrap=True)
     for result in results:
-        row = [result["model"], result["set"], f"{result['genuine']:,}\n{result['impostor']:,}"]
+        row = [result["model"], result["set"], *([describe_resolution(result["resolution"])] if lowered else [])]
+        row += [f"{result['genuine']:,}\n{result['impostor']:,}"]
         row += [_accuracy_cell(result)] if accuracy else []
         row += [_tpr_cell(result, fpr) for fpr in shown]
         table.add_row(*row, f"{result['auc']:.5f}", f"{result['eer']['value']:.4f}")

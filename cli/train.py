@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from facekd.engine.resolution_modes import describe_resolution
 from facekd.recipe import Recipe, load_recipe
 
 from .common import console, device_option, json_option, progress_bar, write_json
@@ -201,6 +202,8 @@ def describe_result(result: dict[str, Any]) -> str:
         'lfw  TPR 0.5000 at FPR 0.001'
     """
     parts = [result["set"]]
+    if result.get("resolution"):
+        parts.append(describe_resolution(result["resolution"]))
     if result["accuracy"]:
         parts.append(f"accuracy {result['accuracy']['mean']:.4f}")
     parts += [f"TPR {point['tpr']:.4f} at FPR {point['fpr']:g}" for point in result["tpr_at_fpr"]]

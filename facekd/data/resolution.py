@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
+
+from facekd.data.images import shown
+from facekd.errors import DataError
 
 RESOLUTION_STREAM = 5  # first word of the seed of a resolution
 
@@ -75,3 +79,26 @@ def drawn_resolution(settings: ResolutionSettings, seed: int, epoch: int, index:
     if draw.random() >= settings.share:
         return None
     return settings.sides[int(draw.integers(len(settings.sides)))]
+
+
+def reader_at(read: Callable[[int], np.ndarray], name: Callable[[int], str], side: int) -> Callable[[int], np.ndarray]:
+    """How to read images at a resolution.
+
+    Args:
+        read: Gives image i, uint8 RGB (height, width, 3).
+        name: What image i is called.
+        side: What they are brought down to, by :func:`at_resolution`.
+
+    Returns:
+        Gives image i brought down; raises `DataError`, which names it, where it is smaller than ``side``.
+    """
+
+    def lowered(index: int) -> np.ndarray:
+        image = read(index)
+        height, width = image.shape[:2]
+        if side > max(height, width):
+            what = f"{width}x{height} pixels cannot be brought down to {side}"
+            raise DataError(shown(name(index)), what, "leave that resolution out")
+        return at_resolution(image, side)
+
+    return lowered

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from torch import Tensor
 from facekd.data.align import size_doubt
 from facekd.data.identities import IdentitySource
 from facekd.data.open_source import IDENTITY_SUFFIXES, open_identities
-from facekd.data.verification import VerificationSet, distinct_pairs, open_verification_set, sniff_list
+from facekd.data.resolution import reader_at
+from facekd.data.verification import ImageSource, VerificationSet, distinct_pairs, open_verification_set, sniff_list
 from facekd.engine.embed import StoredEmbeddings, embed_images, require_usable
 from facekd.engine.fitting import fitting
 from facekd.engine.progress import Progress
+from facekd.engine.resolution_modes import FULL, Resolution
 from facekd.engine.signals import Poll
 from facekd.errors import DataError, InputError, UsageError
 from facekd.metrics.all_pairs import MOST_PAIRS, all_pair_scores, count_pairs
@@ -142,51 +145,75 @@ def identity_set(name: str, source: IdentitySource, protocol: str = "auto", warn
     return OpenedSet(name, "all-pairs", source, tuple(warnings))
 
 
-def evaluate_set(
+def evaluate_set(embedder: Embedder, opened: OpenedSet, settings: EvalSettings) -> dict[str, Any]:
+    """Embed a set with a model and measure it; as :func:`evaluate_resolutions`, its images as they are."""
+    return next(evaluate_resolutions(embedder, opened, settings, [FULL]))
+
+
+def evaluate_resolutions(
     embedder: Embedder,
     opened: OpenedSet,
     settings: EvalSettings,
+    modes: Sequence[Resolution],
     *,
     progress: Progress | None = None,
     poll: Poll | None = None,
-) -> dict[str, Any]:
-    """Embed a set with a model and measure it.
+) -> Iterator[dict[str, Any]]:
+    """Embed a set with a model at every resolution wanted, once each, and measure it in every mode.
 
     Args:
         embedder: The model.
         opened: From :func:`open_set` or :func:`identity_set`.
         settings: How.
+        modes: Which resolutions are compared with which.
         progress: Told how many images are done.
         poll: Called between batches; may raise to stop.
 
-    Returns:
-        One entry of ``results`` in the JSON of ``facekd eval``.
+    Yields:
+        One entry of ``results`` in the JSON of ``facekd eval`` a mode.
 
     Raises:
-        DataError: An image that cannot be read, or is of a size that is not allowed; none is ever left out.
+        DataError: An image that cannot be read, is of a size that is not allowed, or smaller than it is to be brought
+            down to; none is ever left out.
         NonFiniteError: An embedding that is zero or not finite.
     """
-    began = time.perf_counter()
     data = opened.data
     source = data.images if isinstance(data, VerificationSet) else data
-    read = source.read if settings.allow_resize else fitting(source, embedder.preprocessing.size, opened.name)
-    embeddings = embed_images(
-        embedder,
-        read,
-        len(source),
-        batch_size=settings.batch_size,
-        flip=settings.flip,
-        progress=progress,
-        poll=poll,
-    )
-    require_usable(embeddings, embedder.name, source.sample_name)
-    embedded = time.perf_counter()
-    if isinstance(data, VerificationSet):
-        scored = _score_pairs(embeddings, data, settings)
-    else:
-        scored = _score_all_pairs(embeddings, data.labels, settings)
-    head = {"model": embedder.name, "model_digest": embedder.digest, "set": opened.name, "protocol": opened.protocol}
-    return {**head, "flip": settings.flip, **_figures(scored, settings, began, embedded)}
+    embed = partial(_embed_at, embedder, source, opened.name, settings, progress=progress, poll=poll)
+    seen: dict[int | None, np.ndarray] = {}
+    for mode in modes:
+        began = time.perf_counter()
+        for side in (mode.probe, mode.gallery):
+            if side not in seen:
+                seen[side] = embed(side)
+        embedded = time.perf_counter()
+        if isinstance(data, VerificationSet):
+            scored = _score_pairs(seen[mode.probe], seen[mode.gallery], data, settings)
+        else:
+            scored = _score_all_pairs(seen[mode.probe], seen[mode.gallery], data.labels, settings)
+        head = {"model": embedder.name, "model_digest": embedder.digest}
+        head |= {"set": opened.name, "protocol": opened.protocol}
+        told = {"flip": settings.flip, "resolution": mode.as_dict()}
+        yield {**head, **told, **_figures(scored, settings, began, embedded)}
+
+
+def _embed_at(
+    embedder: Embedder,
+    source: ImageSource | IdentitySource,
+    where: str,
+    settings: EvalSettings,
+    side: int | None,
+    *,
+    progress: Progress | None,
+    poll: Poll | None,
+) -> np.ndarray:
+    """Embeddings of every image, brought down to ``side`` pixels where that is given."""
+    whole = source.read if settings.allow_resize else fitting(source, embedder.preprocessing.size, where)
+    read = whole if side is None else reader_at(whole, source.sample_name, side)
+    batch, flip = settings.batch_size, settings.flip
+    found = embed_images(embedder, read, len(source), batch_size=batch, flip=flip, progress=progress, poll=poll)
+    require_usable(found, embedder.name, source.sample_name)
+    return found
 
 
 def evaluate_stored(stored: StoredEmbeddings, name: str, settings: EvalSettings) -> dict[str, Any]:
@@ -197,9 +224,9 @@ def evaluate_stored(stored: StoredEmbeddings, name: str, settings: EvalSettings)
     """
     _require_countable(name, stored.labels)
     began = time.perf_counter()
-    scored = _score_all_pairs(stored.embeddings, stored.labels, settings)
+    scored = _score_all_pairs(stored.embeddings, stored.embeddings, stored.labels, settings)
     head = {"model": stored.model, "model_digest": stored.model_digest, "set": name, "protocol": "all-pairs"}
-    return {**head, "flip": stored.flip, **_figures(scored, settings, began, began)}
+    return {**head, "flip": stored.flip, "resolution": None, **_figures(scored, settings, began, began)}
 
 
 def _require_countable(name: str, labels: np.ndarray) -> None:
@@ -213,8 +240,8 @@ def _require_countable(name: str, labels: np.ndarray) -> None:
         raise InputError(name, what, f"at most {MOST_PAIRS:,}: evaluate fewer images")
 
 
-def _score_pairs(embeddings: np.ndarray, data: VerificationSet, settings: EvalSettings) -> _Scored:
-    scores, distances = pair_scores(embeddings, data.pairs)
+def _score_pairs(probe: np.ndarray, gallery: np.ndarray, data: VerificationSet, settings: EvalSettings) -> _Scored:
+    scores, distances = pair_scores(probe, data.pairs, gallery=gallery)
     genuine = torch.from_numpy(np.asarray(data.genuine, dtype=bool))
     positive, negative = scores[genuine], scores[~genuine]
     subjects = None
@@ -231,8 +258,8 @@ def _score_pairs(embeddings: np.ndarray, data: VerificationSet, settings: EvalSe
     return _Scored(positive, negative, accuracy, intervals)
 
 
-def _score_all_pairs(embeddings: np.ndarray, labels: np.ndarray, settings: EvalSettings) -> _Scored:
-    pairs = all_pair_scores(embeddings, labels)
+def _score_all_pairs(probe: np.ndarray, gallery: np.ndarray, labels: np.ndarray, settings: EvalSettings) -> _Scored:
+    pairs = all_pair_scores(probe, labels, gallery=gallery)
 
     def intervals(fprs: Sequence[float]) -> list[Interval]:
         return bootstrap_all_pairs(pairs, fprs, replicates=settings.bootstrap, seed=settings.seed)

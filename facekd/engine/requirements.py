@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from facekd.engine.resolution_modes import describe_resolution
 from facekd.errors import RequirementError, UsageError
 
 NUMBER = r"[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?"
@@ -81,7 +82,10 @@ def require(results: Sequence[Mapping[str, Any]], requirements: Sequence[Require
             if value is None or (
                 value > requirement.limit if requirement.measure == "eer" else value < requirement.limit
             ):
-                missed.append((f"{result['model']} on {result['set']}", f"{requirement.text} not met: {reason}"))
+                where = f"{result['model']} on {result['set']}"
+                if result.get("resolution"):
+                    where += f" ({describe_resolution(result['resolution'])})"
+                missed.append((where, f"{requirement.text} not met: {reason}"))
     if missed:
         rest = [f"{where}: {what}" for where, what in missed[1:]]
         raise RequirementError(missed[0][0], "; ".join([missed[0][1], *rest]))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from facekd.engine.evaluator import EvalSettings, OpenedSet, evaluate_set, identity_set, open_set
+from facekd.engine.evaluator import EvalSettings, OpenedSet, evaluate_resolutions, identity_set, open_set
+from facekd.engine.resolution_modes import resolution_modes
 from facekd.engine.session import Session
 from facekd.engine.signals import Poll
 from facekd.engine.sources import synthetic_source
@@ -31,7 +32,7 @@ def _open(item: EvaluationSet) -> OpenedSet:
 
 
 def evaluate_student(session: Session, sets: list[OpenedSet], poll: Poll, *, bootstrap: int) -> list[dict[str, Any]]:
-    """Results of the weights that would be deployed now, one per set.
+    """Results of the weights that would be deployed now, one per set and resolution, set by set.
 
     Args:
         session: The run.
@@ -51,11 +52,13 @@ def evaluate_student(session: Session, sets: list[OpenedSet], poll: Poll, *, boo
     )
     settings = EvalSettings(tuple(section.fpr), section.flip, bootstrap=bootstrap, allow_resize=True)
     session.deployed.eval()
-    return [evaluate_set(embedder, opened, settings, poll=poll) for opened in sets]
+    modes = resolution_modes(section.resolutions, section.gallery)
+    measured = (evaluate_resolutions(embedder, opened, settings, modes, poll=poll) for opened in sets)
+    return [result for of_set in measured for result in of_set]
 
 
 def figure_of_merit(results: list[dict[str, Any]]) -> float | None:
-    """What ``select: best`` maximises: TPR at the smallest FPR of the first set, then its AUC.
+    """What ``select: best`` maximises: TPR at the smallest FPR of the first set at full resolution, then its AUC.
 
     None where nothing was measured.
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from facekd.metrics.verification import unit
+from facekd.metrics.verification import unit_sides
 
 MOST_PAIRS = 2_000_000_000
 """More pairs than this are refused: their scores alone take 8 GB."""
@@ -58,7 +58,13 @@ def count_pairs(labels: Tensor | np.ndarray) -> tuple[int, int]:
     return genuine, total * (total - 1) // 2 - genuine
 
 
-def all_pair_scores(embeddings: Tensor | np.ndarray, labels: Tensor | np.ndarray, *, block: int = 2048) -> AllPairs:
+def all_pair_scores(
+    embeddings: Tensor | np.ndarray,
+    labels: Tensor | np.ndarray,
+    *,
+    gallery: Tensor | np.ndarray | None = None,
+    block: int = 2048,
+) -> AllPairs:
     """Cosine of every pair i < j, exact: float64 products rounded to float32.
 
     Memory is 4 bytes a pair and three tiles of ``block`` x ``block`` float64 numbers.
@@ -66,6 +72,8 @@ def all_pair_scores(embeddings: Tensor | np.ndarray, labels: Tensor | np.ndarray
     Args:
         embeddings: (n, dim), of any length.
         labels: (n,) integers; equal labels are one subject.
+        gallery: (n, dim) other embeddings of the same images, for image j; image i, which comes first by label and
+            then by place, is looked up in ``embeddings``.
         block: Rows and columns of a tile.
 
     Raises:
@@ -76,7 +84,7 @@ def all_pair_scores(embeddings: Tensor | np.ndarray, labels: Tensor | np.ndarray
         >>> pairs.genuine.tolist(), [round(score, 3) for score in pairs.impostor.tolist()]
         ([0.0], [0.6, 0.8])
     """
-    rows = unit(embeddings)
+    rows, others = unit_sides(embeddings, gallery)
     given = torch.as_tensor(labels, device=rows.device)
     if given.shape != rows.shape[:1]:
         raise ValueError(f"{tuple(given.shape)} labels for {rows.shape[0]} embeddings")
@@ -96,7 +104,7 @@ def all_pair_scores(embeddings: Tensor | np.ndarray, labels: Tensor | np.ndarray
         ends=ends,
         offsets=_starts(len(ends) - ends),
     )
-    _fill(pairs, rows[order], block)
+    _fill(pairs, rows[order], others[order], block)
     return pairs
 
 
@@ -124,14 +132,14 @@ def _starts(sizes: Tensor) -> Tensor:
     return sizes.cumsum(0) - sizes
 
 
-def _fill(pairs: AllPairs, rows: Tensor, block: int) -> None:
+def _fill(pairs: AllPairs, rows: Tensor, others: Tensor, block: int) -> None:
     """Write the cosines of sorted unit rows, tile by tile, to where ``pairs`` keeps them."""
     count = len(rows)
     ends, offsets = pairs.ends.tolist(), pairs.offsets.tolist()
     starts = _starts(pairs.ends - 1 - torch.arange(count, device=rows.device)).tolist()
     for top in range(0, count, block):
         for left in range(top, count, block):
-            tile = (rows[top : top + block] @ rows[left : left + block].T).to(torch.float32)
+            tile = (rows[top : top + block] @ others[left : left + block].T).to(torch.float32)
             right = left + tile.shape[1]
             for row in range(top, min(top + block, count)):
                 scores = tile[row - top]

@@ -73,29 +73,59 @@ def unit(embeddings: Tensor | np.ndarray) -> Tensor:
     return tensor / length
 
 
-def pair_scores(embeddings: Tensor | np.ndarray, pairs: np.ndarray, *, block: int = 65536) -> tuple[Tensor, Tensor]:
+def unit_sides(embeddings: Tensor | np.ndarray, gallery: Tensor | np.ndarray | None = None) -> tuple[Tensor, Tensor]:
+    """What the first and the second image of a pair are looked up in, each at length one, in float64.
+
+    Args:
+        embeddings: (n, dim) finite embeddings.
+        gallery: (n, dim) other embeddings of the same images, for the second; the same when None.
+
+    Raises:
+        ValueError: As :func:`unit`, or shapes that differ.
+
+    Example:
+        >>> [side.tolist() for side in unit_sides(np.array([[3.0, 4.0]]), np.array([[0.0, 2.0]]))]
+        [[[0.6, 0.8]], [[0.0, 1.0]]]
+    """
+    rows = unit(embeddings)
+    if gallery is None:
+        return rows, rows
+    others = unit(gallery)
+    if others.shape != rows.shape:
+        raise ValueError(f"embeddings of shape {tuple(rows.shape)}, gallery of {tuple(others.shape)}")
+    return rows, others
+
+
+def pair_scores(
+    embeddings: Tensor | np.ndarray,
+    pairs: np.ndarray,
+    *,
+    gallery: Tensor | np.ndarray | None = None,
+    block: int = 65536,
+) -> tuple[Tensor, Tensor]:
     """Cosine and squared distance of chosen pairs of unit vectors.
 
     Args:
         embeddings: (n, dim), of any length.
         pairs: (p, 2) rows of ``embeddings``.
+        gallery: (n, dim) other embeddings of the same images, for the second image of each pair.
         block: Pairs worked on at a time, which bounds the memory.
 
     Returns:
         Cosines (p,) and squared Euclidean distances (p,) in float64.
 
     Raises:
-        ValueError: A zero or non-finite embedding.
+        ValueError: A zero or non-finite embedding, or a gallery of another shape.
 
     Example:
         >>> cosine, distance = pair_scores(np.array([[2.0, 0.0], [0.0, 1.0], [1.0, 0.0]]), np.array([[0, 1], [0, 2]]))
         >>> cosine.tolist(), distance.tolist()
         ([0.0, 1.0], [2.0, 0.0])
     """
-    rows = unit(embeddings)
+    rows, others = unit_sides(embeddings, gallery)
     cosines, distances = [], []
     for part in torch.as_tensor(pairs, device=rows.device).split(block):
-        left, right = rows[part[:, 0]], rows[part[:, 1]]
+        left, right = rows[part[:, 0]], others[part[:, 1]]
         cosines.append((left * right).sum(dim=1))
         distances.append((left - right).square().sum(dim=1))
     return torch.cat(cosines), torch.cat(distances)

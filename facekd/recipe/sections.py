@@ -15,6 +15,7 @@ Normalize = Annotated[
     BeforeValidator(lambda v: "128" if v == 128 and v is not True else v),
 ]
 Epochs = Annotated[float, Field(ge=0, le=100_000)]
+Sides = Annotated[tuple[Annotated[int, Field(ge=4, le=1024)], ...], Field(strict=False)]
 OptionValue = bool | int | float | str
 
 
@@ -118,7 +119,7 @@ class Augment(Section):
 class Resolutions(Section):
     """Resolutions that the student's images are brought down to, by area, and up again, bicubic."""
 
-    sides: Annotated[tuple[Annotated[int, Field(ge=4, le=1024)], ...], Field(strict=False)] = Field(
+    sides: Sides = Field(
         default=(), description="longer sides in pixels, each as likely as any other; empty: images stay as they are"
     )
     share: float = Field(default=1.0, gt=0, le=1, description="share of the images that are brought down")
@@ -287,11 +288,19 @@ class Evaluate(Section):
     sets: Annotated[tuple[EvaluationSet, ...], Field(strict=False)] = ()
     fpr: Annotated[tuple[FprTarget, ...], Field(strict=False, min_length=1)] = (1e-2, 1e-3)
     flip: bool = Field(default=True, description="add the embedding of the mirrored image")
+    resolutions: Sides = Field(default=(), description="longer sides in pixels that probes are brought down to as well")
+    gallery: Literal["full", "same", "both"] = Field(
+        default="full", description="what these are compared with: images as they are, of the same resolution, or both"
+    )
     select: Literal["last", "best"] = Field(default="last", description="which weights become student.safetensors")
 
     def contradictions(self) -> Iterable[Problem]:
         if len(set(self.fpr)) != len(self.fpr):
             yield Problem(("fpr",), "names a target twice", "give each once")
+        if len(set(self.resolutions)) != len(self.resolutions):
+            yield Problem(("resolutions",), "names a side twice", "give each once")
+        if self.gallery != "full" and not self.resolutions:
+            yield Problem(("gallery",), "has no effect without resolutions", "remove it, or add resolutions: [28, 14]")
         if self.select == "best" and not self.sets:
             yield Problem(("select",), "best needs something to measure", "add evaluate.sets, or write last")
         elif self.select == "best" and self.every is None:

@@ -234,3 +234,30 @@ def test_all_pairs_figures_of_a_known_model(shared_data: Path, tmp_path: Path) -
     (found,) = json.loads((tmp_path / "all.json").read_text())["results"]
     assert (found["genuine"], found["impostor"]) == (5140, 2_654_831)
     assert [round(point["tpr"], 5) for point in found["tpr_at_fpr"]] == [0.99922, 0.99436, 0.97957]
+
+
+def test_resolutions__give_further_results_with_their_key_and_column(files: Path, tmp_path: Path) -> None:
+    out = tmp_path / "figures.json"
+    arguments = ("--on", files / "list.csv", "--images", files / "faces", "--fpr", 0.1, "--bootstrap", 0, "--json", out)
+    asked = ("--resolution", 16, "--resolution", 8, "--gallery", "both")
+    result = run("eval", files / "net.safetensors", *arguments, *asked, "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    told = [found["resolution"] for found in json.loads(out.read_text())["results"]]
+    assert told == [None] + [{"probe": p, "gallery": g} for p, g in ((16, None), (16, 16), (8, None), (8, 8))]
+    for text in ("probe to", "full", "16 px to full", "8 px to 8 px"):
+        assert text in result.stdout
+    plain = run("eval", files / "net.safetensors", *arguments, "--device", "cpu")
+    assert "probe to" not in plain.stdout
+    assert [found["resolution"] for found in json.loads(out.read_text())["results"]] == [None]
+
+
+def test_resolutions_that_cannot_be__are_refused(files: Path, tmp_path: Path) -> None:
+    on = ("--on", files / "set.bin", "--device", "cpu", "--fpr", 0.3)
+    result = run("eval", files / "net.safetensors", *on, "--resolution", 64)
+    assert result.exit_code == 3 and "set.bin" not in result.stderr.split("cannot")[0].split(":")[0]
+    assert "32x32 pixels cannot be brought down to 64 (leave that resolution out)" in result.stderr
+    result = run("eval", files / "net.safetensors", *on, "--gallery", "same")
+    assert result.exit_code == 2 and "--gallery: same has no effect without --resolution" in result.stderr
+    np.savez(tmp_path / "e.npz", embeddings=np.eye(4, dtype=np.float32) + 0.1, labels=[0, 0, 1, 1], names=list("abcd"))
+    result = run("eval", tmp_path / "e.npz", "--resolution", 14)
+    assert result.exit_code == 2 and "stored embeddings have no pixels to bring down" in result.stderr

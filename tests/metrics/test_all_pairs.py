@@ -78,3 +78,22 @@ def test_bad_input_is_refused() -> None:
         all_pair_scores(np.eye(3), np.arange(2))
     with pytest.raises(ValueError, match="first in row 1"):
         all_pair_scores(np.array([[1.0], [np.nan]]), np.arange(2))
+
+
+@pytest.mark.parametrize("block", [2048, 7])
+def test_gallery__holds_the_image_that_comes_later_by_label_then_place(block: int) -> None:
+    embeddings, labels = identity_list(4, 40, 6)
+    gallery = np.random.default_rng(9).normal(size=embeddings.shape)
+    probes, others = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (embeddings, gallery))
+    order = np.argsort(labels, kind="stable")
+    genuine, impostor = [], []
+    for place, i in enumerate(order):
+        for j in order[place + 1 :]:
+            (genuine if labels[i] == labels[j] else impostor).append(float(probes[i] @ others[j]))
+    pairs = all_pair_scores(embeddings, labels, gallery=gallery, block=block)
+    np.testing.assert_allclose(pairs.genuine.numpy(), genuine, atol=1e-6)
+    np.testing.assert_allclose(pairs.impostor.numpy(), impostor, atol=1e-6)
+    same = all_pair_scores(embeddings, labels, gallery=embeddings)
+    assert torch.equal(same.impostor, all_pair_scores(embeddings, labels).impostor)
+    with pytest.raises(ValueError, match="gallery of"):
+        all_pair_scores(embeddings, labels, gallery=gallery[:-1])

@@ -98,3 +98,15 @@ def test_unusable_folds_and_distances_are_refused() -> None:
         kfold_distances(np.array([1.0, np.nan, 1.0, 1.0]), genuine, np.arange(4))
     with pytest.raises(ValueError, match="paired with"):
         kfold_accuracy(np.ones((4, 3)), np.ones((4, 2)), genuine, np.arange(4))
+
+
+def test_gallery__is_what_the_second_image_of_a_pair_is_looked_up_in() -> None:
+    rng = np.random.default_rng(5)
+    probe, gallery, pairs = rng.normal(size=(9, 4)), rng.normal(size=(9, 4)), rng.integers(0, 9, (20, 2))
+    cosine, distance = pair_scores(probe, pairs, gallery=gallery, block=7)
+    for row, (i, j) in enumerate(pairs):
+        wanted = probe[i] @ gallery[j] / np.linalg.norm(probe[i]) / np.linalg.norm(gallery[j])
+        assert float(cosine[row]) == pytest.approx(wanted) and float(distance[row]) == pytest.approx(2 - 2 * wanted)
+    assert torch.equal(pair_scores(probe, pairs, gallery=probe)[0], pair_scores(probe, pairs)[0])
+    with pytest.raises(ValueError, match="gallery of"):
+        pair_scores(probe, pairs, gallery=gallery[:, :3])
