@@ -24,7 +24,10 @@ from facekd.engine.session import Session
 from facekd.engine.signals import Poll
 from facekd.engine.sources import augment_settings, resolution_settings
 from facekd.engine.teacher import (
+    EMBED_BATCH,
+    embed_views,
     mirror_views,
+    plain_views,
     teacher_cache,
     version_views,
 )
@@ -70,7 +73,10 @@ def make_student(section: Student, seed: int, teacher: Embedder | None = None) -
     student = architecture_of(section, teacher).build()
     starts = [(student, section.weights)]
     if isinstance(student, ResidualPair) and section.assistant is not None:
-        starts = [(student.student, section.weights), (student.assistant, section.assistant.weights)]
+        starts = [
+            (student.student.backbone, section.weights),
+            (student.assistant.backbone, section.assistant.weights),
+        ]
     for module, path in starts:
         if path is not None:
             state, metadata = read_state(path)
@@ -174,6 +180,14 @@ def make_superclasses(recipe: Recipe, source: IdentitySource, clean: np.ndarray 
         raise UsageError("train.superclasses", str(error), fix) from None
 
 
+def some_embeddings(teacher: Embedder, source: IdentitySource, caches: Caches) -> torch.Tensor:
+    """The teacher's embeddings of the first few training images, ``(count, dim)``, from a cache where there is one."""
+    cached = caches.clean if caches.steps is None else caches.steps
+    few = np.arange(min(EMBED_BATCH, len(source)))
+    rows = embed_views(teacher, plain_views(source), few) if cached is None else cached[few]
+    return torch.from_numpy(np.array(rows[:, 0]))
+
+
 def make_session(
     recipe: Recipe,
     plan: Plan,
@@ -192,6 +206,8 @@ def make_session(
     if teacher is not None and recipe.teacher and any(uses_teacher_classifier(loss) for loss in recipe.losses):
         classifier = inherit_classifier(classifier_of(recipe.teacher, teacher), teacher, source, caches.clean)
     student = make_student(recipe.student, recipe.train.seed, teacher).to(place)
+    if isinstance(student, ResidualPair) and teacher is not None:
+        student.start_at(some_embeddings(teacher, source, caches))
     if recipe.train.channels_last:
         student = student.to(memory_format=torch.channels_last)
     width = architecture_of(recipe.student, teacher).width

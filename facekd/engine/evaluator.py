@@ -191,10 +191,9 @@ def evaluate_resolutions(
             scored = _score_pairs(seen[mode.probe], seen[mode.gallery], data, settings)
         else:
             scored = _score_all_pairs(seen[mode.probe], seen[mode.gallery], data.labels, settings)
-        head = {"model": embedder.name, "model_digest": embedder.digest}
-        head |= {"set": opened.name, "protocol": opened.protocol}
-        told = {"flip": settings.flip, "resolution": mode.as_dict()}
-        yield {**head, **told, **_figures(scored, settings, began, embedded)}
+        head = {"model": embedder.name, "model_digest": embedder.digest, "set": opened.name}
+        how = {"protocol": opened.protocol, "flip": settings.flip, "resolution": mode.as_dict()}
+        yield {**head, **how, **_figures(scored, settings, began, embedded)}
 
 
 def _embed_at(

@@ -11,7 +11,7 @@ from facekd.engine.session import Session
 from facekd.engine.signals import Poll
 from facekd.engine.sources import synthetic_source
 from facekd.models.embedder import TorchEmbedder
-from facekd.recipe.sections import Evaluate, EvaluationSet
+from facekd.recipe.evaluation import Evaluate, EvaluationSet
 
 
 def open_sets(section: Evaluate) -> list[OpenedSet]:

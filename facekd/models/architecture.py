@@ -69,7 +69,8 @@ class Architecture:
         """
         first = self._backbone(self.backbone, self.options)
         if self.assistant is not None:
-            first = ResidualPair(first, self._backbone(self.assistant.backbone, self.assistant.options))
+            second = self._backbone(self.assistant.backbone, self.assistant.options)
+            first = ResidualPair(first, second, self.embedding_size)
         if self.projected is None:
             return first
         return Projected(first, linear_projector(self.embedding_size, self.projected))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from facekd.recipe.base import Problem
+from facekd.recipe.evaluation import Evaluate
 from facekd.recipe.loss_options import (
     Loss,
     asks_about_images,
@@ -20,7 +21,7 @@ from facekd.recipe.loss_options import (
     uses_teacher_embeddings,
     uses_virtual_samples,
 )
-from facekd.recipe.sections import Data, Evaluate, Schedule, Student, Teacher, Train
+from facekd.recipe.sections import Data, Schedule, Student, Teacher, Train
 
 
 def _teacher_and_losses(teacher: Teacher | None, losses: tuple[Loss, ...]) -> Iterable[Problem]:

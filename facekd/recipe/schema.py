@@ -8,9 +8,10 @@ from typing import Annotated
 from pydantic import Field
 
 from facekd.recipe.base import Problem, Section
+from facekd.recipe.evaluation import Evaluate
 from facekd.recipe.loss_options import LossOptions
 from facekd.recipe.rules import contradictions_between
-from facekd.recipe.sections import Data, Evaluate, Optimizer, Schedule, Student, Teacher, Train
+from facekd.recipe.sections import Data, Optimizer, Schedule, Student, Teacher, Train
 
 
 class Recipe(Section):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from facekd.data.images import decode
 from facekd.engine.trainer import Listener, plan_run, train
 from facekd.errors import Interrupted, NonFiniteError, RecipeError, UsageError
 from facekd.files import file_digest
@@ -95,7 +97,7 @@ def test_run__trains_both_and_leaves_one_model_that_adds_them(distil, teacher: P
     train(distil("train.max_steps=1"), tmp_path / "first", device="cpu")
     early, late = load_file(tmp_path / "first" / "student.safetensors"), load_file(tmp_path / "run/student.safetensors")
     for part in ("student", "assistant"):
-        assert not torch.equal(early[f"{part}.linear.weight"], late[f"{part}.linear.weight"])
+        assert not torch.equal(early[f"{part}.backbone.linear.weight"], late[f"{part}.backbone.linear.weight"])
     embedder = load_embedder(tmp_path / "run")
     images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
     pixels, module = embedder.preprocessing.apply(images), embedder.module
@@ -117,7 +119,8 @@ def test_sizes__are_told_of_each_and_of_both(distil, tmp_path: Path) -> None:
     ]
     assert told["together"]["macs"] == plan.student_macs > plan.assistant_macs == told["assistant"]["macs"] > 0
     alone = plan_run(distil(student=ALONE, losses=[{"name": "l2"}]), "cpu")
-    assert (alone.assistant_parameters, alone.student_parameters) == (0, both - assistant)
+    scale_and_bias = 16
+    assert (alone.assistant_parameters, alone.student_parameters) == (0, both - assistant - scale_and_bias)
 
 
 @pytest.mark.slow
@@ -132,6 +135,18 @@ def test_resume__ends_with_the_same_bits(distil, tmp_path: Path, view: str, work
         train(recipe, broken, device="cpu", listener=stop_at(5))
     train(recipe, broken, resume=True, device="cpu")
     assert same(whole, broken) and curve(whole) == curve(broken)
+
+
+@pytest.mark.parametrize("view", ["clean", "same"])
+def test_both_begin_with_the_teachers_length__cached_or_live(distil, faces: Path, tmp_path: Path, view: str) -> None:
+    recipe = distil("train.max_steps=1", view=view)
+    train(recipe, tmp_path / "run", device="cpu")
+    saved = load_file(tmp_path / "run" / "student.safetensors")
+    images = [decode(path.read_bytes(), path.name) for path in sorted(faces.rglob("*.png"))]
+    given = load_embedder(recipe.teacher.weights).embed(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2))
+    expected = given.square().mean().sqrt()
+    assert torch.allclose(saved["student.unit"], expected, rtol=1e-4)
+    assert torch.equal(saved["assistant.unit"], saved["student.unit"])
 
 
 def test_bf16__stays_near_float32_without_being_it(distil, tmp_path: Path) -> None:
@@ -174,7 +189,7 @@ def test_weights_to_start_from__fill_each_its_own(distil, teacher: Path, tmp_pat
     train(distil(*quick, student=started), tmp_path / "run", device="cpu")
     saved, given = load_file(tmp_path / "run" / "student.safetensors"), load_file(weights)
     for part in ("student", "assistant"):
-        assert torch.allclose(saved[f"{part}.linear.weight"], given["linear.weight"], atol=1e-9)
+        assert torch.allclose(saved[f"{part}.backbone.linear.weight"], given["linear.weight"], atol=1e-9)
 
 
 def test_embeddings_that_overflow__stop_the_run_with_a_clear_line(distil, tmp_path: Path, monkeypatch) -> None:
@@ -184,7 +199,7 @@ def test_embeddings_that_overflow__stop_the_run_with_a_clear_line(distil, tmp_pa
 
     def poisoned(session, network, batch):
         if session.step == 2:
-            session.student.assistant.linear.weight.data[0, 0] = float("nan")
+            session.student.assistant.backbone.linear.weight.data[0, 0] = float("nan")
         return take(session, network, batch)
 
     monkeypatch.setattr(trainer, "take_step", poisoned)

@@ -96,3 +96,17 @@ def test_file_that_does_not_say_what_it_holds__is_refused(tmp_path: Path, extra:
     path = save(tmp_path / "pair.safetensors", pair(), extra)
     with pytest.raises(CheckpointError, match=message):
         load_embedder(path)
+
+
+def test_lengths__are_learned_from_where_the_teacher_is_whatever_the_backbone_fixes() -> None:
+    module, images = pair().eval(), torch.rand(5, 3, 32, 32)
+    before = module(images)
+    module.start_at(torch.full((4, 8), -0.25))
+    assert torch.allclose(module(images), 0.25 * before) and float(module.assistant.unit) == 0.25
+    trained = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
+    for part in ("student", "assistant"):
+        assert {f"{part}.weight", f"{part}.bias"} <= trained and f"{part}.unit" not in trained
+    with torch.no_grad():
+        module.student.weight.fill_(0.0)
+        module.student.bias.copy_(torch.arange(8.0))
+    assert torch.allclose(module.student(images), 0.25 * torch.arange(8.0).expand(5, 8))
