@@ -15,6 +15,7 @@ from facekd.losses.classifier import apply_margin, cosine_logits, margin_softmax
 from facekd.losses.feature import cosine, l2, pad, residual, variance_weighted
 from facekd.losses.logits import logit_kd, shared_head_kd
 from facekd.losses.mixup import stkd, stkd_similarity
+from facekd.losses.prime_aware import pad_logit, pad_relation
 from facekd.losses.ranking import ekd
 from facekd.losses.relation import cckd, pkt, rkd, sp
 from facekd.losses.uncertainty import dul, dul_regression, pfe
@@ -38,6 +39,8 @@ for _loss in (
     residual,
     stkd,
     stkd_similarity,
+    pad_logit,
+    pad_relation,
     dul,
     dul_regression,
     pfe,
@@ -59,6 +62,8 @@ __all__ = [
     "margin_distillation",
     "margin_softmax",
     "pad",
+    "pad_logit",
+    "pad_relation",
     "pfe",
     "pkt",
     "residual",

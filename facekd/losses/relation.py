@@ -146,6 +146,28 @@ def rkd(student: Tensor, teacher: Tensor, *, distance_weight: float = 1.0, angle
     return loss
 
 
+def similarity_distances(student: Tensor, teacher: Tensor) -> Tensor:
+    """How otherwise each image stands to the others than for the teacher: ``mean_j (cos_ij - cos^T_ij)^2``, ``j != i``.
+
+    Args:
+        student: Raw student embeddings, ``(batch, dim)``.
+        teacher: Raw teacher embeddings, ``(batch, teacher_dim)``. Receives no gradient.
+
+    Returns:
+        ``(batch,)``, float32 or wider.
+
+    Raises:
+        ValueError: If the batches differ or hold fewer than two images.
+
+    Example:
+        >>> same, apart = torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.eye(2)
+        >>> similarity_distances(same, apart).tolist()
+        [1.0, 1.0]
+    """
+    one, other = _cosines(student, teacher)
+    return _off_diagonal((one - other).square()).mean(dim=1)
+
+
 def _check_batches(student: Tensor, teacher: Tensor) -> None:
     check_embeddings("student", student)
     check_embeddings("teacher", teacher)

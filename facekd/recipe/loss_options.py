@@ -24,7 +24,7 @@ from facekd.recipe.loss_sections import (
     Stkd,
     StkdSimilarity,
 )
-from facekd.recipe.uncertainty_sections import Dul, DulRegression, Pad, Pfe
+from facekd.recipe.uncertainty_sections import Dul, DulRegression, Pad, PadLogit, PadRelation, Pfe
 
 __all__ = [
     "AdaDistill",
@@ -41,6 +41,8 @@ __all__ = [
     "MarginDistillation",
     "MarginSoftmax",
     "Pad",
+    "PadLogit",
+    "PadRelation",
     "Pfe",
     "Pkt",
     "Residual",
@@ -80,6 +82,8 @@ Loss = (
     | Residual
     | Stkd
     | StkdSimilarity
+    | PadLogit
+    | PadRelation
     | Dul
     | DulRegression
     | Pfe

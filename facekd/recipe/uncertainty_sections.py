@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from facekd.recipe.base import Positive
 from facekd.recipe.loss_sections import (
     EVERY_LOSS,
     ClassWeights,
@@ -22,6 +23,9 @@ HeadKind = Annotated[
 ]
 DetachVariance = Annotated[bool, Field(description="stop the gradient from the variance head into the backbone")]
 Floor = Annotated[float, Field(gt=0, le=1, description="least variance, as a fraction of the mean squared residual")]
+WarmupEpochs = Annotated[
+    float, Field(ge=0, le=100_000, description="epochs of the plain distance before the variance counts")
+]
 
 HEAD_OPTIONS = frozenset({"variance", "head", "detach_variance"})
 
@@ -34,10 +38,36 @@ class Pad(LossSection):
 
     name: Literal["pad"]
     floor: Floor = 1e-6
-    warmup_epochs: float = Field(
-        default=1.0, ge=0, le=100_000, description="epochs of plain l2 before the variance counts"
-    )
+    warmup_epochs: WarmupEpochs = 1.0
     variance: VarianceKind = "per_dimension"
+    head: HeadKind = "linear"
+    detach_variance: DetachVariance = False
+
+
+class PadLogit(LossSection):
+    """Prime-aware adaptive distillation of the teacher's class probabilities, with one variance an image."""
+
+    engine_options: ClassVar[frozenset[str]] = EVERY_LOSS | {"warmup_epochs", "head", "detach_variance"}
+    asks: ClassVar[frozenset[Need]] = frozenset({"teacher_embeddings", "teacher_classifier", "variance_head"})
+
+    name: Literal["pad_logit"]
+    scale: Scale = 64.0
+    temperature: Positive = Field(default=4.0, le=1e4)
+    floor: Floor = 1e-6
+    warmup_epochs: WarmupEpochs = 1.0
+    head: HeadKind = "linear"
+    detach_variance: DetachVariance = False
+
+
+class PadRelation(LossSection):
+    """Prime-aware adaptive distillation of similarities within the batch, with one variance an image."""
+
+    engine_options: ClassVar[frozenset[str]] = EVERY_LOSS | {"warmup_epochs", "head", "detach_variance"}
+    asks: ClassVar[frozenset[Need]] = frozenset({"teacher_embeddings", "variance_head"})
+
+    name: Literal["pad_relation"]
+    floor: Floor = 1e-6
+    warmup_epochs: WarmupEpochs = 1.0
     head: HeadKind = "linear"
     detach_variance: DetachVariance = False
 

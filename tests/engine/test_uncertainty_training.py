@@ -21,12 +21,14 @@ from facekd.engine.uncertainty import with_variance
 from facekd.errors import CheckpointError, Interrupted, RecipeError, UsageError
 from facekd.files import file_digest
 from facekd.losses import dul, margin_softmax
+from facekd.losses.logits import logit_divergences
+from facekd.losses.relation import similarity_distances
 from facekd.models.backbone import BACKBONES, build_backbone
 from facekd.models.embedder import load_embedder
 from facekd.models.heads import VarianceHead
 from facekd.models.uncertainty_file import UNCERTAINTY_FILE
 from facekd.recipe import Recipe
-from facekd.recipe.loss_options import Dul, DulRegression, Pfe
+from facekd.recipe.loss_options import Dul, DulRegression, MarginSoftmax, PadLogit, PadRelation, Pfe
 
 CLASSES, DIM, BATCH, PER_EPOCH = 5, 8, 6, 4
 SIZES = Sizes(classes=CLASSES, embedding_size=DIM, teacher_size=DIM, batch_size=BATCH, steps_per_epoch=PER_EPOCH)
@@ -304,3 +306,37 @@ def test_a_run_tells_the_spread_of_its_uncertainty_and_warns_where_there_is_none
     (line,) = [line for line in told if "uncertainty: " in line]
     assert re.search(says, line) and "over 24 training images" in line
     assert line in (tmp_path / "run" / "log.txt").read_text()
+
+
+@pytest.mark.parametrize("term", [PadLogit(name="pad_logit", temperature=2.0), PadRelation(name="pad_relation")])
+def test_pad_over_other_distances__warms_up_on_them_and_starts_at_their_mean(
+    batch: StepOutputs, term: PadLogit | PadRelation
+) -> None:
+    own = MarginSoftmax(name="margin_softmax", scale=8.0)
+    objective = Objective((own, term.model_copy(update={"warmup_epochs": 0.5})), SIZES, torch.randn(CLASSES, DIM))
+    if term.name == "pad_logit":
+        weights = (objective.own.class_weights, objective.inherited.class_weights)
+        wanted = logit_divergences(batch.student, batch.teacher, *weights, temperature=2.0).mean()
+    else:
+        wanted = similarity_distances(batch.student, batch.teacher).mean()
+    for step in range(2):
+        value = objective(batch, step)[term.name]
+        torch.testing.assert_close(value, 1 + wanted.log())
+    assert all(p.grad is None for p in objective.head.parameters())
+    found = objective.parts[term.name](batch, 2)["log_variance"]
+    assert found.shape == (BATCH, 1)
+    torch.testing.assert_close(found.mean(), wanted.log(), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["pad_logit", "pad_relation"])
+def test_pad_over_other_distances__resumes_with_the_same_bits(
+    make_recipe, finished: Path, tmp_path: Path, name: str
+) -> None:
+    losses = [PLAIN, {"name": name, "warmup_epochs": 0.5}]
+    recipe = make_recipe(losses=losses, teacher={"weights": str(finished)})
+    train(recipe, tmp_path / "whole", device="cpu")
+    with pytest.raises(Interrupted):
+        train(recipe, tmp_path / "broken", device="cpu", listener=stop_at(5))
+    train(recipe, tmp_path / "broken", resume=True, device="cpu")
+    assert same(tmp_path / "whole", tmp_path / "broken")
+    assert with_variance(load_embedder(tmp_path / "whole"), tmp_path / "whole").head.outputs == 1

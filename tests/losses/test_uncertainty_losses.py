@@ -8,7 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from facekd.losses import dul, dul_regression, margin_softmax, pfe, variance_weighted
+from facekd.losses import (
+    dul,
+    dul_regression,
+    logit_kd,
+    margin_softmax,
+    pad_logit,
+    pad_relation,
+    pfe,
+    variance_weighted,
+)
 from facekd.losses.uncertainty import genuine_pairs, reparameterised, unit_gaussian_divergence
 
 BATCH, DIM, CLASSES = 6, 5, 4
@@ -279,3 +288,59 @@ def test_dul_regression__refuses_labels(labels: Tensor, message: str) -> None:
     student, log_variance, _, weights = draw()
     with pytest.raises(ValueError, match=message):
         dul_regression(student, log_variance, weights, labels)
+
+
+def classifiers() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(9)
+    one, other = torch.randn(2, CLASSES, DIM, generator=generator, dtype=torch.float64).unbind()
+    return one, other
+
+
+def distance_and_loss(name: str, student: Tensor, teacher: Tensor, log_variance: Tensor) -> tuple[Tensor, Tensor]:
+    """The plain distances, one an image, and the PAD loss over them."""
+    if name == "pad_logit":
+        options = {"scale": 8.0, "temperature": 2.0}
+        distances = [logit_kd(student[i : i + 1], teacher[i : i + 1], *classifiers(), **options) for i in range(BATCH)]
+        return torch.stack(distances), pad_logit(student, teacher, *classifiers(), log_variance, **options)
+    one, other = (torch.nn.functional.normalize(x) @ torch.nn.functional.normalize(x).T for x in (student, teacher))
+    squared = (one - other).square()
+    rows = [sum(squared[i, j] for j in range(BATCH) if j != i) / (BATCH - 1) for i in range(BATCH)]
+    return torch.stack(rows), pad_relation(student, teacher, log_variance)
+
+
+@pytest.mark.parametrize("name", ["pad_logit", "pad_relation"])
+class TestPadOverOtherDistances:
+    def inputs(self) -> tuple[Tensor, Tensor, Tensor]:
+        student, log_variance, teacher, _ = draw(columns=1)
+        return student.requires_grad_(), teacher.requires_grad_(), log_variance.requires_grad_()
+
+    def test_equals_plain_sums(self, name: str) -> None:
+        distances, found = distance_and_loss(name, *self.inputs())
+        log_variance = self.inputs()[2][:, 0]
+        torch.testing.assert_close(found, (distances / log_variance.exp() + log_variance).mean())
+
+    def test_the_best_variance_is_the_distance_and_the_value_there_one_and_its_logarithm(self, name: str) -> None:
+        student, teacher, log_variance = self.inputs()
+        best = distance_and_loss(name, student, teacher, log_variance)[0].detach().log()[:, None].requires_grad_()
+        found = distance_and_loss(name, student, teacher, best)[1]
+        found.backward()
+        torch.testing.assert_close(found, 1 + best.mean())
+        assert best.grad.abs().max() < 1e-12 and teacher.grad is None
+
+    def test_a_constant_variance_rescales_the_gradient_of_the_plain_distance(self, name: str) -> None:
+        student, teacher, _ = self.inputs()
+        distances, found = distance_and_loss(name, student, teacher, torch.full((BATCH, 1), -3.0).double())
+        (ours,) = torch.autograd.grad(found, student, retain_graph=True)
+        (plain,) = torch.autograd.grad(distances.mean(), student)
+        torch.testing.assert_close(ours, math.exp(3.0) * plain)
+
+    def test_gradcheck(self, name: str) -> None:
+        student, teacher, log_variance = self.inputs()
+        teacher = teacher.detach()
+        inputs = (student, log_variance)
+        assert torch.autograd.gradcheck(lambda s, v: distance_and_loss(name, s, teacher, v)[1], inputs)
+
+    def test_a_variance_of_each_dimension_is_refused(self, name: str) -> None:
+        student, teacher, _ = self.inputs()
+        with pytest.raises(ValueError, match="expected \\(6, 1\\)"):
+            distance_and_loss(name, student, teacher, torch.zeros(BATCH, DIM))

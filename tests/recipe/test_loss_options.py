@@ -40,7 +40,7 @@ def test_loss_options_call_the_function(name):
 
     embeddings, labels = torch.eye(3) + 0.1, torch.arange(3)
     at_hand = {"student": embeddings, "teacher": embeddings.flip(0), "labels": labels, "class_weights": torch.eye(3)}
-    at_hand |= {"teacher_class_weights": torch.eye(3), "log_variance": torch.zeros(3, 3), "centres": torch.eye(3)}
+    at_hand |= {"teacher_class_weights": torch.eye(3), "log_variance": torch.zeros(3, 1), "centres": torch.eye(3)}
     at_hand |= {"virtual_student": embeddings, "virtual_teacher": embeddings, "virtual_shares": torch.full((3,), 0.5)}
     at_hand |= {"virtual_labels": torch.tensor([[0, 1], [1, 2], [2, 0]])}
     at_hand |= {"assistant": embeddings.flip(1), "noise": torch.eye(3)}

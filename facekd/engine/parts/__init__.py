@@ -23,6 +23,8 @@ PARTS: dict[str, Callable[[Any, Any], nn.Module]] = {
     "pad": Variance,
     "adadistill": Centres,
     "ekd": Thresholds,
+    "pad_logit": Variance,
+    "pad_relation": Variance,
     "dul": Uncertainty,
     "dul_regression": Uncertainty,
     "pfe": Uncertainty,
