@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from pathlib import Path
 
@@ -21,6 +22,13 @@ def bits(run: Path) -> dict[str, torch.Tensor]:
 def same(one: Path, other: Path) -> bool:
     a, b = bits(one), bits(other)
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def steps(run: Path) -> list[dict]:
+    """The training records of a run without their clocks."""
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    clocks = ("seconds", "images_per_second")
+    return [{k: v for k, v in r.items() if k not in clocks} for r in records if "terms" in r]
 
 
 def stop_at(step: int) -> Listener:

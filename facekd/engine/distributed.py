@@ -189,6 +189,8 @@ class World:
         for held in statistics:
             held.div_(self.size)
         tensors = [p.grad for p in student.parameters() if p.grad is not None] + statistics
+        if not tensors:
+            return
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
         _exchange(dist.all_reduce, flat)
         for tensor, summed in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):

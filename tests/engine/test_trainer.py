@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from run_bits import bits, same, stop_at
+from run_bits import bits, same, steps, stop_at
 from safetensors.torch import load_file
 
 from facekd.engine import trainer
@@ -33,13 +33,6 @@ from facekd.recipe import Recipe
 PAD = {"name": "pad", "warmup_epochs": 0.5}
 EKD = {"name": "ekd", "fprs": [0.1, 0.01, 1e-6], "queue": 16}
 INHERITED = {"name": "margin_softmax", "class_weights": "teacher", "scale": 8.0, "margin": 0.2}
-
-
-def steps(run: Path) -> list[dict]:
-    """The training records of a run without their clocks."""
-    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    clocks = ("seconds", "images_per_second")
-    return [{k: v for k, v in r.items() if k not in clocks} for r in records if "terms" in r]
 
 
 @pytest.fixture
