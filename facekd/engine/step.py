@@ -56,7 +56,8 @@ def take_step(session: Session, network: Network, batch: Batch) -> dict[str, Any
     loss = torch.stack(list(terms.values())).sum()
     values = _finite_terms(terms, step)
     session.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    if loss.requires_grad:  # a frozen student's does not before its variance head has begun
+        loss.backward()
     session.world.sum_gradients(session.student)
     norm = _finite_gradient(session, step)
     session.optimizer.step()

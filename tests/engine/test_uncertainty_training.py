@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -189,6 +190,17 @@ def test_frozen__the_optimizer_holds_the_head_alone_and_other_students_do_learn(
     thawed = recipe.model_copy(update={"student": recipe.student.model_copy(update={"frozen": False})})
     train(thawed, tmp_path / "thawed", device="cpu")
     assert not torch.equal(students(finished)["linear.weight"], students(tmp_path / "thawed")["linear.weight"])
+
+
+def test_frozen__a_warm_up_without_anything_to_learn_passes_and_the_head_learns_after_it(
+    on_frozen, finished: Path, tmp_path: Path
+) -> None:
+    recipe = on_frozen(losses=[{"name": "pad", "warmup_epochs": 1.0}], teacher={"weights": str(finished)})
+    train(recipe, tmp_path / "run", device="cpu")
+    before, after = students(finished), students(tmp_path / "run")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [record["gradient_norm"] > 0 for record in records] == [record["step"] > 4 for record in records]
 
 
 @pytest.mark.parametrize(
