@@ -151,7 +151,8 @@ class VarianceHead(nn.Module):
     def initialise(self, mean_squared_residual: Tensor) -> None:
         """Start at the variance seen: bias ln(mean r^2), a spread of 0.1 around it, fresh running statistics.
 
-        With one shift for all outputs that is set to the mean over dimensions, and the shared scale stays.
+        With one shift for all outputs that is set to the mean over dimensions, and the shared scale to the spread: from
+        the published 1e-4 it takes a short run too long to grow.
 
         For unit vectors of 512 dimensions r^2 is about 1e-3, so a head left at its standard start would be e^6 wrong.
 
@@ -173,8 +174,9 @@ class VarianceHead(nn.Module):
                 "teacher and student must differ and be finite",
             )
         start = residual.clamp(min=float(mean) * self.FLOOR).log()
-        if self.shift is not None:
+        if self.shift is not None and self.scale is not None:
             self.shift.copy_(start[0])
+            self.scale.fill_(self.START_SPREAD)
         else:
             self.bn.bias.copy_(start)
             self.bn.weight.fill_(self.START_SPREAD)

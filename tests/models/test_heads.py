@@ -79,3 +79,42 @@ def test_initialising_forgets_old_statistics_and_keeps_a_floor() -> None:
 def test_residuals_without_a_logarithm_are_refused(residual: list[float]) -> None:
     with pytest.raises(NonFiniteError, match="zero or not finite"):
         VarianceHead(2).initialise(torch.tensor(residual))
+
+
+@pytest.mark.parametrize("outputs", [None, 1])
+def test_the_head_of_pfe_starts_as_published_and_then_at_what_was_measured(outputs: int | None) -> None:
+    torch.manual_seed(0)
+    head = VarianceHead(16, outputs, "mlp")
+    rows = torch.randn(512, 16)
+    found = head(rows)
+    assert found.shape == (512, outputs or 16)
+    assert found.mean().item() == pytest.approx(-7.0, abs=1e-3) and found.std().item() == pytest.approx(1e-4, rel=0.05)
+    head.initialise(torch.tensor([1e-3, 3e-3]).repeat(8))
+    found = head(rows)
+    assert found.mean().item() == pytest.approx(math.log(2e-3), abs=1e-3)
+    assert found.std().item() == pytest.approx(0.1, rel=0.05)
+    assert {p.shape.numel() for name, p in head.named_parameters() if name in ("scale", "shift")} == {1}
+
+
+def test_the_head_of_pfe_can_tell_the_length_of_an_embedding_where_a_line_cannot() -> None:
+    """Directions are drawn evenly, so no line through the embedding says how long it is; the mlp learns it."""
+    errors = {}
+    for kind in ("linear", "mlp"):
+        torch.manual_seed(0)
+        head = VarianceHead(8, 1, kind)
+        head.initialise(torch.ones(8))
+        optimizer = torch.optim.Adam(head.parameters(), lr=0.01)
+        for _ in range(300):
+            lengths = torch.rand(256, 1) + 0.5
+            rows = lengths * torch.nn.functional.normalize(torch.randn(256, 8))
+            loss = (head(rows) - lengths.log()).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        errors[kind] = loss.item()
+    assert errors["mlp"] < 0.5 * errors["linear"]
+
+
+def test_an_unknown_head_is_refused() -> None:
+    with pytest.raises(ValueError, match="kind is 'deep', expected one of linear, mlp"):
+        VarianceHead(4, kind="deep")
