@@ -33,6 +33,7 @@ PLAN_ROWS = (
     ("assistant_parameters", "of these the assistant's parameters", "{:,}"),
     ("assistant_macs", "of these the assistant's multiply-accumulates", "{:,}"),
     ("projector", "projector to the teacher's width", "{}"),
+    ("teachers", "teachers", "{:,}"),
     ("teacher_parameters", "teacher parameters", "{:,}"),
     ("classifier_bytes", "classifier memory, bytes", "{:,}"),
     ("cache_bytes", "teacher cache on disk, bytes", "{:,}"),

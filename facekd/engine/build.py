@@ -14,15 +14,17 @@ from torch import nn
 
 from facekd.data.identities import IdentitySource
 from facekd.data.loading import RememberedImages, TrainingImages
+from facekd.data.subset import rows_within
 from facekd.data.superclasses import group_identities
 from facekd.engine.inheritance import class_means, inherit_classifier
 from facekd.engine.objective import Objective
-from facekd.engine.outputs import Sizes
+from facekd.engine.outputs import Sizes, SubsetSizes
 from facekd.engine.plan import Plan, architecture_of, cached_views, classifier_of, clean_views
 from facekd.engine.progress import Progress
 from facekd.engine.session import Session
 from facekd.engine.signals import Poll
 from facekd.engine.sources import augment_settings, resolution_settings
+from facekd.engine.subset import Subset
 from facekd.engine.teacher import (
     EMBED_BATCH,
     embed_views,
@@ -117,10 +119,12 @@ class Caches:
     Attributes:
         clean: Of every image and its mirror, ``(images, 2, dim)``, where they are needed.
         steps: Of what the steps show, ``(images, views, dim)``, where the teacher does not run live.
+        subsets: Teachers of subsets with what was asked of them.
     """
 
     clean: np.ndarray | None = None
     steps: np.ndarray | None = None
+    subsets: tuple[Subset, ...] = ()
 
 
 def make_dataset(recipe: Recipe, source: IdentitySource) -> TrainingImages:
@@ -158,7 +162,8 @@ def make_caches(
     versions = cached_views(recipe)
     if versions and recipe.teacher is not None and recipe.teacher.view != "clean":
         stored = {"settings": asdict(dataset.settings), "size": dataset.images.size, "versions": versions}
-        steps = ask(version_views(dataset, versions), kind=value_digest(stored), count=versions)
+        rows = rows_within(source, dataset.images.source)
+        steps = ask(version_views(dataset, versions, rows), kind=value_digest(stored), count=versions)
     return Caches(clean, clean if versions and steps is None else steps)
 
 
@@ -186,6 +191,17 @@ def some_embeddings(teacher: Embedder, source: IdentitySource, caches: Caches) -
     few = np.arange(min(EMBED_BATCH, len(source)))
     rows = embed_views(teacher, plain_views(source), few) if cached is None else cached[few]
     return torch.from_numpy(np.array(rows[:, 0]))
+
+
+def _subset_sizes(subset: Subset) -> SubsetSizes:
+    return SubsetSizes(
+        name=subset.section.name,
+        teacher_size=subset.teacher.embedding_size,
+        images=len(subset.source),
+        columns=torch.from_numpy(subset.source.columns),
+        share=subset.section.share,
+        class_weights=None if subset.classifier is None else subset.classifier.class_weights,
+    )
 
 
 def make_session(
@@ -218,6 +234,7 @@ def make_session(
         batch_size=recipe.train.batch_size,
         steps_per_epoch=plan.steps_per_epoch,
         projected=recipe.student.projector == "drop",
+        subsets=tuple(map(_subset_sizes, caches.subsets)),
     )
     objective = Objective(recipe.losses, sizes, None if classifier is None else classifier.class_weights).to(place)
     size = recipe.student.input_size
@@ -234,6 +251,7 @@ def make_session(
         teacher=teacher,
         cached=caches.steps,
         classifier=classifier,
+        subsets=caches.subsets,
         average=make_average(student, recipe.train.ema),
         average_head=make_average(objective.head, recipe.train.ema),
         superclasses=make_superclasses(recipe, source, caches.clean),

@@ -51,6 +51,7 @@ CARRIED = (
     "assistant",
     "sizes",
     "projector",
+    "subset_teachers",
     "template",
     "teacher_digest",
     "licence_teacher",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -25,6 +26,13 @@ def loss_inputs(name: str) -> list[str]:
     """
     parameters = inspect.signature(LOSSES[name]).parameters.values()
     return [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+
+
+def _rows(name: str, value: Any, kept: Tensor) -> Any:
+    """The kept images of a field that has a row per image; any other field as it is."""
+    if name == "subsets":
+        return tuple(one.rows(kept) for one in value)
+    return value[kept] if name in PER_IMAGE else value
 
 
 class Objective(nn.Module):
@@ -130,8 +138,6 @@ class Objective(nn.Module):
             names = loss_inputs(loss.name)
             inputs = [getattr(seen, name) for name in names]
             if "labels" in names:
-                inputs = [
-                    value[labelled] if name in PER_IMAGE else value for name, value in zip(names, inputs, strict=True)
-                ]
+                inputs = [_rows(name, value, labelled) for name, value in zip(names, inputs, strict=True)]
             terms[loss.name] = weight * LOSSES[loss.name](*inputs, **loss.loss_options())
         return terms

@@ -6,6 +6,29 @@ from dataclasses import dataclass, fields
 
 from torch import Tensor
 
+from facekd.losses import SubsetTeacher
+
+
+@dataclass(frozen=True)
+class SubsetSizes:
+    """A teacher of some of the identities.
+
+    Attributes:
+        name: What the recipe calls it.
+        teacher_size: Width of its embedding.
+        images: Training images of its identities.
+        columns: Their classes, int64 ``(subset,)``.
+        share: Its part of the loss, before all are brought to a sum of 1; None where the recipe gives none.
+        class_weights: Its classifier, ``(subset, teacher_size)``, where a loss needs it.
+    """
+
+    name: str
+    teacher_size: int
+    images: int
+    columns: Tensor
+    share: float | None = None
+    class_weights: Tensor | None = None
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -18,6 +41,7 @@ class Sizes:
         batch_size: Images in a step.
         steps_per_epoch: To turn a warm-up in epochs into steps.
         projected: Whether a projector to the teacher's width stands on the student's embedding while training.
+        subsets: The teachers of some of the identities.
     """
 
     classes: int
@@ -26,6 +50,7 @@ class Sizes:
     batch_size: int
     steps_per_epoch: int
     projected: bool = False
+    subsets: tuple[SubsetSizes, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,6 +75,8 @@ class StepOutputs:
         virtual_teacher: Raw teacher embeddings of the same pixels, ``(virtual, teacher_dim)``.
         virtual_labels: The classes of the two images of each mixture, int64 ``(virtual, 2)``.
         virtual_shares: Share of the first image in each, float32 ``(virtual,)``.
+        subset_teachers: Raw embeddings ``(batch, teacher_dim)`` of each teacher of a subset; zeros for other images.
+        subsets: These teachers with what a loss holds of them.
     """
 
     student: Tensor
@@ -67,6 +94,8 @@ class StepOutputs:
     virtual_teacher: Tensor | None = None
     virtual_labels: Tensor | None = None
     virtual_shares: Tensor | None = None
+    subset_teachers: tuple[Tensor, ...] = ()
+    subsets: tuple[SubsetTeacher, ...] = ()
 
     @property
     def of_teacher(self) -> Tensor:

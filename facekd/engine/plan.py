@@ -45,6 +45,7 @@ class Plan:
         student_step_images: Images the student embeds in a step: the batch, and its virtual samples.
         teacher_step_images: Images the teacher embeds in a step, live.
         projector: What becomes of a projector to the teacher's width, or ``none``.
+        teachers: Models the student learns from, whose parameters, classifiers and caches are counted together.
     """
 
     images: int
@@ -61,6 +62,7 @@ class Plan:
     student_step_images: int = 0
     teacher_step_images: int = 0
     projector: str = "none"
+    teachers: int = 0
 
     def as_dict(self) -> dict[str, int | str]:
         """The figures by name."""
@@ -170,12 +172,13 @@ def make_plan(recipe: Recipe, source: IdentitySource, teacher: Embedder | None) 
         teacher_parameters=0 if teacher is None else teacher.parameters,
         classifier_bytes=matrix * architecture.width * copies * trained
         + (matrix * teacher.embedding_size if held and teacher is not None else 0),
-        cache_bytes=0 if teacher is None else cache_bytes(count, _kept_views(recipe, teacher), teacher.embedding_size),
+        cache_bytes=0 if teacher is None else cache_bytes(count, kept_views(recipe, teacher), teacher.embedding_size),
         assistant_parameters=0 if assistant is None else count_parameters(assistant),
         assistant_macs=0 if assistant is None else count_macs(assistant, student.input_size),
         student_step_images=batch + virtual,
         teacher_step_images=batch * runs_live(recipe) + virtual,
         projector=_fate(student, teacher),
+        teachers=int(teacher is not None),
     )
 
 
@@ -226,7 +229,7 @@ def runs_live(recipe: Recipe) -> bool:
     return asked and cached_views(recipe) == 0
 
 
-def _kept_views(recipe: Recipe, teacher: Embedder) -> int:
+def kept_views(recipe: Recipe, teacher: Embedder) -> int:
     """Views in all caches of a run: those of the steps, and the clean ones where they are others."""
     shared = recipe.teacher is not None and recipe.teacher.view == "clean"
     steps, clean = cached_views(recipe), clean_views(recipe, teacher)

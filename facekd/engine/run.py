@@ -14,6 +14,7 @@ from facekd.engine.progress import Progress
 from facekd.engine.run_folder import RunFolder
 from facekd.engine.session import Session
 from facekd.engine.signals import Poll
+from facekd.engine.subset import Subset
 from facekd.models.embedder import Embedder
 
 
@@ -78,6 +79,8 @@ class Run:
             self.tell(f"inherited classifier: {found.source}; {share}{within}")
             for note in found.notes:
                 self.tell(f"note: {note}")
+        for one in session.subsets:
+            self._announce_subset(one)
         if session.plan.projector != "none":
             self.tell(f"projector: {session.plan.projector}")
         if session.series is not None:
@@ -92,6 +95,18 @@ class Run:
             for warning in told:
                 self.tell(f"warning: {warning}")
         self.folder.record_environment(session.device, facts)
+
+    def _announce_subset(self, subset: Subset) -> None:
+        line = f"subset {subset.section.name}: {len(subset.source.names)} identities, {len(subset.source)} images"
+        found = subset.classifier
+        if found is not None:
+            share = f"{found.agreement:.1%} of {found.checked} images nearest to their own class"
+            line += f"; classifier: {found.source}; {share}"
+        self.tell(line)
+        for note in () if found is None else found.notes:
+            self.tell(f"note: {note}")
+        for warning in subset.teacher.warnings:
+            self.tell(f"warning: {warning}")
 
     def doubt_teacher(self, teacher: Embedder) -> None:
         """Look whether a teacher whose file does not say how it sees would tell these people apart better otherwise."""

@@ -19,6 +19,7 @@ from facekd.engine.inheritance import Classifier
 from facekd.engine.objective import Objective
 from facekd.engine.plan import Plan, architecture_of, pair_sizes
 from facekd.engine.series import Series
+from facekd.engine.subset import Subset
 from facekd.errors import CheckpointError
 from facekd.models.architecture import Architecture
 from facekd.models.backbone import synchronised
@@ -45,6 +46,7 @@ class Session:
         teacher: The teacher, where there is one.
         cached: Teacher embeddings ``(count, views, dim)`` of what the steps show, where they were computed before.
         classifier: The inherited classifier and its proof, where there is one.
+        subsets: Teachers of some of the identities.
         average: Running average of the student, where the recipe wants one.
         series: The snapshots of the teacher in the order of the student's epochs, where it learns from those.
         average_head: Running average of the objective's variance head, where there are both.
@@ -67,6 +69,7 @@ class Session:
     teacher: Embedder | None = None
     cached: np.ndarray | None = None
     classifier: Classifier | None = None
+    subsets: tuple[Subset, ...] = ()
     average: nn.Module | None = None
     series: Series | None = None
     average_head: VarianceHead | None = None
@@ -123,6 +126,7 @@ class Session:
             "recipe": recipe_digest(self.recipe),
             "data": self.source.digest,
             "teacher": self.teacher_digest,
+            "subsets": [[one.teacher.digest, one.source.digest] for one in self.subsets],
             "threads": torch.get_num_threads(),
             "device": self.device.type,
             "processes": self.world.size,
@@ -146,9 +150,10 @@ class Session:
             CheckpointError: It belongs to another recipe, data set or teacher.
         """
         now = self.facts()
-        for name in ("recipe", "data", "teacher"):
-            if saved.facts.get(name) != now[name]:
-                what = f"the {name} changed since it was written ({saved.facts.get(name)}, now {now[name]})"
+        was = {"processes": 1, "subsets": [], **saved.facts}
+        for name in ("recipe", "data", "teacher", "subsets"):
+            if was.get(name) != now[name]:
+                what = f"the {name} changed since it was written ({was.get(name)}, now {now[name]})"
                 raise CheckpointError(f"checkpoint of step {saved.step}", what, "resume with what the run began with")
         self.student.load_state_dict(select("student", saved.tensors))
         self.objective.load_state_dict(select("objective", saved.tensors))
@@ -156,7 +161,6 @@ class Session:
             module.load_state_dict(select(name, saved.tensors))
         restore_optimizer(self.optimizer, saved.tensors)
         self.step, self.evaluated, self.best = saved.step, saved.facts["evaluated"], dict(saved.facts["best"])
-        was = {"processes": 1, **saved.facts}
         return [
             f"resume is not bit-exact: saved with {name} {was[name]}, running with {now[name]}"
             for name in ("threads", "device", "processes")
@@ -181,6 +185,8 @@ def provenance(session: Session) -> Mapping[str, str]:
     facts |= session.architecture.composition()
     if recipe.student.assistant is not None:
         facts["sizes"] = json.dumps(pair_sizes(session.plan))
+    if session.subsets:
+        facts["subset_teachers"] = json.dumps([one.facts() for one in session.subsets])
     if session.classifier is not None:
         told = {"source": session.classifier.source, "agreement": round(session.classifier.agreement, 4)}
         facts["inherited_classifier"] = json.dumps(told)

@@ -11,9 +11,11 @@ from facekd.data.image_list import ImageList
 from facekd.data.open_source import open_identities
 from facekd.data.record_source import RecordSource
 from facekd.data.resolution import ResolutionSettings
+from facekd.data.subset import SubsetSource, names_by_attribute, names_by_shots, names_in_file
 from facekd.data.synthetic import SyntheticFaces
 from facekd.data.tar_source import TarSource
-from facekd.errors import UsageError
+from facekd.errors import InputError, UsageError
+from facekd.recipe.identity_sections import Identities
 from facekd.recipe.sections import Augment, Data, Resolutions, Synthetic
 
 
@@ -23,12 +25,38 @@ def synthetic_source(section: Synthetic) -> SyntheticFaces:
 
 
 def open_source(data: Data) -> IdentitySource:
-    """The training images of a recipe.
+    """The training images of a recipe, of some identities where it says so.
 
     Raises:
         InputError: Images that are missing or cannot be used.
         UsageError: A source that needs a path has none.
     """
+    source, where = _open_whole(data), "data.subset"
+    return source if data.subset is None else SubsetSource(source, chosen_identities(data.subset, source, where), where)
+
+
+def chosen_identities(section: Identities, source: IdentitySource, where: str) -> list[str]:
+    """The names that a recipe section selects from a data set.
+
+    Args:
+        section: In one of its three ways.
+        source: The data set.
+        where: Key of the section, for messages.
+
+    Raises:
+        InputError: A file that cannot be used.
+    """
+    if section.shots is not None:
+        return names_by_shots(source, section.shots.at_least, section.shots.at_most)
+    if section.attribute is not None:
+        told = section.attribute
+        return names_by_attribute(source, Path(told.file), told.column, told.values)
+    if section.file is not None:
+        return names_in_file(Path(section.file))
+    raise InputError(where, "selects nobody", "give one of shots, attribute and file")
+
+
+def _open_whole(data: Data) -> IdentitySource:
     if data.source == "synthetic":
         return synthetic_source(data.synthetic)
     if data.path is None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,8 +16,10 @@ from facekd.engine.distributed import World
 from facekd.engine.outputs import PER_IMAGE, StepOutputs
 from facekd.engine.schedule import learning_rate_factor
 from facekd.engine.session import Session
+from facekd.engine.subset import Subset
 from facekd.engine.virtual import virtual_fields
 from facekd.errors import NonFiniteError
+from facekd.models.embedder import Embedder
 from facekd.recipe.loss_options import uses_teacher_embeddings
 
 Network = Callable[[Tensor], Tensor | tuple[Tensor, Tensor]]
@@ -49,9 +52,11 @@ def take_step(session: Session, network: Network, batch: Batch) -> dict[str, Any
     teacher = teacher_embeddings(session, batch)
     embed, live = partial(student_embeddings, session, network, seed), partial(live_embeddings, session)
     student, assistant = embed(batch.images)
-    share = StepOutputs(student, teacher, batch.labels, assistant=assistant)
+    asked = tuple(subset_embeddings(session, subset, batch) for subset in session.subsets)
+    share = StepOutputs(student, teacher, batch.labels, assistant=assistant, subset_teachers=asked)
     outputs = joined_outputs(session.world, share)
-    outputs = replace(outputs, **virtual_fields(session, batch, lambda images: embed(images)[0], live))
+    virtual: dict[str, Any] = virtual_fields(session, batch, lambda images: embed(images)[0], live)
+    outputs = replace(outputs, **virtual)
     terms = session.objective(outputs, step)
     loss = torch.stack(list(terms.values())).sum()
     values = _finite_terms(terms, step)
@@ -84,7 +89,8 @@ def joined_outputs(world: World, share: StepOutputs) -> StepOutputs:
         share: What they gave for the images of this one.
     """
     held = {name: getattr(share, name) for name in PER_IMAGE}
-    return replace(share, **{name: world.gather(rows) for name, rows in held.items() if rows is not None})
+    joined: dict[str, Any] = {name: world.gather(rows) for name, rows in held.items() if rows is not None}
+    return replace(share, **joined, subset_teachers=tuple(world.gather(rows) for rows in share.subset_teachers))
 
 
 def student_embeddings(session: Session, network: Network, seed: int, images: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -181,11 +187,34 @@ def live_embeddings(session: Session, images: Tensor) -> Tensor:
     teacher = session.teacher_now
     if teacher is None:
         raise ValueError("the run has no teacher")
+    return _embedded(teacher, images).to(session.device)
+
+
+def subset_embeddings(session: Session, subset: Subset, batch: Batch) -> Tensor:
+    """What a teacher of a subset says of a step's images, ``(batch, teacher_dim)``; zeros for those of other people.
+
+    Args:
+        session: The run.
+        subset: The teacher.
+        batch: The step's images.
+    """
+    places = subset.source.places[batch.indices.cpu().numpy()]
+    inside = np.flatnonzero((places >= 0) & (batch.labels >= 0).cpu().numpy())
+    found = torch.zeros(len(places), subset.teacher.embedding_size, device=session.device)
+    if len(inside) and subset.cached is not None:
+        rows = subset.cached[places[inside], batch.views.cpu().numpy()[inside]]
+        found[inside] = torch.from_numpy(rows).to(session.device)
+    elif len(inside):
+        found[inside] = _embedded(subset.teacher, batch.images[inside]).to(session.device)
+    return found
+
+
+def _embedded(teacher: Embedder, images: Tensor) -> Tensor:
     size = teacher.preprocessing.size
     if images.shape[-2:] != size:
         wide = nn.functional.interpolate(images.float(), size=size, mode="bilinear", antialias=True)
         images = wide.round().clamp(0, 255).to(torch.uint8)
-    return teacher.embed(images).to(session.device)
+    return teacher.embed(images)
 
 
 @torch.no_grad()

@@ -40,9 +40,9 @@ def plain_views(source: IdentitySource) -> Views:
     return lambda index: [source.read(index)]
 
 
-def version_views(dataset: TrainingImages, versions: int) -> Views:
-    """The augmented versions the steps will show, at the size they are stored in."""
-    return lambda index: [dataset.augmented(version, index)[0] for version in range(versions)]
+def version_views(dataset: TrainingImages, versions: int, rows: np.ndarray) -> Views:
+    """The augmented versions the steps will show of the images at ``rows``, at the size they are stored in."""
+    return lambda index: [dataset.augmented(version, int(rows[index]))[0] for version in range(versions)]
 
 
 def embed_views(embedder: Embedder, views: Views, indices: np.ndarray) -> np.ndarray:

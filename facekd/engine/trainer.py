@@ -29,6 +29,8 @@ from facekd.engine.signals import interruptible
 from facekd.engine.snapshots import Snapshot, add_snapshot, is_due, snapshot_file
 from facekd.engine.sources import open_source
 from facekd.engine.step import Network, take_step
+from facekd.engine.subset import Subset
+from facekd.engine.subsets import ask_subsets, open_subsets, with_subsets
 from facekd.engine.uncertainty import save_uncertainty, spread_lines
 from facekd.errors import DataError, DeviceError, Elsewhere, Interrupted, UsageError
 from facekd.files import disk_errors, locked
@@ -49,11 +51,15 @@ def plan_run(recipe: Recipe, device: str = "auto") -> Plan:
     return _sized(recipe, source, str(resolve_device(device)))[0]
 
 
-def _sized(recipe: Recipe, source: IdentitySource, device: str) -> tuple[Plan, Embedder | None, Series | None]:
+Teachers = tuple[Embedder | None, Series | None, tuple[Subset, ...]]
+
+
+def _sized(recipe: Recipe, source: IdentitySource, device: str) -> tuple[Plan, Teachers]:
     """The size of a run and whom it learns from."""
     teacher = None if recipe.teacher is None else open_teacher(recipe.teacher, device)
     plan = make_plan(recipe, source, teacher)
-    return plan, teacher, open_series(recipe, plan.epochs_begun, device)
+    subsets = open_subsets(recipe, source, device)
+    return with_subsets(plan, recipe, subsets), (teacher, open_series(recipe, plan.epochs_begun, device), subsets)
 
 
 def train(
@@ -89,7 +95,7 @@ def train(
         _refuse_folder(recipe, out, resume)
         world.share_of(recipe.train.batch_size)
         source = open_source(recipe.data)
-        plan, teacher, series = _sized(recipe, source, str(place))
+        plan, (teacher, series, subsets) = _sized(recipe, source, str(place))
         sets = open_sets(recipe.evaluate) if world.leads else []
     with ExitStack() as held:
         folder = RunFolder(out)
@@ -105,7 +111,8 @@ def train(
             dataset = make_dataset(recipe, source)
         root = out.parent / "teacher-cache"
         ask = partial(make_caches, recipe, dataset, source, teacher, root, progress=listener.progress, poll=poll)
-        caches = world.first(ask)
+        told = partial(ask_subsets, recipe, dataset, subsets, root, progress=listener.progress, poll=poll)
+        caches = replace(world.first(ask), subsets=world.first(told))
         with world.together():
             session = make_session(recipe, plan, source, dataset, teacher, caches, place)
             session.series = series
@@ -130,7 +137,8 @@ def _refuse_folder(recipe: Recipe, out: Path, resume: bool) -> None:
         raise UsageError(str(out), "is a file, not a folder", "choose another --out")
     if resume and not (out / "recipe.yaml").exists():
         raise UsageError(str(out), "holds no run to resume", "leave out --resume")
-    if recipe.teacher is not None and out.resolve() == teacher_place(recipe.teacher).resolve():
+    teachers = [*([] if recipe.teacher is None else [recipe.teacher]), *recipe.subsets]
+    if out.resolve() in [teacher_place(teacher).resolve() for teacher in teachers]:
         raise UsageError(str(out), "is the teacher's own folder", "choose another --out")
 
 

@@ -18,6 +18,7 @@ from facekd.losses.mixup import stkd, stkd_similarity
 from facekd.losses.prime_aware import pad_logit, pad_relation
 from facekd.losses.ranking import ekd
 from facekd.losses.relation import cckd, pkt, rkd, sp
+from facekd.losses.subset import SubsetTeacher, subset_kd, subset_l2
 from facekd.losses.uncertainty import dul, dul_regression, pfe
 from facekd.registry import Registry
 
@@ -44,10 +45,15 @@ for _loss in (
     dul,
     dul_regression,
     pfe,
+    subset_kd,
+    subset_l2,
 ):
     LOSSES.register(_loss.__name__)(_loss)
 
 __all__ = [
+    "SubsetTeacher",
+    "subset_kd",
+    "subset_l2",
     "LOSSES",
     "adadistill",
     "apply_margin",

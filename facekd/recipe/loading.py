@@ -128,13 +128,13 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), *, allow_required: bo
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     _ = Path(folder, "a.yaml").write_text("name: a\\nstudnet: {}\\n")
+        ...     _ = Path(folder, "a.yaml").write_text("name: a\\nstudnt: {}\\n")
         ...     try:
         ...         load_recipe(Path(folder, "a.yaml"), ["train.epochs=0"])
         ...     except RecipeError as error:
         ...         lines = [line.removeprefix(folder) for line in error.lines]
         >>> print(*lines[-2:], sep="\\n")
-        /a.yaml:2: studnet: unknown key (did you mean student?)
+        /a.yaml:2: studnt: unknown key (did you mean student?)
         --set train.epochs: must be at least 1, got 0
     """
     read = _read_document(path)

@@ -24,9 +24,14 @@ from facekd.recipe.loss_sections import (
     Stkd,
     StkdSimilarity,
 )
+from facekd.recipe.subset_sections import SubsetKD, SubsetL2
 from facekd.recipe.uncertainty_sections import Dul, DulRegression, Pad, PadLogit, PadRelation, Pfe
 
 __all__ = [
+    "SubsetKD",
+    "SubsetL2",
+    "classifies_subsets",
+    "uses_subsets",
     "AdaDistill",
     "Cckd",
     "Cosine",
@@ -87,6 +92,8 @@ Loss = (
     | Dul
     | DulRegression
     | Pfe
+    | SubsetKD
+    | SubsetL2
 )
 
 LossOptions = Annotated[Loss, Field(discriminator="name")]
@@ -185,7 +192,9 @@ def in_teacher_space(losses: Iterable[Loss]) -> frozenset[str]:
     losses = tuple(losses)
     own = any(trains_classifier(loss) for loss in losses)
     return frozenset(
-        loss.name for loss in losses if compares_elements(loss) or (uses_teacher_classifier(loss) and not own)
+        loss.name
+        for loss in losses
+        if compares_elements(loss) or (not own and (uses_teacher_classifier(loss) or "any_classifier" in loss.needs()))
     )
 
 
@@ -227,3 +236,23 @@ def asks_about_images(loss: Loss) -> bool:
         (True, False)
     """
     return uses_teacher_embeddings(loss) or uses_virtual_samples(loss)
+
+
+def uses_subsets(loss: Loss) -> bool:
+    """Whether a loss asks the teachers of subsets.
+
+    Example:
+        >>> uses_subsets(SubsetL2(name="subset_l2")), uses_subsets(L2(name="l2"))
+        (True, False)
+    """
+    return "subset_teachers" in loss.needs()
+
+
+def classifies_subsets(loss: Loss) -> bool:
+    """Whether a loss needs the class weights of the teachers of subsets.
+
+    Example:
+        >>> classifies_subsets(SubsetKD(name="subset_kd")), classifies_subsets(SubsetL2(name="subset_l2"))
+        (True, False)
+    """
+    return "subset_classifiers" in loss.needs()

@@ -21,14 +21,18 @@ Need = Literal[
     "teacher_embeddings",
     "teacher_classifier",
     "own_classifier",
+    "any_classifier",
     "labels",
     "equal_widths",
+    "subset_teachers",
+    "subset_classifiers",
     "assistant",
     "virtual_samples",
     "variance_head",
 ]
 """What a loss may ask of a run; ``equal_widths``: it sets each element of the student's embedding against the
 teacher's; ``assistant``, ``own_classifier`` and ``variance_head``: it trains them beside the student;
+``any_classifier``: that, or else the teacher's; ``subset_teachers``, ``subset_classifiers``: of each of ``subsets``;
 ``virtual_samples``: mixtures of the step's images, seen by the student and, live, by the teacher."""
 
 

@@ -9,6 +9,8 @@ from facekd.recipe.base import Problem
 from facekd.recipe.evaluation import Evaluate
 from facekd.recipe.loss_options import (
     Loss,
+    SubsetKD,
+    SubsetL2,
     asks_about_images,
     chosen_classifier,
     in_teacher_space,
@@ -22,6 +24,7 @@ from facekd.recipe.loss_options import (
     uses_virtual_samples,
 )
 from facekd.recipe.sections import Data, Schedule, Student, Teacher, Train
+from facekd.recipe.subset_sections import SubsetTeacher
 
 
 def _teacher_and_losses(teacher: Teacher | None, losses: tuple[Loss, ...]) -> Iterable[Problem]:
@@ -94,6 +97,30 @@ def _uncertainty(student: Student, losses: tuple[Loss, ...]) -> Iterable[Problem
         if loss.name == "dul_regression" and trains_classifier(loss) and not any(map(trains_classifier, others)):
             what = "own, but no other loss trains a classifier"
             yield Problem(("losses", index, "class_weights"), what, "write teacher, or add margin_softmax")
+
+
+def _subsets(subsets: tuple[SubsetTeacher, ...], data: Data, losses: tuple[Loss, ...]) -> Iterable[Problem]:
+    asking = [(index, loss) for index, loss in enumerate(losses) if isinstance(loss, SubsetKD | SubsetL2)]
+    for index, loss in asking:
+        if not subsets:
+            yield Problem(("losses", index), f"{loss.name} needs teachers of subsets", "add subsets: [...]")
+        missing = [one.name for one in subsets if one.share is None]
+        if loss.shares == "given" and missing:
+            what = f"given, but subsets.{missing[0]} has no share"
+            yield Problem(("losses", index, "shares"), what, "add share to every subset")
+    if subsets and losses and not asking:
+        yield Problem(("subsets",), "no loss asks these teachers", "remove them, or add subset_kd or subset_l2")
+    given = any(loss.shares == "given" for _, loss in asking)
+    for index, one in enumerate(subsets):
+        if one.name in [other.name for other in subsets[:index]]:
+            yield Problem(("subsets", index, "name"), f"{one.name} is there twice", "name each once")
+        if one.share is not None and asking and not given:
+            yield Problem(("subsets", index, "share"), "has no effect without shares: given", "remove it")
+        if one.classifier == "none" and any(isinstance(loss, SubsetKD) for _, loss in asking):
+            yield Problem(("subsets", index, "classifier"), "none, but subset_kd needs it", "write auto or class_means")
+        if one.view == "same" and data.resolutions.sides and data.versions is not None:
+            what = "same cannot be cached: data.resolutions draws anew in every epoch"
+            yield Problem(("subsets", index, "view"), what, "write view: clean, or data.versions: null")
 
 
 def _blends(teacher: Teacher | None, data: Data, losses: tuple[Loss, ...]) -> Iterable[Problem]:
@@ -183,6 +210,7 @@ RULES: tuple[tuple[tuple[str, ...], Rule], ...] = (
     (("losses",), _one_of_each),
     (("student", "teacher", "losses"), _projector),
     (("student", "losses"), _uncertainty),
+    (("subsets", "data", "losses"), _subsets),
     (("schedule", "train"), _within_the_run),
     (("teacher", "train"), _superclasses),
     (("teacher", "data", "losses"), _blends),

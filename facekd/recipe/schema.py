@@ -12,6 +12,7 @@ from facekd.recipe.evaluation import Evaluate
 from facekd.recipe.loss_options import LossOptions
 from facekd.recipe.rules import contradictions_between
 from facekd.recipe.sections import Data, Optimizer, Schedule, Student, Teacher, Train
+from facekd.recipe.subset_sections import SubsetTeacher
 
 
 class Recipe(Section):
@@ -21,6 +22,7 @@ class Recipe(Section):
     description: str = Field(default="", max_length=10_000)
     student: Student
     teacher: Teacher | None = None
+    subsets: Annotated[tuple[SubsetTeacher, ...], Field(strict=False, description="teachers of some identities")] = ()
     data: Data
     losses: Annotated[tuple[LossOptions, ...], Field(strict=False, min_length=1)]
     optimizer: Optimizer

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from facekd.recipe.base import FilePath, Fraction, Positive, Problem, Section, Seed
+from facekd.recipe.identity_sections import Identities
 
 Color = Literal["rgb", "bgr"]
 Normalize = Annotated[
@@ -148,6 +149,7 @@ class Data(Section):
         default="arcface", max_length=200, description="landmarks the faces lie on; told to whoever uses the student"
     )
     licence: str = Field(default="", max_length=2000)
+    subset: Identities | None = Field(default=None, description="train on these identities alone; null: on all")
     synthetic: Synthetic = Synthetic()
     augment: Augment = Augment()
     resolutions: Resolutions = Resolutions()

@@ -13,7 +13,7 @@ from two_processes import in_two
 
 from facekd.engine.distributed import ALONE, World, joined
 from facekd.engine.objective import Objective, loss_inputs
-from facekd.engine.outputs import Sizes, StepOutputs
+from facekd.engine.outputs import Sizes, StepOutputs, SubsetSizes
 from facekd.engine.step import joined_outputs
 from facekd.errors import DataError, Elsewhere, LostProcess, NonFiniteError, UsageError
 from facekd.losses import LOSSES
@@ -26,7 +26,16 @@ DIRECT = sorted(name for name in LOSSES if not any(field.startswith("virtual_") 
 
 PIXELS, DIM, CLASSES, STEPS = 12, 8, 5, 4
 LABELS = torch.tensor([0, 0, 1, 2, 1, 3, 4, -1])
-SIZES = Sizes(classes=CLASSES, embedding_size=DIM, teacher_size=DIM, batch_size=len(LABELS), steps_per_epoch=2)
+KNOWN = (torch.tensor([0, 2]), torch.tensor([1, 2, 4]))
+SUBSETS = tuple(SubsetSizes(str(len(known)), DIM, 9, known, None, torch.eye(len(known), DIM)) for known in KNOWN)
+SIZES = Sizes(
+    classes=CLASSES,
+    embedding_size=DIM,
+    teacher_size=DIM,
+    batch_size=len(LABELS),
+    steps_per_epoch=2,
+    subsets=SUBSETS,
+)
 
 
 class Pair(nn.Module):
@@ -54,7 +63,10 @@ def take_steps(world: World, name: str) -> dict[str, Tensor]:
     for step in range(STEPS):
         torch.manual_seed(step)
         seen, shown = images[step, rows], (teacher[step, rows], LABELS[rows])
-        share = StepOutputs(student.student(seen), *shown, assistant=student.assistant(seen))
+        of_subsets = (shown[0], 2 * shown[0].flip(1))
+        share = StepOutputs(
+            student.student(seen), *shown, assistant=student.assistant(seen), subset_teachers=of_subsets
+        )
         (term,) = objective(joined_outputs(world, share), step).values()
         optimizer.zero_grad()
         term.backward()

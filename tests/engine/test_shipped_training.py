@@ -19,6 +19,7 @@ from facekd.recipe import Recipe, load_recipe, required_keys
 ROOT = Path(__file__).resolve().parents[2] / "recipes"
 SHIPPED = sorted(ROOT.rglob("*.yaml"))
 SMALL = ("train.batch_size=8", "train.workers=0", "train.log_every=1", "evaluate.sets=[]")
+EVERYBODY = "{shots: {at_least: 2}}"
 DRAWN = ("data.synthetic.identities=6", "data.synthetic.samples=2")
 
 
@@ -37,6 +38,11 @@ def smaller(path: Path, faces: Path, teachers: dict[int, Path], *changes: str) -
         "teacher.weights": teachers[wanted.student.embedding_size],
         "student.weights": faces.parent / "student.safetensors",
     }
+    if wanted.data.subset is not None:
+        overrides.append(f"data.subset={EVERYBODY}")
+    for number in range(len(wanted.subsets)):
+        fill[f"subsets.{number}.weights"] = fill["teacher.weights"]
+        overrides.append(f"subsets.{number}.identities={EVERYBODY}")
     if wanted.train.superclasses is not None:
         overrides += ["train.superclasses=2"]
     if wanted.teacher is not None and wanted.teacher.normalize == "none":

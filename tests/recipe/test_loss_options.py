@@ -36,7 +36,7 @@ def test_names_and_defaults_are_those_of_the_function(name):
 def test_loss_options_call_the_function(name):
     import torch
 
-    from facekd.losses import LOSSES
+    from facekd.losses import LOSSES, SubsetTeacher
 
     embeddings, labels = torch.eye(3) + 0.1, torch.arange(3)
     at_hand = {"student": embeddings, "teacher": embeddings.flip(0), "labels": labels, "class_weights": torch.eye(3)}
@@ -45,6 +45,8 @@ def test_loss_options_call_the_function(name):
     at_hand |= {"virtual_labels": torch.tensor([[0, 1], [1, 2], [2, 0]])}
     at_hand |= {"assistant": embeddings.flip(1), "noise": torch.eye(3)}
     at_hand |= dict.fromkeys(("student_thresholds", "teacher_thresholds"), torch.tensor([0.1, 0.5]))
+    one = SubsetTeacher(embeddings, labels, torch.tensor(1.0), torch.eye(3), torch.eye(3))
+    at_hand |= {"subsets": (one,)}
     function = LOSSES[name]
     inputs = [at_hand[key] for key, p in inspect.signature(function).parameters.items() if p.kind is not p.KEYWORD_ONLY]
     assert function(*inputs, **NAMES[name](name=name).loss_options()).shape == ()

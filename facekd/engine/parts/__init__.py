@@ -13,11 +13,12 @@ from typing import Any
 from torch import nn
 
 from facekd.engine.parts.centres import Centres
+from facekd.engine.parts.subsets import Subsets
 from facekd.engine.parts.thresholds import Thresholds
 from facekd.engine.parts.uncertainty import Uncertainty
 from facekd.engine.parts.variance import Variance
 
-__all__ = ["PARTS", "Centres", "Thresholds", "Uncertainty", "Variance"]
+__all__ = ["PARTS", "Centres", "Subsets", "Thresholds", "Uncertainty", "Variance"]
 
 PARTS: dict[str, Callable[[Any, Any], nn.Module]] = {
     "pad": Variance,
@@ -28,5 +29,7 @@ PARTS: dict[str, Callable[[Any, Any], nn.Module]] = {
     "dul": Uncertainty,
     "dul_regression": Uncertainty,
     "pfe": Uncertainty,
+    "subset_kd": Subsets,
+    "subset_l2": Subsets,
 }
 """The part of each loss that has one, by the loss's name; built from its options and the sizes of the run."""
