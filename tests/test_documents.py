@@ -33,7 +33,7 @@ from facekd.errors import InputError
 from facekd.recipe import load_recipe, required_keys
 
 GUIDES = (README, "CONTRIBUTING.md")
-PROGRAMS = {"git", "python3", "pip", "pytest", "make", "facekd"}
+PROGRAMS = {"git", "python3", "pip", "pytest", "make", "facekd", "torchrun"}
 HELP_BLOCK = re.compile(r"<!-- generated: help -->.*<!-- end: help -->", re.DOTALL)
 
 
