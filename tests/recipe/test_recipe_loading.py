@@ -64,7 +64,7 @@ def test_all_problems_come_at_once_and_in_the_order_of_the_file(tmp_path):
         ":11: train.epochs: must be at least 1, got 0",
         ":12: train.batch_size: expected a whole number, got number 32.5",
         ":13: zzz: unknown key (known: data, description, evaluate, losses, name, optimizer, schedule, student, "
-        "teacher, train)",
+        "subsets, teacher, train)",
         ":14: schedule.milestones: missing; name: step needs them (add milestones: [10, 20])",
     ]
 
