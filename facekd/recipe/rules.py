@@ -76,6 +76,8 @@ def _projector(student: Student, teacher: Teacher | None, losses: tuple[Loss, ..
         yield Problem(place, f"{wanted}, but there is no teacher to project to", "write none, or add a teacher")
     elif wanted == "drop" and losses and not in_teacher_space(losses):
         yield Problem(place, "drop, but no loss sees through it", "write none, or add a loss such as l2")
+    elif wanted == "keep" and student.frozen:
+        yield Problem(place, "keep, but a frozen student learns no projector", "write none, or frozen: false")
 
 
 def _uncertainty(student: Student, losses: tuple[Loss, ...]) -> Iterable[Problem]:

@@ -173,6 +173,9 @@ def test_refusals__name_the_key(distil, make_recipe, tmp_path: Path) -> None:
         make_recipe(student=assisted, teacher={"weights": "a.pt"}, losses=[{"name": "l2"}])
     with pytest.raises(RecipeError, match="student.projector: keep, but there is no teacher"):
         make_recipe(("student.projector=keep",))
+    still = {"backbone": "resnet_tiny", "projector": "keep", "frozen": True, "weights": "a.pt"}
+    with pytest.raises(RecipeError, match="student.projector: keep, but a frozen student learns no projector"):
+        make_recipe(student=still, teacher={"weights": "b.pt"}, losses=[{"name": "pad"}])
     with pytest.raises(RecipeError, match="student.projector: drop, but no loss sees through it"):
         make_recipe(("student.projector=drop",), teacher={"weights": "a.pt"}, losses=[{"name": "rkd"}])
 
