@@ -7,7 +7,7 @@ import re
 import signal
 import threading
 import traceback
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import active_children
@@ -68,11 +68,12 @@ class RememberedImages:
 
     Args:
         source: Where the images come from.
+        read: How an image of it is read; ``source.read``, or what refuses some of them.
         size: ``(height, width)`` in pixels to which every image is brought.
     """
 
-    def __init__(self, source: IdentitySource, size: tuple[int, int]) -> None:
-        self.source, self.size = source, size
+    def __init__(self, source: IdentitySource, read: Callable[[int], np.ndarray], size: tuple[int, int]) -> None:
+        self.source, self.decode, self.size = source, read, size
         keep = len(source) * size[0] * size[1] * 3 <= MEMORY_LIMIT
         self.pixels = torch.zeros((len(source) if keep else 0, *size, 3), dtype=torch.uint8).share_memory_()
         self.known = torch.zeros(len(self.pixels), dtype=torch.bool).share_memory_()
@@ -83,9 +84,9 @@ class RememberedImages:
     def read(self, index: int) -> np.ndarray:
         """Pixels of image ``index``, uint8 RGB ``(height, width, 3)``."""
         if not len(self.known):
-            return resize(self.source.read(index), self.size)
+            return resize(self.decode(index), self.size)
         if not self.known[index]:
-            self.pixels[index].numpy()[...] = resize(self.source.read(index), self.size)
+            self.pixels[index].numpy()[...] = resize(self.decode(index), self.size)
             self.known[index] = True
         return self.pixels[index].numpy()
 

@@ -16,6 +16,7 @@ from facekd.data.identities import IdentitySource
 from facekd.data.loading import RememberedImages, TrainingImages
 from facekd.data.subset import rows_within
 from facekd.data.superclasses import group_identities
+from facekd.engine.fitting import training_reader
 from facekd.engine.inheritance import class_means, inherit_classifier
 from facekd.engine.objective import Objective
 from facekd.engine.outputs import Sizes, SubsetSizes
@@ -40,7 +41,7 @@ from facekd.models.embedder import Embedder, open_device
 from facekd.models.heads import Projected
 from facekd.models.preprocessing import Preprocessing
 from facekd.models.residual import ResidualPair
-from facekd.models.weights import load_weights, read_state
+from facekd.models.weights import load_fitting_weights, load_weights, read_state
 from facekd.recipe import Recipe
 from facekd.recipe.loss_options import uses_teacher_classifier
 from facekd.recipe.sections import Optimizer, Student
@@ -60,7 +61,7 @@ def resolve_device(name: str) -> torch.device:
     return open_device(name)
 
 
-def make_student(section: Student, seed: int, teacher: Embedder | None = None) -> nn.Module:
+def make_student(section: Student, seed: int, teacher: Embedder | None = None) -> tuple[nn.Module, list[str]]:
     """The student, its weights drawn from ``seed`` or read from the recipe's files.
 
     Args:
@@ -68,9 +69,13 @@ def make_student(section: Student, seed: int, teacher: Embedder | None = None) -
         seed: Of weights that no file gives, such as those of a projector whose student starts from a file without one.
         teacher: Whom it learns from, where there is one.
 
+    Returns:
+        The student, and what a user should know of how it was filled.
+
     Raises:
         InputError: The file's weights do not fit the backbone.
     """
+    notes = []
     torch.manual_seed(seed)
     student = architecture_of(section, teacher).build()
     starts = [(student, section.weights)]
@@ -83,8 +88,12 @@ def make_student(section: Student, seed: int, teacher: Embedder | None = None) -
         if path is not None:
             state, metadata = read_state(path)
             bare = isinstance(module, Projected) and PROJECTED_FROM not in metadata
-            load_weights(module.get_submodule("backbone") if bare else module, state, path)
-    return student.requires_grad_(False) if section.frozen else student
+            filled = module.get_submodule("backbone") if bare else module
+            if section.partial and path == section.weights:
+                notes.append(f"student.weights: {load_fitting_weights(filled, state, path)}")
+            else:
+                load_weights(filled, state, path)
+    return (student.requires_grad_(False) if section.frozen else student), notes
 
 
 def make_optimizer(section: Optimizer, student: nn.Module, objective: Objective) -> torch.optim.Optimizer:
@@ -130,9 +139,10 @@ class Caches:
 def make_dataset(recipe: Recipe, source: IdentitySource) -> TrainingImages:
     """The training images as the steps see them, kept at their own size or the student's, whichever is larger."""
     side = recipe.student.input_size
-    height, width = source.read(0).shape[:2]
+    read = training_reader(recipe, source)
+    height, width = read(0).shape[:2]
     return TrainingImages(
-        RememberedImages(source, (max(height, side), max(width, side))),
+        RememberedImages(source, read, (max(height, side), max(width, side))),
         source.labels,
         augment_settings(recipe.data.augment),
         seed=recipe.train.seed,
@@ -221,7 +231,8 @@ def make_session(
     classifier = None
     if teacher is not None and recipe.teacher and any(uses_teacher_classifier(loss) for loss in recipe.losses):
         classifier = inherit_classifier(classifier_of(recipe.teacher, teacher), teacher, source, caches.clean)
-    student = make_student(recipe.student, recipe.train.seed, teacher).to(place)
+    student, notes = make_student(recipe.student, recipe.train.seed, teacher)
+    student = student.to(place)
     if isinstance(student, ResidualPair) and teacher is not None:
         student.start_at(some_embeddings(teacher, source, caches))
     if recipe.train.channels_last:
@@ -254,5 +265,6 @@ def make_session(
         subsets=caches.subsets,
         average=make_average(student, recipe.train.ema),
         average_head=make_average(objective.head, recipe.train.ema),
+        notes=(*notes, *objective.notes),
         superclasses=make_superclasses(recipe, source, caches.clean),
     )

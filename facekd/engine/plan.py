@@ -8,6 +8,7 @@ from pathlib import Path
 
 from facekd.data.embedding_cache import cache_bytes
 from facekd.data.identities import IdentitySource
+from facekd.engine.fitting import training_reader
 from facekd.engine.inheritance import classifier_place
 from facekd.engine.series import open_last, teacher_place
 from facekd.errors import RecipeError, UsageError
@@ -137,6 +138,7 @@ def make_plan(recipe: Recipe, source: IdentitySource, teacher: Embedder | None) 
     Raises:
         UsageError: More images or identities in a batch than in the data, a resolution above the images' own, or a
             backbone that does not exist.
+        DataError: The first image shows another cut of the face than the student is to see.
         RecipeError: Student and teacher embeddings of different width under a loss that compares them, or a projector
             between equal ones.
     """
@@ -147,7 +149,8 @@ def make_plan(recipe: Recipe, source: IdentitySource, teacher: Embedder | None) 
     if identities > len(source.names):
         what = f"a batch takes {identities} identities, the data has {len(source.names)}"
         raise UsageError("train.images_per_identity", what, "lower train.batch_size, or raise it")
-    _refuse_higher_resolution(recipe.data.resolutions, source)
+    height, width = training_reader(recipe, source)(0).shape[:2]
+    _refuse_higher_resolution(recipe.data.resolutions, height, width)
     student = recipe.student
     _refuse_widths(recipe, teacher)
     architecture = architecture_of(student, teacher)
@@ -182,12 +185,10 @@ def make_plan(recipe: Recipe, source: IdentitySource, teacher: Embedder | None) 
     )
 
 
-def _refuse_higher_resolution(section: Resolutions, source: IdentitySource) -> None:
-    if section.sides:
-        height, width = source.read(0).shape[:2]
-        if max(section.sides) > max(height, width):
-            what = f"{max(section.sides)}, but the images are {width}x{height}"
-            raise UsageError("data.resolutions.sides", what, f"at most {max(height, width)}")
+def _refuse_higher_resolution(section: Resolutions, height: int, width: int) -> None:
+    if section.sides and max(section.sides) > max(height, width):
+        what = f"{max(section.sides)}, but the images are {width}x{height}"
+        raise UsageError("data.resolutions.sides", what, f"at most {max(height, width)}")
 
 
 def _refuse_widths(recipe: Recipe, teacher: Embedder | None) -> None:

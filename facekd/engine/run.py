@@ -85,7 +85,7 @@ class Run:
             self.tell(f"projector: {session.plan.projector}")
         if session.series is not None:
             self.tell(session.series.told())
-        for note in session.objective.notes:
+        for note in session.notes:
             self.tell(note)
         doubt = size_doubt(*session.source.read(0).shape[:2])
         if doubt:

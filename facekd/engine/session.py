@@ -50,6 +50,7 @@ class Session:
         average: Running average of the student, where the recipe wants one.
         series: The snapshots of the teacher in the order of the student's epochs, where it learns from those.
         average_head: Running average of the objective's variance head, where there are both.
+        notes: What a user should know of how it was set up.
         superclasses: Superclass of each identity, ``(identities,)``, where batches are drawn by it.
         step: Steps taken.
         evaluated: Step of the last evaluation.
@@ -73,6 +74,7 @@ class Session:
     average: nn.Module | None = None
     series: Series | None = None
     average_head: VarianceHead | None = None
+    notes: tuple[str, ...] = ()
     superclasses: np.ndarray | None = None
     step: int = 0
     evaluated: int = 0

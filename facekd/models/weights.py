@@ -216,6 +216,24 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], where: str) -> 
     module.load_state_dict(dict(state), strict=False)
 
 
+def load_fitting_weights(module: nn.Module, state: Mapping[str, Tensor], where: str) -> str:
+    """Fill a backbone with the tensors that are its own by name and shape, and leave the others as they are.
+
+    Returns:
+        How many were taken, of how many it has.
+
+    Raises:
+        CheckpointError: None fits, or one is of a type that would lose values.
+        NonFiniteError: A value taken is NaN or infinite.
+    """
+    own = module.state_dict()
+    taken = {key: tensor for key, tensor in state.items() if key in own and tensor.shape == own[key].shape}
+    if not taken:
+        raise CheckpointError(where, f"none of its {len(state)} tensors is one of the backbone's", _SAME_BACKBONE)
+    load_weights(module, {**own, **taken}, where)
+    return f"loaded {len(taken)} of {len(own)} tensors of {where}; the others are drawn"
+
+
 def require_same_keys(module: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
     """Refuse a state dict whose keys and shapes are not the backbone's; no value is looked at.
 

@@ -38,6 +38,7 @@ class Student(Section):
     color: Color = "rgb"
     normalize: Normalize = "half"
     weights: FilePath | None = Field(default=None, description="weights to start from")
+    partial: bool = Field(default=False, description="take of weights the tensors that fit, and draw the others")
     assistant: Assistant | None = Field(
         default=None, description="learns what the student lacks of the teacher, by the loss residual; null: none"
     )
@@ -52,6 +53,10 @@ class Student(Section):
     def contradictions(self) -> Iterable[Problem]:
         if self.assistant is not None and self.projector != "none":
             yield Problem(("projector",), f"{self.projector} has no place beside an assistant", "write none")
+        if self.partial and self.weights is None:
+            yield Problem(("partial",), "has no effect without weights", "remove it, or add weights: FILE")
+        if self.partial and self.frozen:
+            yield Problem(("partial",), "leaves drawn values in a frozen student", "remove it, or write frozen: false")
 
 
 class Teacher(Section):
@@ -144,6 +149,9 @@ class Data(Section):
     )
     images: FilePath | None = Field(
         default=None, description="root of the paths in a list; the list's own folder if null"
+    )
+    allow_resize: bool = Field(
+        default=False, description="take images, here and in evaluate, of another cut of the face than the student's"
     )
     template: str = Field(
         default="arcface", max_length=200, description="landmarks the faces lie on; told to whoever uses the student"

@@ -42,7 +42,9 @@ class Noise:
 
 
 def _batches(source: Noise, workers: int, first: int = 0) -> list:
-    dataset = TrainingImages(RememberedImages(source, (40, 40)), source.labels, SETTINGS, seed=7, size=(32, 32))
+    dataset = TrainingImages(
+        RememberedImages(source, source.read, (40, 40)), source.labels, SETTINGS, seed=7, size=(32, 32)
+    )
     return list(step_data(dataset, StepBatches(shuffled(12, 4, 7), 3, 7, first, 6), workers, pin=False))
 
 
@@ -65,7 +67,14 @@ def test_step_data__the_augmentation_changes_with_the_epoch() -> None:
 
 def test_versions__repeat_after_their_number_and_do_not_depend_on_the_seed() -> None:
     sets = [
-        TrainingImages(RememberedImages(Noise(), (40, 40)), Noise().labels, MIXED, seed=seed, size=(40, 40), versions=3)
+        TrainingImages(
+            RememberedImages(Noise(), Noise().read, (40, 40)),
+            Noise().labels,
+            MIXED,
+            seed=seed,
+            size=(40, 40),
+            versions=3,
+        )
         for seed in (0, 1)
     ]
     for index in range(12):
@@ -76,7 +85,9 @@ def test_versions__repeat_after_their_number_and_do_not_depend_on_the_seed() -> 
 
 
 def test_mix__a_blend_has_no_label_and_the_share_is_the_asked_one() -> None:
-    dataset = TrainingImages(RememberedImages(Noise(), (40, 40)), Noise().labels, MIXED, seed=0, size=(40, 40))
+    dataset = TrainingImages(
+        RememberedImages(Noise(), Noise().read, (40, 40)), Noise().labels, MIXED, seed=0, size=(40, 40)
+    )
     labels = [dataset[(epoch, index)][1] for epoch in range(50) for index in range(12)]
     assert {label for label in labels if label != NOBODY} == {0, 1}
     assert labels.count(NOBODY) / len(labels) == pytest.approx(0.5, abs=0.07)
@@ -97,7 +108,9 @@ def test_step_data__an_image_that_does_not_decode_is_named(workers: int) -> None
 
 
 def test_step_data__workers_end_with_the_loop_that_is_left() -> None:
-    dataset = TrainingImages(RememberedImages(Noise(), (40, 40)), Noise().labels, SETTINGS, seed=7, size=(32, 32))
+    dataset = TrainingImages(
+        RememberedImages(Noise(), Noise().read, (40, 40)), Noise().labels, SETTINGS, seed=7, size=(32, 32)
+    )
     before = set(multiprocessing.active_children())
     batches = step_data(dataset, StepBatches(shuffled(12, 4, 7), 3, 7, 0, 6), 2, pin=False)
     next(batches)
@@ -126,7 +139,9 @@ def test_item_070_a_killed_worker_is_one_line_with_its_last_file_and_no_hang() -
 
 
 def test_item_070_a_death_met_outside_the_loop_names_the_last_file_too() -> None:
-    dataset = TrainingImages(RememberedImages(Noise(), (40, 40)), Noise().labels, SETTINGS, seed=7, size=(32, 32))
+    dataset = TrainingImages(
+        RememberedImages(Noise(), Noise().read, (40, 40)), Noise().labels, SETTINGS, seed=7, size=(32, 32)
+    )
     before = set(multiprocessing.active_children())
     batches = step_data(dataset, StepBatches(shuffled(12, 4, 7), 3, 7, 0, 6), 1, pin=False)
     next(batches)

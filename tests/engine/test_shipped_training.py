@@ -18,7 +18,7 @@ from facekd.recipe import Recipe, load_recipe, required_keys
 
 ROOT = Path(__file__).resolve().parents[2] / "recipes"
 SHIPPED = sorted(ROOT.rglob("*.yaml"))
-SMALL = ("train.batch_size=8", "train.workers=0", "train.log_every=1", "evaluate.sets=[]")
+SMALL = ("train.batch_size=8", "train.workers=0", "train.log_every=1", "evaluate.sets=[]", "data.allow_resize=true")
 EVERYBODY = "{shots: {at_least: 2}}"
 DRAWN = ("data.synthetic.identities=6", "data.synthetic.samples=2")
 

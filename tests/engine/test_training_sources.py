@@ -11,15 +11,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from facekd_cli.main import cli
+from safetensors.torch import load_file
 from tar_shards import write_tar_shards
 
 from facekd.data.identities import IdentitySource
 from facekd.data.image_folder import ImageFolder
+from facekd.data.images import encode_png
 from facekd.data.record_writer import write_records
 from facekd.engine import trainer
-from facekd.engine.build import make_caches, make_dataset, make_superclasses
+from facekd.engine.build import make_caches, make_dataset, make_student, make_superclasses
 from facekd.engine.plan import make_plan, open_teacher
 from facekd.engine.sources import open_source
 from facekd.engine.trainer import Listener, train
@@ -173,6 +176,45 @@ def test_images_of_a_size_that_aligned_faces_do_not_have__are_told(make_recipe, 
     train(make_recipe(("train.max_steps=1",)), tmp_path / "run", device="cpu")
     log = (tmp_path / "run" / "log.txt").read_text()
     assert "warning: the images are 32x32 pixels, no size of aligned faces; facekd data align" in log
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_another_cut_of_the_face__is_refused_by_name_unless_it_is_allowed(
+    make_recipe, faces: Path, tmp_path: Path, workers: int
+) -> None:
+    copied = tmp_path / "faces"
+    shutil.copytree(faces, copied)
+    wide = np.zeros((32, 48, 3), np.uint8)
+    (copied / "person4" / "3.png").write_bytes(encode_png(wide))
+    data, loader = {"source": "folder", "path": str(copied)}, f"train.workers={workers}"
+    with pytest.raises(DataError, match=r"person4/3.png: 48x32 pixels, and the model takes 32x32") as refusal:
+        train(make_recipe((loader,), data=data), tmp_path / "run", device="cpu")
+    assert "data.allow_resize: true" in str(refusal.value)
+    allowed = make_recipe((loader, "data.allow_resize=true", "train.epochs=1"), data=data)
+    train(allowed, tmp_path / "allowed", device="cpu")
+
+
+def test_another_cut_of_the_face__is_refused_while_planning(make_recipe, faces: Path, tmp_path: Path) -> None:
+    recipe = make_recipe(("student.input_size=112",))
+    with pytest.raises(DataError, match="32x32 pixels, and the model takes 112x112"):
+        make_plan(recipe, open_source(recipe.data), None)
+
+
+def test_partial_weights__take_what_fits_and_tell_how_much(make_recipe, tmp_path: Path) -> None:
+    train(make_recipe(("train.max_steps=1",)), tmp_path / "first", device="cpu")
+    file = tmp_path / "first" / "student.safetensors"
+    changes = (f"student.weights={file}", "student.embedding_size=4", "train.max_steps=1")
+    with pytest.raises(CheckpointError):
+        train(make_recipe(changes), tmp_path / "refused", device="cpu")
+    recipe = make_recipe((*changes, "student.partial=true"))
+    student, notes = make_student(recipe.student, 0)
+    held, own = load_file(file), student.state_dict()
+    fitting = [key for key in own if key in held and held[key].shape == own[key].shape]
+    assert 0 < len(fitting) < len(own)
+    assert notes == [f"student.weights: loaded {len(fitting)} of {len(own)} tensors of {file}; the others are drawn"]
+    assert all(torch.equal(own[key], held[key]) for key in fitting)
+    train(recipe, tmp_path / "second", device="cpu")
+    assert f"loaded {len(fitting)} of {len(own)} tensors" in (tmp_path / "second" / "log.txt").read_text()
 
 
 def test_superclasses__fill_a_batch_with_people_who_look_alike_to_the_teacher(make_recipe, tmp_path: Path) -> None:

@@ -181,7 +181,7 @@ def test_frozen__the_optimizer_holds_the_head_alone_and_other_students_do_learn(
     on_frozen, finished: Path, tmp_path: Path
 ) -> None:
     recipe = on_frozen(losses=[PFE, PLAIN])
-    student = make_student(recipe.student, 0)
+    student, _ = make_student(recipe.student, 0)
     objective = Objective(recipe.losses, SIZES)
     held = {
         id(p) for group in make_optimizer(recipe.optimizer, student, objective).param_groups for p in group["params"]
@@ -252,7 +252,7 @@ def test_the_head_of_a_run__is_saved_with_the_digest_of_its_student_and_is_no_pa
     last = load_file(sorted((run / "checkpoints").glob("step-*"))[-1])
     for name, tensor in model.head.state_dict().items():
         assert torch.equal(tensor, last[f"objective.parts.dul.head.{name}"])
-    assert students(run).keys() == make_student(make_recipe().student, 0).state_dict().keys()
+    assert students(run).keys() == make_student(make_recipe().student, 0)[0].state_dict().keys()
     with safe_open(run / UNCERTAINTY_FILE, "pt") as stream:
         told = stream.metadata()
     assert told["student_digest"] == file_digest(run / "student.safetensors") and told["loss"] == "dul"

@@ -337,3 +337,8 @@ def test_superclasses_need_a_teacher_and_batches_of_identities(tmp_path):
         ":12: train.superclasses: who looks alike is asked of a teacher, and there is none "
         "(write null, or add teacher: {weights: FILE})"
     ]
+
+
+def test_partial_needs_weights_and_a_student_that_learns(tmp_path):
+    (line,) = refusal(written(tmp_path, changed("backbone: mobile", "partial: true\n  backbone: mobile")))
+    assert "student.partial: has no effect without weights (remove it, or add weights: FILE)" in line
