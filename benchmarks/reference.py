@@ -23,9 +23,7 @@ from facekd.recipe import Recipe, load_recipe, required_keys
 from facekd.recipe.loss_options import (
     Loss,
     MarginSoftmax,
-    uses_teacher_classifier,
-    uses_teacher_embeddings,
-    uses_virtual_samples,
+    any_needs,
 )
 
 HELP_WIDTH = 100
@@ -54,9 +52,9 @@ def methods_table() -> str:
             for loss in recipe.losses
         ]
         asked = {
-            "embeddings": any(uses_teacher_embeddings(loss) for loss in recipe.losses),
-            "classifier": any(uses_teacher_classifier(loss) for loss in recipe.losses),
-            "embeddings of mixtures, live": any(uses_virtual_samples(loss) for loss in recipe.losses),
+            "embeddings": any_needs(recipe.losses, "teacher_embeddings"),
+            "classifier": any_needs(recipe.losses, "teacher_classifier"),
+            "embeddings of mixtures, live": any_needs(recipe.losses, "virtual_samples"),
         }
         needs = " and ".join(name for name, wanted in asked.items() if wanted)
         rows.append([f"`{method}`", ", ".join(shown), needs or "-", sources(paths[0], recipe)])

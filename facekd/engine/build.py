@@ -43,7 +43,7 @@ from facekd.models.preprocessing import Preprocessing
 from facekd.models.residual import ResidualPair
 from facekd.models.weights import load_fitting_weights, load_weights, read_state
 from facekd.recipe import Recipe
-from facekd.recipe.loss_options import uses_teacher_classifier
+from facekd.recipe.loss_options import any_needs
 from facekd.recipe.sections import Optimizer, Student
 
 Averaged = TypeVar("Averaged", bound=nn.Module)
@@ -229,7 +229,7 @@ def make_session(
         FacekdError: A part that cannot be built, or does not fit another.
     """
     classifier = None
-    if teacher is not None and recipe.teacher and any(uses_teacher_classifier(loss) for loss in recipe.losses):
+    if teacher is not None and recipe.teacher and any_needs(recipe.losses, "teacher_classifier"):
         classifier = inherit_classifier(classifier_of(recipe.teacher, teacher), teacher, source, caches.clean)
     student, notes = make_student(recipe.student, recipe.train.seed, teacher)
     student = student.to(place)

@@ -14,7 +14,7 @@ from facekd.engine.parts import PARTS, Uncertainty, Variance
 from facekd.errors import RecipeError
 from facekd.losses import LOSSES
 from facekd.models.heads import FrozenClassifier, MarginClassifier, VarianceHead, linear_projector
-from facekd.recipe.loss_options import Loss, in_teacher_space, trains_classifier
+from facekd.recipe.loss_options import Loss, any_needs, in_teacher_space
 
 
 def loss_inputs(name: str) -> list[str]:
@@ -64,7 +64,7 @@ class Objective(nn.Module):
         self.projector = linear_projector(sizes.embedding_size, sizes.teacher_size) if sizes.projected else None
         self.projected = in_teacher_space(self.losses) if sizes.projected else frozenset()
         self.parts = nn.ModuleDict()
-        if any(trains_classifier(loss) for loss in self.losses):
+        if any_needs(self.losses, "own_classifier"):
             self.own = MarginClassifier(sizes.classes, sizes.embedding_size)
         if teacher_class_weights is not None:
             self.inherited = FrozenClassifier(teacher_class_weights)

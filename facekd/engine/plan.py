@@ -18,11 +18,8 @@ from facekd.models.macs import count_macs, count_parameters
 from facekd.models.residual import ResidualPair
 from facekd.recipe import Recipe
 from facekd.recipe.loss_options import (
+    any_needs,
     in_teacher_space,
-    trains_classifier,
-    uses_teacher_classifier,
-    uses_teacher_embeddings,
-    uses_virtual_samples,
 )
 from facekd.recipe.sections import Resolutions, Student, Teacher
 
@@ -100,7 +97,7 @@ def open_teacher(teacher: Teacher, device: str) -> Embedder:
 def cached_views(recipe: Recipe) -> int:
     """Teacher embeddings kept of each training image for the steps: 0 where the teacher runs live or not at all."""
     teacher = recipe.teacher
-    if teacher is None or teacher.snapshots or not any(uses_teacher_embeddings(loss) for loss in recipe.losses):
+    if teacher is None or teacher.snapshots or not any_needs(recipe.losses, "teacher_embeddings"):
         return 0
     return 2 if teacher.view == "clean" else recipe.data.versions or 0
 
@@ -114,7 +111,7 @@ def clean_views(recipe: Recipe, teacher: Embedder) -> int:
 def needs_class_means(recipe: Recipe, teacher: Embedder) -> bool:
     """Whether the teacher's classifier will be the class means of its embeddings."""
     section = recipe.teacher
-    if section is None or not any(uses_teacher_classifier(loss) for loss in recipe.losses):
+    if section is None or not any_needs(recipe.losses, "teacher_classifier"):
         return False
     return classifier_of(section, teacher) is None
 
@@ -160,11 +157,11 @@ def make_plan(recipe: Recipe, source: IdentitySource, teacher: Embedder | None) 
     steps = per_epoch * recipe.train.epochs
     if recipe.train.max_steps is not None:
         steps = min(steps, recipe.train.max_steps)
-    trained = any(trains_classifier(loss) for loss in recipe.losses)
-    held = any(uses_teacher_classifier(loss) for loss in recipe.losses)
+    trained = any_needs(recipe.losses, "own_classifier")
+    held = any_needs(recipe.losses, "teacher_classifier")
     copies = 2 + (2 if recipe.optimizer.name == "adamw" else 1)
     matrix = 4 * len(source.names)
-    virtual = batch * any(uses_virtual_samples(loss) for loss in recipe.losses)
+    virtual = batch * any_needs(recipe.losses, "virtual_samples")
     return Plan(
         images=count,
         identities=len(source.names),
@@ -226,7 +223,7 @@ def pair_sizes(plan: Plan) -> dict[str, dict[str, int]]:
 
 def runs_live(recipe: Recipe) -> bool:
     """Whether the teacher embeds the batch of each step itself, which no cache then holds."""
-    asked = recipe.teacher is not None and any(uses_teacher_embeddings(loss) for loss in recipe.losses)
+    asked = recipe.teacher is not None and any_needs(recipe.losses, "teacher_embeddings")
     return asked and cached_views(recipe) == 0
 
 

@@ -20,7 +20,7 @@ from facekd.engine.subset import Subset
 from facekd.engine.virtual import virtual_fields
 from facekd.errors import NonFiniteError
 from facekd.models.embedder import Embedder
-from facekd.recipe.loss_options import uses_teacher_embeddings
+from facekd.recipe.loss_options import any_needs
 
 Network = Callable[[Tensor], Tensor | tuple[Tensor, Tensor]]
 """The student as a function, the module itself or its compiled form; with an assistant it gives both embeddings."""
@@ -170,7 +170,7 @@ def teacher_embeddings(session: Session, batch: Batch) -> Tensor | None:
         session: The run.
         batch: The step's images.
     """
-    if session.teacher is None or not any(uses_teacher_embeddings(loss) for loss in session.recipe.losses):
+    if session.teacher is None or not any_needs(session.recipe.losses, "teacher_embeddings"):
         return None
     if session.cached is not None:
         rows = session.cached[batch.indices.cpu().numpy(), batch.views.cpu().numpy()]

@@ -21,14 +21,16 @@ from facekd.errors import InputError
 from facekd.models.classifier_files import read_classifier_files
 from facekd.models.embedder import Embedder
 from facekd.recipe import Recipe
-from facekd.recipe.loss_options import L2, LogitKD, Loss, classifies_subsets, uses_subsets
+from facekd.recipe.loss_options import L2, LogitKD, Loss, any_needs
 from facekd.recipe.subset_sections import SubsetTeacher
 
 
 def alone(recipe: Recipe, section: SubsetTeacher) -> Recipe:
     """A recipe as it would be with this teacher and no other, which decides about its caches and its classifier."""
-    asking = [loss for loss in recipe.losses if uses_subsets(loss)]
-    losses: list[Loss] = [LogitKD(name="logit_kd") if classifies_subsets(loss) else L2(name="l2") for loss in asking]
+    asking = [loss for loss in recipe.losses if "subset_teachers" in loss.needs()]
+    losses: list[Loss] = [
+        LogitKD(name="logit_kd") if "subset_classifiers" in loss.needs() else L2(name="l2") for loss in asking
+    ]
     train = recipe.train.model_copy(update={"superclasses": None})
     return recipe.model_copy(update={"teacher": section, "subsets": (), "losses": tuple(losses), "train": train})
 
@@ -65,7 +67,7 @@ def with_subsets(plan: Plan, recipe: Recipe, subsets: Sequence[Subset]) -> Plan:
     """A plan that counts the teachers of subsets too."""
     for subset in subsets:
         single, size = alone(recipe, subset.section), subset.teacher.embedding_size
-        held = any(classifies_subsets(loss) for loss in recipe.losses)
+        held = any_needs(recipe.losses, "subset_classifiers")
         views = kept_views(single, subset.teacher)
         plan = replace(
             plan,
@@ -97,7 +99,7 @@ def ask_subsets(
         single = alone(recipe, subset.section)
         caches = make_caches(single, dataset, subset.source, subset.teacher, root, progress=progress, poll=poll)
         classifier = None
-        if any(classifies_subsets(loss) for loss in recipe.losses):
+        if any_needs(recipe.losses, "subset_classifiers"):
             place = classifier_of(subset.section, subset.teacher)
             classifier = inherit_classifier(place, subset.teacher, subset.source, caches.clean, poll=poll)
         found.append(replace(subset, cached=caches.steps, classifier=classifier))

@@ -22,7 +22,6 @@ from facekd.models.embedder import Embedder, TorchEmbedder, model_file
 from facekd.models.heads import VarianceHead
 from facekd.models.preprocessing import Preprocessing
 from facekd.models.uncertainty_file import UNCERTAINTY_FILE, load_head, save_head
-from facekd.recipe.loss_options import learns_variance
 
 LEAST_SPREAD = 0.01
 """Standard deviation of the log uncertainty of images below which they are called equal: one per cent."""
@@ -143,7 +142,7 @@ def save_uncertainty(session: Session, path: Path, student_digest: str) -> None:
         DeviceError: The disk refused.
     """
     if session.deployed_head is not None:
-        loss = next(loss.name for loss in session.recipe.losses if learns_variance(loss))
+        loss = next(loss.name for loss in session.recipe.losses if "variance_head" in loss.needs())
         save_head(path, session.deployed_head, student_digest=student_digest, loss=loss)
 
 

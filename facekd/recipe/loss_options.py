@@ -16,6 +16,7 @@ from facekd.recipe.loss_sections import (
     LogitKD,
     MarginDistillation,
     MarginSoftmax,
+    Need,
     Pkt,
     Residual,
     Rkd,
@@ -28,10 +29,6 @@ from facekd.recipe.subset_sections import SubsetKD, SubsetL2
 from facekd.recipe.uncertainty_sections import Dul, DulRegression, Pad, PadLogit, PadRelation, Pfe
 
 __all__ = [
-    "SubsetKD",
-    "SubsetL2",
-    "classifies_subsets",
-    "uses_subsets",
     "AdaDistill",
     "Cckd",
     "Cosine",
@@ -39,9 +36,9 @@ __all__ = [
     "DulRegression",
     "Ekd",
     "L2",
-    "LOSS_OPTIONS",
     "LogitKD",
     "Loss",
+    "LOSS_OPTIONS",
     "LossOptions",
     "MarginDistillation",
     "MarginSoftmax",
@@ -56,18 +53,13 @@ __all__ = [
     "Sp",
     "Stkd",
     "StkdSimilarity",
-    "chosen_classifier",
+    "SubsetKD",
+    "SubsetL2",
+    "any_needs",
     "asks_about_images",
-    "compares_elements",
-    "learns_variance",
+    "chosen_classifier",
     "in_teacher_space",
-    "takes_labels",
-    "trains_assistant",
-    "trains_classifier",
     "uses_teacher",
-    "uses_teacher_classifier",
-    "uses_teacher_embeddings",
-    "uses_virtual_samples",
 ]
 
 Loss = (
@@ -111,36 +103,15 @@ def uses_teacher(loss: Loss) -> bool:
     return not loss.needs().isdisjoint({"teacher_embeddings", "teacher_classifier", "virtual_samples"})
 
 
-def uses_teacher_classifier(loss: Loss) -> bool:
-    """Whether a loss needs the teacher's class weights.
+def any_needs(losses: Iterable[Loss], need: Need) -> bool:
+    """Whether some loss asks for this of a run.
 
     Example:
-        >>> uses_teacher_classifier(LogitKD(name="logit_kd")), uses_teacher_classifier(L2(name="l2"))
+        >>> losses = [LogitKD(name="logit_kd"), L2(name="l2")]
+        >>> any_needs(losses, "teacher_classifier"), any_needs(losses, "labels")
         (True, False)
     """
-    return "teacher_classifier" in loss.needs()
-
-
-def uses_teacher_embeddings(loss: Loss) -> bool:
-    """Whether a loss needs the teacher's embedding of each image.
-
-    Example:
-        >>> uses_teacher_embeddings(L2(name="l2"))
-        True
-        >>> uses_teacher_embeddings(MarginSoftmax(name="margin_softmax", class_weights="teacher"))
-        False
-    """
-    return "teacher_embeddings" in loss.needs()
-
-
-def trains_classifier(loss: Loss) -> bool:
-    """Whether a loss needs a classifier that is trained beside the student.
-
-    Example:
-        >>> trains_classifier(MarginSoftmax(name="margin_softmax")), trains_classifier(L2(name="l2"))
-        (True, False)
-    """
-    return "own_classifier" in loss.needs()
+    return any(need in loss.needs() for loss in losses)
 
 
 def chosen_classifier(loss: Loss) -> str | None:
@@ -151,26 +122,6 @@ def chosen_classifier(loss: Loss) -> str | None:
         ('own', None)
     """
     return getattr(loss, "class_weights", None)
-
-
-def learns_variance(loss: Loss) -> bool:
-    """Whether a loss trains a head that says how sure the student is.
-
-    Example:
-        >>> learns_variance(Pad(name="pad")), learns_variance(L2(name="l2"))
-        (True, False)
-    """
-    return "variance_head" in loss.needs()
-
-
-def compares_elements(loss: Loss) -> bool:
-    """Whether a loss sets each element of the student's embedding against the teacher's, so that widths must agree.
-
-    Example:
-        >>> compares_elements(L2(name="l2")), compares_elements(Rkd(name="rkd"))
-        (True, False)
-    """
-    return "equal_widths" in loss.needs()
 
 
 def in_teacher_space(losses: Iterable[Loss]) -> frozenset[str]:
@@ -190,42 +141,13 @@ def in_teacher_space(losses: Iterable[Loss]) -> frozenset[str]:
         ['logit_kd', 'margin_softmax']
     """
     losses = tuple(losses)
-    own = any(trains_classifier(loss) for loss in losses)
+    own = any_needs(losses, "own_classifier")
     return frozenset(
         loss.name
         for loss in losses
-        if compares_elements(loss) or (not own and (uses_teacher_classifier(loss) or "any_classifier" in loss.needs()))
+        if "equal_widths" in loss.needs()
+        or (not own and ("teacher_classifier" in loss.needs() or "any_classifier" in loss.needs()))
     )
-
-
-def takes_labels(loss: Loss) -> bool:
-    """Whether a loss looks at the identities of the images, and so skips blends of two people.
-
-    Example:
-        >>> takes_labels(Ekd(name="ekd")), takes_labels(L2(name="l2"))
-        (True, False)
-    """
-    return "labels" in loss.needs()
-
-
-def trains_assistant(loss: Loss) -> bool:
-    """Whether a loss is about the student's assistant.
-
-    Example:
-        >>> trains_assistant(Residual(name="residual")), trains_assistant(L2(name="l2"))
-        (True, False)
-    """
-    return "assistant" in loss.needs()
-
-
-def uses_virtual_samples(loss: Loss) -> bool:
-    """Whether a loss looks at mixtures of a step's images, which the student and the live teacher must embed.
-
-    Example:
-        >>> uses_virtual_samples(Stkd(name="stkd")), uses_virtual_samples(L2(name="l2"))
-        (True, False)
-    """
-    return "virtual_samples" in loss.needs()
 
 
 def asks_about_images(loss: Loss) -> bool:
@@ -235,24 +157,4 @@ def asks_about_images(loss: Loss) -> bool:
         >>> asks_about_images(Stkd(name="stkd")), asks_about_images(MarginSoftmax(name="margin_softmax"))
         (True, False)
     """
-    return uses_teacher_embeddings(loss) or uses_virtual_samples(loss)
-
-
-def uses_subsets(loss: Loss) -> bool:
-    """Whether a loss asks the teachers of subsets.
-
-    Example:
-        >>> uses_subsets(SubsetL2(name="subset_l2")), uses_subsets(L2(name="l2"))
-        (True, False)
-    """
-    return "subset_teachers" in loss.needs()
-
-
-def classifies_subsets(loss: Loss) -> bool:
-    """Whether a loss needs the class weights of the teachers of subsets.
-
-    Example:
-        >>> classifies_subsets(SubsetKD(name="subset_kd")), classifies_subsets(SubsetL2(name="subset_l2"))
-        (True, False)
-    """
-    return "subset_classifiers" in loss.needs()
+    return "teacher_embeddings" in loss.needs() or "virtual_samples" in loss.needs()

@@ -11,17 +11,11 @@ from facekd.recipe.loss_options import (
     Loss,
     SubsetKD,
     SubsetL2,
+    any_needs,
     asks_about_images,
     chosen_classifier,
     in_teacher_space,
-    learns_variance,
-    takes_labels,
-    trains_assistant,
-    trains_classifier,
     uses_teacher,
-    uses_teacher_classifier,
-    uses_teacher_embeddings,
-    uses_virtual_samples,
 )
 from facekd.recipe.sections import Data, Schedule, Student, Teacher, Train
 from facekd.recipe.subset_sections import SubsetTeacher
@@ -38,7 +32,7 @@ def _teacher_and_losses(teacher: Teacher | None, losses: tuple[Loss, ...]) -> It
             if chosen_classifier(loss) == "teacher":
                 what = f"{loss.name} with class_weights: teacher needs a teacher"
             yield Problem(("losses", index), what, "add teacher: {weights: FILE}")
-        elif teacher is not None and teacher.classifier == "none" and uses_teacher_classifier(loss):
+        elif teacher is not None and teacher.classifier == "none" and "teacher_classifier" in loss.needs():
             fix = "write auto or class_means"
             yield Problem(("teacher", "classifier"), f"none, but {loss.name} needs the teacher's classifier", fix)
     if losses and all(loss.weight_at(0.0) == 0 and (loss.start_epoch or loss.ramp_epochs) for loss in losses):
@@ -51,7 +45,7 @@ def _teacher_and_losses(teacher: Teacher | None, losses: tuple[Loss, ...]) -> It
     elif teacher is not None and teacher.snapshots and not any(map(asks_about_images, losses)):
         what = "no loss asks the teacher about images, and the classifier is that of its last epoch"
         yield Problem(("teacher", "snapshots"), what, "remove it, or add a loss such as l2")
-    elif teacher is not None and teacher.class_weights and not any(uses_teacher_classifier(loss) for loss in losses):
+    elif teacher is not None and teacher.class_weights and not any_needs(losses, "teacher_classifier"):
         fix = "remove it, or add margin_softmax with class_weights: teacher"
         yield Problem(("teacher", "class_weights"), "no loss uses the teacher's classifier", fix)
 
@@ -64,7 +58,7 @@ def _one_of_each(losses: tuple[Loss, ...]) -> Iterable[Problem]:
         if chosen_classifier(loss) != chosen_classifier(first):
             what = f"{chosen_classifier(loss)}, but {first.name} has {chosen_classifier(first)}"
             yield Problem(("losses", index, "class_weights"), what, "write the same in both")
-    learning = [(index, loss) for index, loss in enumerate(losses) if learns_variance(loss)]
+    learning = [(index, loss) for index, loss in enumerate(losses) if "variance_head" in loss.needs()]
     for index, loss in learning[1:]:
         what = f"{loss.name} learns a variance, and so does {learning[0][1].name}"
         yield Problem(("losses", index), what, "keep one of them")
@@ -85,18 +79,21 @@ def _uncertainty(student: Student, losses: tuple[Loss, ...]) -> Iterable[Problem
     if student.frozen and student.weights is None:
         what = "true, and there are no weights to keep"
         yield Problem(("student", "frozen"), what, "add student.weights: FILE, or write false")
-    if student.frozen and not any(learns_variance(loss) or trains_classifier(loss) for loss in losses):
+    if student.frozen and not any(
+        "variance_head" in loss.needs() or "own_classifier" in loss.needs() for loss in losses
+    ):
         fix = "write false, or add a loss such as pfe"
         yield Problem(("student", "frozen"), "true, and no loss trains anything else", fix)
     for index, loss in enumerate(losses):
-        if learns_variance(loss) and student.assistant is not None:
+        if "variance_head" in loss.needs() and student.assistant is not None:
             what = f"{loss.name} learns a variance of the student alone, and its assistant is deployed with it"
             yield Problem(("losses", index), what, "remove it, or student.assistant")
         if loss.name == "pfe" and len(losses) == 1 and not student.frozen:
             what = "pfe alone draws all people together"
             yield Problem(("losses", index), what, "add student.frozen: true, or a loss such as margin_softmax")
         others = [other for other in losses if other is not loss]
-        if loss.name == "dul_regression" and trains_classifier(loss) and not any(map(trains_classifier, others)):
+        alone = "own_classifier" in loss.needs() and not any_needs(others, "own_classifier")
+        if loss.name == "dul_regression" and alone:
             what = "own, but no other loss trains a classifier"
             yield Problem(("losses", index, "class_weights"), what, "write teacher, or add margin_softmax")
 
@@ -128,14 +125,14 @@ def _subsets(subsets: tuple[SubsetTeacher, ...], data: Data, losses: tuple[Loss,
 def _blends(teacher: Teacher | None, data: Data, losses: tuple[Loss, ...]) -> Iterable[Problem]:
     if data.augment.mix == 0:
         return
-    if not any(uses_teacher_embeddings(loss) for loss in losses):
+    if not any_needs(losses, "teacher_embeddings"):
         what = "blends of two people have no label, and no loss asks the teacher about them"
         yield Problem(("data", "augment", "mix"), what, "write 0, or add a loss such as l2")
     elif teacher is not None and teacher.view == "clean":
         what = "the teacher must see the blends the student sees"
         yield Problem(("teacher", "view"), what, "write view: same or sharp, or data.augment.mix: 0")
     for loss in losses:
-        if data.augment.mix == 1 and takes_labels(loss):
+        if data.augment.mix == 1 and "labels" in loss.needs():
             yield Problem(("data", "augment", "mix"), f"1 leaves {loss.name} no labelled image", "write less than 1")
 
 
@@ -146,7 +143,7 @@ def _superclasses(teacher: Teacher | None, train: Train) -> Iterable[Problem]:
 
 
 def _views(teacher: Teacher | None, data: Data, losses: tuple[Loss, ...]) -> Iterable[Problem]:
-    if teacher is None or not any(uses_teacher_embeddings(loss) for loss in losses):
+    if teacher is None or not any_needs(losses, "teacher_embeddings"):
         return
     lowered = bool(data.resolutions.sides)
     if teacher.view == "sharp" and not lowered:
@@ -161,7 +158,7 @@ def _views(teacher: Teacher | None, data: Data, losses: tuple[Loss, ...]) -> Ite
 
 
 def _assistant(student: Student, losses: tuple[Loss, ...]) -> Iterable[Problem]:
-    asking = [(index, loss) for index, loss in enumerate(losses) if trains_assistant(loss)]
+    asking = [(index, loss) for index, loss in enumerate(losses) if "assistant" in loss.needs()]
     if student.assistant is not None and losses and not asking:
         yield Problem(("student", "assistant"), "no loss trains it", "add the loss residual, or write assistant: null")
     for index, loss in asking:
@@ -172,7 +169,7 @@ def _assistant(student: Student, losses: tuple[Loss, ...]) -> Iterable[Problem]:
 
 def _one_mixture(losses: tuple[Loss, ...]) -> Iterable[Problem]:
     """All losses on virtual samples see the same ones."""
-    virtual = [(index, loss) for index, loss in enumerate(losses) if uses_virtual_samples(loss)]
+    virtual = [(index, loss) for index, loss in enumerate(losses) if "virtual_samples" in loss.needs()]
     for index, loss in virtual[1:]:
         if getattr(loss, "alpha", None) != getattr(virtual[0][1], "alpha", None):
             what = f"differs from that of {virtual[0][1].name}; both see the same virtual samples"
