@@ -6,12 +6,14 @@ from collections.abc import Callable
 
 from benchmarks.method_tables import methods
 from benchmarks.tables import Record, data_loading, demo, real_faces_in_full, synthetic_hardness, synthetic_speed
+from benchmarks.uncertainty_tables import uncertainty, uncertainty_real
 
 LONGEST_COMMAND = "python -m benchmarks.real_faces FOLDER --study real_faces_longest --seeds 0"
 LONGER_COMMAND = "python -m benchmarks.real_faces FOLDER --study real_faces_longer --seeds 0"
 HARDNESS_COMMAND = "python -m benchmarks.synthetic_hardness"
 LOADING_COMMAND = "python -m benchmarks.data_loading --out benchmarks/results/data_loading.json"
 SPEED_COMMAND = "python -m benchmarks.synthetic_speed --out benchmarks/results/synthetic_speed.json"
+UNCERTAINTY_COMMAND = "python -m benchmarks.uncertainty"
 METHODS_COMMAND = "python -m benchmarks.methods{}"
 
 SECTIONS: dict[str, tuple[str, str, Callable[[Record], str]]] = {
@@ -20,6 +22,8 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Record], str]]] = {
     "real_faces_longest": ("Real faces, six times the steps", LONGEST_COMMAND, real_faces_in_full),
     "methods_real": ("Every method on real faces", METHODS_COMMAND.format(" --faces FOLDER"), methods),
     "methods_drawn": ("Every method on drawn faces", METHODS_COMMAND.format(""), methods),
+    "uncertainty": ("Does uncertainty tell what a face lost", UNCERTAINTY_COMMAND, uncertainty),
+    "uncertainty_real": ("Uncertainty on real faces", f"{UNCERTAINTY_COMMAND}_real FOLDER", uncertainty_real),
     "demo": ("The demo on drawn faces", "python -m benchmarks.demo --record benchmarks/results/demo.json", demo),
     "data_loading": ("Opening and reading records", LOADING_COMMAND, data_loading),
     "synthetic_hardness": ("How hard drawn faces are", HARDNESS_COMMAND, synthetic_hardness),

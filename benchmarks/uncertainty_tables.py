@@ -1,0 +1,142 @@
+"""The tables of what a learned uncertainty is good for; what does not help is shown like what does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from benchmarks.tables import (
+    Record,
+    grouped,
+    markdown_table,
+    recipe_list,
+    spread,
+    star_note,
+    tpr_cell,
+    tpr_heads,
+)
+
+WAYS = {"pooled": "over all", "per_image": "within an image"}
+SUBJECTS = {
+    "perfect": "Faces as a perfect camera takes them, so that the level is all that was lost:",
+    "drawn": "Faces as drawn cameras take them, which blur and lose pixels of their own that no level tells:",
+}
+
+
+def correlation_table(rows: Sequence[Record], camera: str, target: float) -> str:
+    """Every method's rank correlations on the faces of a camera, the median over seeds, the best over all first."""
+
+    def values(group: Sequence[Record], way: str, kind: str) -> list[float]:
+        return [row["cameras"][camera][way][kind] for row in group]
+
+    groups = grouped(rows, "method")
+    kinds = list(rows[0]["cameras"][camera]["pooled"])
+    order = sorted(groups, key=lambda name: -min(values(groups[name], "pooled", "both")))
+    body = []
+    for name in order:
+        group = groups[name]
+        reached = all(min(values(group, "pooled", kind)) >= target for kind in kinds)
+        found = [row["cameras"][camera]["spread"] for row in group]
+        cells = [spread(values(group, way, kind), 2) for way in WAYS for kind in kinds]
+        body.append([name, *cells, "-" if found[0] is None else spread(found, 2), "yes" if reached else "no"])
+    head = [f"{kind}, {told}" for told in WAYS.values() for kind in kinds]
+    return markdown_table(["uncertainty", *head, "spread", f"all of {target:g} over all"], body)
+
+
+def uncertainty(data: Record) -> str:
+    """How far each method's uncertainty ranks faces by what they lost.
+
+    Args:
+        data: ``uncertainty.json``.
+    """
+    on, student, trained, first = data["measured_on"], data["student"], data["trained_on"], data["rows"][0]
+    blurs, sides = (", ".join(f"{value:g}" for value in on[name]) for name in ("blurs", "sides"))
+    told = (
+        f"Rank correlation (Spearman) of uncertainty with how much was taken from {on['samples']} images each of "
+        f"{on['people']} people never trained on: blur of sigma {blurs} of 112 pixels and {sides} pixels a side. Over "
+        "all images at once, which is what one threshold for everybody needs, and as the mean within the series of one "
+        "image, where nothing of the person is left to confuse it. Spread is the standard deviation of the log "
+        "uncertainty. Other levels give other figures."
+    )
+    equal = (
+        f"The student is `{student['name']}` ({student['parameters']:,} parameters, {student['epochs']} epochs on "
+        f"{student['identities']:,} people), frozen; every head is trained on {trained['identities']:,} people with "
+        f"{trained['samples']} images each for {first['steps']:,} steps of `{data['recipe']}`, and differs from the "
+        "others in its losses and what they need."
+    )
+    tables = [
+        part
+        for camera, text in SUBJECTS.items()
+        for part in (text, correlation_table(data["rows"], camera, data["target"]["pooled"]))
+    ]
+    return "\n\n".join([told, *tables, equal, recipe_list(data["recipes"])])
+
+
+def curves_table(row: Record, rejected: Sequence[float]) -> str:
+    """FNMR as more and more genuine pairs are turned away, by each order, the lowest last figure first."""
+    order = sorted(row["fnmr"], key=lambda name: row["fnmr"][name][-1])
+    body = [[name, *(f"{value:.4f}" for value in row["fnmr"][name])] for name in order]
+    return markdown_table(["turned away by", *(f"{share:.0%} away" for share in rejected)], body)
+
+
+def groups_table(row: Record) -> str:
+    """TPR and FPR at one threshold for pairs of high, mixed and low quality."""
+    body = [
+        [
+            found["quality"],
+            f"{found['genuine']:,}",
+            f"{found['impostor']:,}",
+            f"{found['tpr']:.4f}",
+            f"{found['fpr']:.5f}",
+        ]
+        for found in row["groups"]
+    ]
+    return markdown_table(["quality by uncertainty", "genuine", "impostor", "TPR", "FPR"], body)
+
+
+def scores_table(row: Record) -> str:
+    """TPR of two ways to compare images, and of two ways to put templates together."""
+    shown = {f"images: {name}": points for name, points in row["scores"].items()}
+    shown |= {
+        f"templates of {row['templates']['images']}: {name}": points
+        for name, points in row["templates"]["tpr_at_fpr"].items()
+    }
+    rows = [{"tpr_at_fpr": points} for points in shown.values()]
+    fprs = sorted({point["fpr"] for found in rows for point in found["tpr_at_fpr"]}, reverse=True)
+    body = [[name, *(tpr_cell([found], fpr) for fpr in fprs)] for name, found in zip(shown, rows, strict=True)]
+    return markdown_table(["compared", *tpr_heads(fprs)], body) + star_note(rows)
+
+
+def head_tables(row: Record, data: Record) -> str:
+    """All tables of one head."""
+    told = ", ".join(f"{name} {value:.2f}" for name, value in row["correlation"].items())
+    templates = row["templates"]
+    return "\n\n".join(
+        [
+            f"### {row['method']}, seed {row['seed']}, {row['blurred']} pixels",
+            f"Rank correlation with the sigma of the blur over all images: {told}.",
+            f"FNMR at the threshold of FPR {data['fpr']:g}, as the least sure pairs are turned away:",
+            curves_table(row, data["rejected"]),
+            "At the same threshold, images surer than the median with their like, with others, and others among "
+            "themselves:",
+            groups_table(row),
+            f"All pairs; and {templates['templates']:,} templates, {templates['genuine']:,} genuine and "
+            f"{templates['impostor']:,} impostor pairs:",
+            scores_table(row),
+        ]
+    )
+
+
+def uncertainty_real(data: Record) -> str:
+    """What the uncertainty of a finished student is good for on blurred photographs.
+
+    Args:
+        data: ``uncertainty_real.json``.
+    """
+    first, student = data["rows"][0], data["student"]
+    told = (
+        f"{first['images']:,} photographs of people never trained on, blurred by a sigma drawn for each, in pixels "
+        f"of a face of 112: {first['genuine']:,} genuine and {first['impostor']:,} impostor pairs. "
+        f"The student is `{student['name']}` ({student['parameters']:,} parameters), frozen; each head learned in "
+        f"{first['steps']:,} steps of `{data['recipe']}`."
+    )
+    return "\n\n".join([told, *(head_tables(row, data) for row in data["rows"]), recipe_list(data["recipes"])])
