@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from benchmarks.tables import (
     Record,
@@ -71,10 +71,9 @@ def uncertainty(data: Record) -> str:
     return "\n\n".join([told, *tables, equal, recipe_list(data["recipes"])])
 
 
-def curves_table(row: Record, rejected: Sequence[float]) -> str:
-    """FNMR as more and more genuine pairs are turned away, by each order, the lowest last figure first."""
-    order = sorted(row["fnmr"], key=lambda name: row["fnmr"][name][-1])
-    body = [[name, *(f"{value:.4f}" for value in row["fnmr"][name])] for name in order]
+def curves_table(curves: Mapping[str, Sequence[float]], rejected: Sequence[float]) -> str:
+    """A figure as more and more is turned away, by each order."""
+    body = [[name, *(f"{value:.4f}" for value in curve)] for name, curve in curves.items()]
     return markdown_table(["turned away by", *(f"{share:.0%} away" for share in rejected)], body)
 
 
@@ -115,9 +114,11 @@ def head_tables(row: Record, data: Record) -> str:
             f"### {row['method']}, seed {row['seed']}, {row['blurred']} pixels",
             f"Rank correlation with the sigma of the blur over all images: {told}.",
             f"FNMR at the threshold of FPR {data['fpr']:g}, as the least sure pairs are turned away:",
-            curves_table(row, data["rejected"]),
-            "At the same threshold, images surer than the median with their like, with others, and others among "
-            "themselves:",
+            curves_table(row["fnmr"], data["rejected"]),
+            f"TPR at FPR {data['fpr']:g} as the least sure images are turned away, with a new threshold for the rest:",
+            curves_table(row["kept_tpr"], data["rejected"]),
+            f"At the one threshold of FPR {data['fpr']:g} over all pairs: high quality is two images surer than the "
+            "median, low is two that are not.",
             groups_table(row),
             f"All pairs; and {templates['templates']:,} templates, {templates['genuine']:,} genuine and "
             f"{templates['impostor']:,} impostor pairs:",

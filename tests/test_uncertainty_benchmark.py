@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from facekd_cli.main import cli
 from facekd_cli.shipped import find_recipe
 
-from benchmarks import degraded_faces, real_faces, uncertainty, uncertainty_real
+from benchmarks import degraded_faces, real_faces, uncertainty, uncertainty_real, uncertainty_uses
 from benchmarks.uncertainty_tables import correlation_table, curves_table
 from benchmarks.uncertainty_tables import uncertainty as drawn_tables
 from benchmarks.uncertainty_tables import uncertainty_real as real_tables
@@ -139,12 +139,24 @@ def test_drawn_tables__say_who_reaches_the_target_and_who_does_not() -> None:
 def test_reject_curves__the_oracle_falls_first() -> None:
     scores = np.array([0.1, 0.2, 0.8, 0.9, 0.8, 0.9, 0.8, 0.9, 0.8, 0.9])
     orders = {"oracle": -scores, "blind": scores}
-    curves = uncertainty_real.reject_curves(scores, orders, threshold=0.5)
+    curves = uncertainty_uses.reject_curves(scores, orders, threshold=0.5)
     assert curves["oracle"] == pytest.approx([0.2, 0.2, 1 / 9, 0.0, 0.0])
     assert curves["blind"] == pytest.approx([0.2, 0.2, 2 / 9, 2 / 8, 2 / 7])
     assert curves["random"][-1] == pytest.approx(0.2, abs=0.05)
-    shown = curves_table({"fnmr": curves}, uncertainty_real.REJECTED).splitlines()
-    assert [line.split(" | ")[0] for line in shown[2:]] == ["| oracle", "| random", "| blind"]
+    shown = curves_table(curves, uncertainty_uses.REJECTED).splitlines()
+    assert [line.split(" | ")[0] for line in shown[2:]] == ["| oracle", "| blind", "| random"]
+
+
+def test_kept_tprs__images_that_look_like_everybody_are_turned_away_first() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(50), 4)
+    pairs, genuine = uncertainty_uses.all_pairs(labels)
+    unsure = np.where(np.arange(200) % 10 == 0, 5.0, 1.0) + 0.01 * rng.random(200)
+    like = (unsure[pairs] > 2).all(axis=1)
+    scores = np.where(like, 0.9, np.where(genuine, 0.5, 0.1)) + 0.01 * rng.random(len(pairs))
+    found = uncertainty_uses.kept_tprs(scores, genuine, pairs, {"right": unsure, "wrong": -unsure})
+    assert found["right"][0] == found["wrong"][0] < 0.05
+    assert found["right"][2:] == [1.0, 1.0, 1.0] and max(found["wrong"]) < 0.05
 
 
 def test_sets__blur_the_share_they_say_and_no_further() -> None:
@@ -156,10 +168,10 @@ def test_sets__blur_the_share_they_say_and_no_further() -> None:
 
 
 def test_quality_groups__part_the_pairs_by_how_many_images_are_unsure() -> None:
-    pairs, genuine = uncertainty_real.all_pairs(np.array([0, 0, 0, 0, 1, 1, 1, 1]))
+    pairs, genuine = uncertainty_uses.all_pairs(np.array([0, 0, 0, 0, 1, 1, 1, 1]))
     unsure = np.array([0.0, 0.0, 9.0, 9.0] * 2)
     scores = np.where(genuine & (unsure[pairs].max(axis=1) == 0), 0.9, 0.1)
-    found = uncertainty_real.quality_groups(scores, genuine, pairs, unsure, 0.5)
+    found = uncertainty_uses.quality_groups(scores, genuine, pairs, unsure, 0.5)
     assert [(group["genuine"], group["impostor"], group["tpr"]) for group in found] == [
         (2, 4, 1.0),
         (8, 8, 0.0),
@@ -176,9 +188,11 @@ def test_figures__a_variance_that_is_right_helps_and_has_a_table() -> None:
     names = [str(index) for index in range(240)]
     log_variance = np.log(0.04 * sigmas[:, None] ** 2 / 8)
     stored = StoredEmbeddings(embeddings, labels, names, [], "m", "", True, log_variance)
-    found = uncertainty_real.figures(stored, sigmas)
+    found = uncertainty_uses.figures(stored, sigmas)
     assert found["correlation"]["uncertainty"] == pytest.approx(1.0)
     assert found["fnmr"]["uncertainty"] == found["fnmr"]["true strength"]
+    kept = found["kept_tpr"]
+    assert kept["uncertainty"] == kept["true strength"] and kept["uncertainty"][-1] > kept["random"][-1] + 0.05
     assert found["fnmr"]["uncertainty"][-1] < found["fnmr"]["random"][-1] - 0.05
     templates = found["templates"]
     plain, weighted = (points[0]["tpr"] for points in templates["tpr_at_fpr"].values())
@@ -186,7 +200,7 @@ def test_figures__a_variance_that_is_right_helps_and_has_a_table() -> None:
     assert (templates["templates"], templates["genuine"]) == (80, 40)
     student = {"name": "s", "parameters": 10}
     told = {"method": "PAD", "seed": 0, "steps": 9, "blurred": "every image by up to 6"}
-    data = {"rows": [{**told, **found}], "student": student, "fpr": 1e-3, "rejected": uncertainty_real.REJECTED}
+    data = {"rows": [{**told, **found}], "student": student, "fpr": 1e-3, "rejected": uncertainty_uses.REJECTED}
     text = real_tables({**data, "recipe": "r", "recipes": {"PAD": "x"}})
     assert "every image by up to 6 pixels" in text and "templates of 3: plain mean" in text
 
