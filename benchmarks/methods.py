@@ -60,8 +60,8 @@ METHODS = {
     "logit KD": Method((SOFTMAX, "{name: logit_kd, scale: 64, temperature: 4}")),
     "DUL": Method(("{name: dul, class_weights: teacher, margin: 0.2, scale: 32, kl_weight: 0.01}",)),
     "DUL regression": Method(("{name: dul_regression, class_weights: teacher, variance: scalar, floor: 0.25}",)),
-    "EKD": Method((SOFTMAX, "{name: ekd}"), BALANCED),
-    "CCKD": Method((SOFTMAX, "{name: cckd, weight: 100}"), BALANCED),
+    "EKD": Method((SOFTMAX, "{name: ekd}")),
+    "CCKD": Method((SOFTMAX, "{name: cckd, weight: 100}")),
     "RKD": Method((SOFTMAX, "{name: rkd, weight: 10}")),
     "AdaDistill": Method(("{name: adadistill, margin: 0.2, scale: 32}",)),
     "STKD": Method((SOFTMAX, "{name: stkd, scale: 32, temperature: 4, label_weight: 0.5}")),
@@ -76,6 +76,8 @@ METHODS = {
         )
     ),
     "MarginDistillation": Method(("{name: margin_distillation, least_margin: 0.1, most_margin: 0.3, scale: 32}",)),
+    "EKD, class-uniform batches": Method((SOFTMAX, "{name: ekd}"), BALANCED),
+    "CCKD, class-uniform batches": Method((SOFTMAX, "{name: cckd, weight: 100}"), BALANCED),
     "SP": Method((SOFTMAX, "{name: sp, weight: 3000}")),
     "PKT": Method((SOFTMAX, "{name: pkt, weight: 100}")),
 }
