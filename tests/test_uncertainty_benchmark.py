@@ -15,6 +15,7 @@ from benchmarks import degraded_faces, real_faces, uncertainty, uncertainty_real
 from benchmarks.uncertainty_tables import correlation_table, curves_table
 from benchmarks.uncertainty_tables import uncertainty as drawn_tables
 from benchmarks.uncertainty_tables import uncertainty_real as real_tables
+from facekd.data.images import encode_png
 from facekd.engine.embed import StoredEmbeddings
 from facekd.recipe import load_recipe
 
@@ -239,3 +240,35 @@ def test_study__runs_from_nothing_and_a_second_time_does_nothing(
     assert all(-1 <= value <= 1 for value in correlated)
     assert "| DUL regression |" in drawn_tables(json.loads(json.dumps(first)))
     assert uncertainty.study(tmp_path / "runs", None, [3], (2, 1)) == first and len(calls) == 2 + 3 * methods
+
+
+def photographs(folder: Path, people: dict[str, range]) -> None:
+    for name, chosen in people.items():
+        lines = ["path,identity"]
+        for who in chosen:
+            for sample in range(6):
+                place = folder / "lfw112" / f"p{who}" / f"{sample}.png"
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_bytes(encode_png(degraded_faces.drawn_face(who, sample)))
+                lines.append(f"p{who}/{sample}.png,p{who}")
+        (folder / name).write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.slow
+def test_real_study__runs_from_a_student_and_a_second_time_does_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = run_in_process(monkeypatch)
+    photographs(tmp_path, {"lfw_train.csv": range(4), "lfw_test.csv": range(100, 121)})
+    student = tmp_path / "student"
+    real_faces.train_to_end("quickstart/teacher", (*STUDENT, "train.epochs=2"), student)
+    monkeypatch.setattr(uncertainty, "EQUAL", ("train.epochs=1", "train.batch_size=16"))
+    given = (tmp_path, tmp_path / "runs", student, [0], uncertainty_real.HEADS)
+    first = uncertainty_real.study(*given)
+    assert calls == ["train", *["train", "embed", "embed", "embed"] * 2]
+    assert [(row["method"], row["blurred"]) for row in first["rows"]] == [
+        (head, blurs) for head in uncertainty_real.HEADS for blurs in uncertainty_real.SETS
+    ]
+    assert {(row["images"], row["genuine"]) for row in first["rows"]} == {(126, 21 * 15)}
+    assert real_tables(json.loads(json.dumps(first))).count("weighted by 1 / sigma^2") == len(first["rows"])
+    assert uncertainty_real.study(*given) == first and len(calls) == 9
