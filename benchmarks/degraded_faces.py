@@ -95,22 +95,25 @@ def spearman(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def correlations(names: Sequence[str], uncertainty: np.ndarray) -> dict[str, dict[str, float]]:
-    """Rank correlation with strength, over all people and as the mean over the series of single images.
+    """Rank correlation with strength, over all people, and as the mean over the series of single images.
 
     Args:
         names: What `draw_series` called the images, ``PERSON/SAMPLE-KIND-LEVEL.png``.
         uncertainty: (n,) of the images.
 
     Returns:
-        ``pooled`` and ``per_image``, each for ``blur``, ``resolution`` and ``both``; of both, strength is the level.
+        ``pooled``, ``milder`` (pooled, less the heaviest level of each kind) and ``per_image``, each for ``blur``,
+        ``resolution`` and ``both``; of both, strength is the level.
     """
     told = [Path(name).stem.split("-") for name in names]
     image = np.array([f"{Path(name).parent.name}/{sample}" for name, (sample, _, _) in zip(names, told, strict=True)])
     kinds, levels = np.array([kind for _, kind, _ in told]), np.array([float(level) for _, _, level in told])
-    pooled, single = {}, {}
+    pooled, milder, single = {}, {}, {}
     for kind in (*STRENGTHS, "both"):
         chosen = (kinds == kind) | (kind == "both")
         pooled[kind] = spearman(uncertainty[chosen], levels[chosen])
+        rest = chosen & (levels < np.array([STRENGTHS[one] - 1 for one in kinds]))
+        milder[kind] = spearman(uncertainty[rest], levels[rest])
         series = [chosen & (image == one) for one in np.unique(image)]
         single[kind] = float(np.mean([spearman(uncertainty[rows], levels[rows]) for rows in series]))
-    return {"pooled": pooled, "per_image": single}
+    return {"pooled": pooled, "milder": milder, "per_image": single}

@@ -65,6 +65,8 @@ def test_correlations__a_person_confuses_the_pooled_figure_alone() -> None:
     confused = degraded_faces.correlations(names, level + 100 * person)
     assert confused["per_image"]["both"] == pytest.approx(1.0) and confused["pooled"]["both"] < 0.3
     assert degraded_faces.correlations(names, -level)["pooled"]["blur"] == pytest.approx(-1.0)
+    heaviest_alone = degraded_faces.correlations(names, (level == 5) + 0.01 * person)
+    assert heaviest_alone["milder"]["both"] == pytest.approx(0.0) and heaviest_alone["pooled"]["both"] > 0.3
 
 
 def test_series__level_nought_is_the_face_and_each_level_is_worse() -> None:
@@ -119,7 +121,7 @@ def test_study__a_student_of_the_unseen_people_is_refused(tmp_path: Path) -> Non
 def row(method: str, pooled: float, single: float, seed: int | None = 0) -> dict:
     kinds = ("blur", "resolution", "both")
     told = {"spread": None if seed is None else 0.5, "pooled": dict.fromkeys(kinds, pooled)}
-    camera = {**told, "per_image": dict.fromkeys(kinds, single)}
+    camera = {**told, "milder": told["pooled"], "per_image": dict.fromkeys(kinds, single)}
     return {"method": method, "seed": seed, "steps": 9, "cameras": {"perfect": camera, "drawn": camera}}
 
 
