@@ -205,7 +205,7 @@ def report(arena: Arena, runs: Path, methods: Sequence[str], seeds: Sequence[int
         "benchmark": arena.benchmark,
         "command": command,
         **conditions(finished[-1][2]),
-        "seeds": list(seeds),
+        "seeds": sorted({seed for _, seed, _ in finished}),
         "recipe": arena.recipe,
         "recipes": {method: " --set ".join(METHODS[method].settings()) for method in shown},
         "teacher": [teacher],
