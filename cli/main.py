@@ -8,7 +8,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -156,7 +156,16 @@ class Commands(click.Group):
 
         if not standalone_mode:
             return run()
-        sys.exit(exit_code(run, debug="--debug" in own))
+        _leave(exit_code(run, debug="--debug" in own))
+
+
+def _leave(code: int) -> NoReturn:
+    """End with an exit code; in one of several processes at once, for torch aborts where a connection is still open."""
+    if code and os.environ.get("WORLD_SIZE", "1") != "1":
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
