@@ -29,9 +29,7 @@ from facekd.errors import Elsewhere, FacekdError, LostProcess, UsageError
 
 Made = TypeVar("Made")
 
-PATIENCE = timedelta(
-    days=1
-)  # the others wait while rank 0 asks the teacher about a whole data set; a death is met at once
+PATIENCE = timedelta(days=1)  # to wait while rank 0 asks the teacher about a whole data set; a death is met at once
 LINGER = timedelta(seconds=20)  # the launcher ends everybody once one has ended: whoever speaks must be first
 STRIDE = 0x9E3779B97F4A7C15  # between the seeds of two ranks
 

@@ -104,8 +104,7 @@ def train(
                 with disk_errors(out):
                     out.mkdir(parents=True, exist_ok=True)
                 held.enter_context(locked(out, "training"))
-            stopped = interruptible(str(out), "stopped; go on with --resume", patient=world.size > 1)
-            poll = held.enter_context(stopped)
+            poll = held.enter_context(interruptible(str(out), "stopped; go on with --resume", patient=world.size > 1))
             if world.leads:
                 folder.prepare(recipe, resume=resume, overwrite=overwrite)
             dataset = make_dataset(recipe, source)
