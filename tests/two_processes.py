@@ -30,11 +30,18 @@ def free_port() -> int:
     return port
 
 
+def threads() -> list[str]:
+    """The names of this process's threads; none where the system does not list them."""
+    return [task.read_text().strip() for task in Path("/proc/self/task").glob("*/comm")]
+
+
 def _enter(work: Work, folder: Path, rank: int, port: int) -> None:
     os.environ.update(launcher_variables(rank, port))
     torch.set_num_threads(1)
     with joined() as world:
         work(world, folder)
+    left = [name for name in threads() if "gloo" in name]
+    assert not left, f"{left} outlive the group and abort the process when they need Python as it ends"
 
 
 def in_two(work: Work, folder: Path) -> list[int | None]:

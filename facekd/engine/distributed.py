@@ -273,6 +273,8 @@ def joined() -> Iterator[World]:
     if os.environ.get("WORLD_SIZE", "1") == "1":
         yield ALONE
         return
+    import torch._dynamo  # the optimizer imports it: later than the group is made, it would keep it alive to the end
+
     world = _place()
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
     try:
