@@ -26,7 +26,8 @@ from facekd.engine.signals import Poll
 from facekd.errors import DataError, InputError, UsageError
 from facekd.metrics.all_pairs import MOST_PAIRS, all_pair_scores, count_pairs
 from facekd.metrics.intervals import Interval, bootstrap_all_pairs, bootstrap_pairs
-from facekd.metrics.roc import ascending, auc, eer, operating_points
+from facekd.metrics.roc import auc, eer, operating_points
+from facekd.metrics.scores import ascending
 from facekd.metrics.verification import KFold, kfold_distances, pair_scores
 from facekd.models.embedder import Embedder
 

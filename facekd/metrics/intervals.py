@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from facekd.metrics.all_pairs import AllPairs, impostor_subjects
-from facekd.metrics.roc import Scores, allowed_accepts, ascending
+from facekd.metrics.roc import allowed_accepts
+from facekd.metrics.scores import Scores, ascending
 
 LEVEL = 0.95
 """The share of samples whose interval should hold the truth."""

@@ -10,14 +10,11 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor
 
-Scores: TypeAlias = Tensor | np.ndarray | Sequence[float]
-"""One score per pair: a 1-D tensor or array, or plain numbers (read as float64)."""
+from facekd.metrics.scores import Scores, Stretch, above, both_sides, given_precision, rank
 
 
 @dataclass(frozen=True)
@@ -90,32 +87,6 @@ class Eer:
     threshold: float
 
 
-def ascending(scores: Scores, name: str = "scores") -> Tensor:
-    """The scores, checked and sorted; already sorted scores cost one pass.
-
-    Args:
-        scores: (n,) finite scores; half precision is widened to float32, which is exact.
-        name: What to call them in an error.
-
-    Raises:
-        ValueError: None at all, not one-dimensional, or NaN or infinite.
-
-    Example:
-        >>> ascending([0.5, -1.0, 0.25]).tolist()
-        [-1.0, 0.25, 0.5]
-    """
-    tensor = scores if isinstance(scores, Tensor) else torch.from_numpy(np.array(scores, dtype=_float_type(scores)))
-    tensor = tensor.detach()
-    if tensor.ndim != 1 or tensor.numel() == 0:
-        raise ValueError(f"{name}: shape {tuple(tensor.shape)} where at least one score in one dimension is needed")
-    if tensor.dtype not in (torch.float32, torch.float64):
-        tensor = tensor.to(torch.float32 if tensor.is_floating_point() else torch.float64)
-    bad = int((~torch.isfinite(tensor)).sum())
-    if bad:
-        raise ValueError(f"{name}: {bad} of {tensor.numel()} are NaN or infinite")
-    return tensor if bool((tensor[1:] >= tensor[:-1]).all()) else tensor.sort().values
-
-
 def allowed_accepts(fpr: float, impostors: int) -> int:
     """The largest count whose share of all impostors does not exceed an FPR, decided in float64.
 
@@ -173,18 +144,63 @@ def operating_points(
         >>> refused
         [Refused(fpr=0.1, impostors=6, needed=30)]
     """
+    precision = given_precision(genuine, impostor)
+    genuine, impostor = both_sides(genuine, impostor)
+    whole = Stretch(impostor, 0, impostor.numel())
+    shown, refused = showable(fprs, whole.total)
+    return [point_within(genuine, whole, fpr, precision) for fpr in shown], refused
+
+
+def showable(fprs: Sequence[float], impostors: int) -> tuple[list[float], list[Refused]]:
+    """The FPRs that so many impostor comparisons can show, and a refusal for each of the others.
+
+    Args:
+        fprs: Wanted FPRs.
+        impostors: Impostor comparisons in all.
+
+    Raises:
+        ValueError: An FPR outside (0, 1).
+
+    Example:
+        >>> showable([0.1, 0.01], 50)
+        ([0.1], [Refused(fpr=0.01, impostors=50, needed=300)])
+    """
     wrong = [fpr for fpr in fprs if not 0 < fpr < 1]
     if wrong:
         raise ValueError(f"FPR {wrong[0]} is not between 0 and 1")
-    dtype = _common_type(genuine, impostor)
-    genuine, impostor = _both(genuine, impostor)
-    points, refused = [], []
-    for fpr in fprs:
-        if fpr < 3 / impostor.numel():
-            refused.append(Refused(fpr, impostor.numel(), needed_impostors(fpr)))
-        else:
-            points.append(_point(genuine, impostor, fpr, dtype))
-    return points, refused
+    few = [fpr for fpr in fprs if fpr < 3 / impostors]
+    refused = [Refused(fpr, impostors, needed_impostors(fpr)) for fpr in few]
+    return [fpr for fpr in fprs if fpr >= 3 / impostors], refused
+
+
+def point_within(genuine: Tensor, impostor: Stretch, fpr: float, precision: torch.dtype) -> OperatingPoint:
+    """One operating point, from the stretch of impostor scores in which the decision falls.
+
+    Args:
+        genuine: (g,) ascending scores.
+        impostor: Holds the highest score that must be rejected and, where there are such, one above and one below it.
+        fpr: In (0, 1).
+        precision: In which the scores came.
+
+    Example:
+        >>> whole = Stretch(torch.tensor([0.1, 0.2, 0.3, 0.4]), 0, 4)
+        >>> point_within(torch.tensor([0.35, 0.5]), whole, 0.5, torch.float32).false_accepts
+        2
+    """
+    total = impostor.total
+    rejected = impostor.at(total - allowed_accepts(fpr, total) - 1)  # with it, too many would be accepted
+    first_genuine, first_impostor = rank(genuine, rejected, right=True), impostor.rank(rejected, right=True)
+    lowest = [genuine[first_genuine].item()] if first_genuine < genuine.numel() else []
+    lowest += [impostor.at(first_impostor).item()] if first_impostor < total else []
+    threshold = min(lowest) if lowest else above(rejected, precision).item()
+    tpr = (genuine.numel() - first_genuine) / genuine.numel()
+    false_accepts = total - first_impostor
+    block = impostor.rank(rejected)
+    beyond = (genuine.numel() - rank(genuine, impostor.at(block - 1), right=True)) / genuine.numel() if block else 1.0
+    nearest = tpr if fpr - false_accepts / total < (total - block) / total - fpr else beyond
+    return OperatingPoint(
+        fpr, tpr, threshold, false_accepts / total, false_accepts, total, nearest, supported=fpr >= 30 / total
+    )
 
 
 def auc(genuine: Scores, impostor: Scores) -> float:
@@ -201,7 +217,7 @@ def auc(genuine: Scores, impostor: Scores) -> float:
         >>> auc([0.9, 0.5], [0.5, 0.1])  # three wins and a draw of four
         0.875
     """
-    genuine, impostor = _both(genuine, impostor)
+    genuine, impostor = both_sides(genuine, impostor)
     below = torch.searchsorted(impostor, genuine).sum().item()
     not_above = torch.searchsorted(impostor, genuine, right=True).sum().item()
     return (below + not_above) / (2 * genuine.numel() * impostor.numel())
@@ -226,73 +242,44 @@ def eer(genuine: Scores, impostor: Scores) -> Eer:
         >>> eer([0.9, 0.4], [0.6, 0.2, 0.1])  # none missed, a third falsely accepted
         Eer(value=0.16666666666666666, low=0.0, high=0.3333333333333333, threshold=0.4)
     """
-    dtype = _common_type(genuine, impostor)
-    genuine, impostor = _both(genuine, impostor)
+    precision = given_precision(genuine, impostor)
+    genuine, impostor = both_sides(genuine, impostor)
+    return eer_within(genuine, Stretch(impostor, 0, impostor.numel()), precision)
+
+
+def eer_within(genuine: Tensor, impostor: Stretch, precision: torch.dtype) -> Eer:
+    """The equal error rate, from the stretch of impostor scores in which the two rates cross.
+
+    Args:
+        genuine: (g,) ascending scores.
+        impostor: At its first score no more may be missed than falsely accepted and at its last no less, unless it
+            begins or ends with the whole list.
+        precision: In which the scores came.
+
+    Example:
+        >>> eer_within(torch.tensor([0.3, 0.9]), Stretch(torch.tensor([0.1, 0.5]), 0, 2), torch.float32).value
+        0.5
+    """
 
     def errors(threshold: Tensor) -> tuple[int, int]:
-        return _rank(genuine, threshold, False), impostor.numel() - _rank(impostor, threshold, False)
+        return rank(genuine, threshold), impostor.total - impostor.rank(threshold)
 
     def excess(scores: Tensor, at: int) -> int:
         missed, accepted = errors(scores[at])
-        return missed * impostor.numel() - accepted * genuine.numel()
+        return missed * impostor.total - accepted * genuine.numel()
 
+    first_inside = rank(genuine, impostor.values[0]) if impostor.below else 0
+    last_inside = genuine.numel() if impostor.ends else rank(genuine, impostor.values[-1], right=True)
     last: list[Tensor] = []
-    first = [_above(torch.maximum(genuine[-1], impostor[-1]), dtype)]
-    for scores in (genuine, impostor):
+    first = [above(torch.maximum(genuine[-1], impostor.values[-1]), precision)] if impostor.ends else []
+    for scores in (genuine[first_inside:last_inside], impostor.values):
         places = range(scores.numel())
         last += scores[: bisect_right(places, 0, key=partial(excess, scores))][-1:]
         first += scores[bisect_left(places, 0, key=partial(excess, scores)) :][:1]
     sides = []
     for threshold in (max(last), min(first)):
         missed, accepted = errors(threshold)
-        rates = missed / genuine.numel(), accepted / impostor.numel()
+        rates = missed / genuine.numel(), accepted / impostor.total
         sides.append((sum(rates), threshold.item(), min(rates), max(rates)))
     _, chosen, low, high = min(sides)
     return Eer((low + high) / 2, low, high, chosen)
-
-
-def _point(genuine: Tensor, impostor: Tensor, fpr: float, dtype: torch.dtype) -> OperatingPoint:
-    """One operating point of two ascending tensors; ``dtype`` is the precision the scores came in."""
-    total = impostor.numel()
-    rejected = impostor[total - allowed_accepts(fpr, total) - 1]  # with it, too many would be accepted
-    first_genuine, first_impostor = _rank(genuine, rejected, True), _rank(impostor, rejected, True)
-    lowest = [scores[at] for scores, at in ((genuine, first_genuine), (impostor, first_impostor)) if at < len(scores)]
-    threshold = min(score.item() for score in lowest) if lowest else _above(rejected, dtype).item()
-    tpr = (genuine.numel() - first_genuine) / genuine.numel()
-    false_accepts = total - first_impostor
-    block = _rank(impostor, rejected, False)
-    beyond = (genuine.numel() - _rank(genuine, impostor[block - 1], True)) / genuine.numel() if block else 1.0
-    nearest = tpr if fpr - false_accepts / total < (total - block) / total - fpr else beyond
-    return OperatingPoint(
-        fpr, tpr, threshold, false_accepts / total, false_accepts, total, nearest, supported=fpr >= 30 / total
-    )
-
-
-def _rank(scores: Tensor, value: Tensor, right: bool) -> int:
-    return int(torch.searchsorted(scores, value, right=right))
-
-
-def _above(score: Tensor, dtype: torch.dtype) -> Tensor:
-    """The next number above ``score`` in the precision ``dtype``, in the precision of ``score``."""
-    infinity = torch.tensor(math.inf, dtype=dtype, device=score.device)
-    return torch.nextafter(score.to(dtype), infinity).to(score.dtype)
-
-
-def _both(genuine: Scores, impostor: Scores) -> tuple[Tensor, Tensor]:
-    left, right = ascending(genuine, "genuine scores"), ascending(impostor, "impostor scores")
-    wider = torch.promote_types(left.dtype, right.dtype)
-    return left.to(wider), right.to(wider)
-
-
-def _float_type(scores: np.ndarray | Sequence[float]) -> np.dtype:
-    given = np.asarray(scores).dtype
-    return given if given in (np.float16, np.float32) else np.dtype(np.float64)
-
-
-def _common_type(genuine: Scores, impostor: Scores) -> torch.dtype:
-    """The precision the scores came in, before any widening."""
-    given = []
-    for scores in (genuine, impostor):
-        dtype = scores.dtype if isinstance(scores, Tensor) else torch.from_numpy(np.empty(0, _float_type(scores))).dtype
-        given.append(dtype if dtype.is_floating_point else torch.float64)
-    return torch.promote_types(*given)
