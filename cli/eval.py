@@ -11,12 +11,11 @@ import click
 
 from facekd import __version__
 from facekd.engine.requirements import parse_requirement, require
-from facekd.engine.resolution_modes import GALLERIES, Resolution, describe_resolution, resolution_modes
+from facekd.engine.resolution_modes import GALLERIES, Resolution, resolution_modes
 from facekd.errors import InputError, UsageError
 
 from .common import (
     check_models,
-    console,
     device_option,
     foreign_options,
     json_option,
@@ -25,14 +24,16 @@ from .common import (
     resize_option,
     write_json,
 )
+from .eval_table import print_table
 
 if TYPE_CHECKING:
-    from facekd.engine.evaluator import EvalSettings, OpenedSet
+    from facekd.engine.evaluation_sets import OpenedSet
+    from facekd.engine.evaluator import Evaluation
+    from facekd.engine.figures import EvalSettings
     from facekd.models.embedder import Embedder
 
 FPRS = (1e-2, 1e-3, 1e-4)
 PROTOCOLS = ("auto", "lfw", "pairs", "all-pairs")
-WELL_FOUNDED = 30
 
 
 class Fpr(click.ParamType):
@@ -157,7 +158,8 @@ def command(
     stored = [path for path in models if path.suffix.lower() == ".npz"]
     _check_arguments(models, stored, sets, images)
     _check_resolutions(sides, gallery, stored)
-    from facekd.engine.evaluator import EvalSettings, open_set
+    from facekd.engine.evaluation_sets import open_set
+    from facekd.engine.figures import EvalSettings
 
     wanted = dict.fromkeys([*(fprs or FPRS), *(r.fpr for r in requirements if r.fpr is not None)])
     settings = EvalSettings(tuple(wanted), flip, batch, bootstrap, allow_resize=allow_resize)
@@ -170,8 +172,9 @@ def command(
         return open_model(path, color, normalize, device)
 
     modes = resolution_modes(sides, gallery)
-    results = list(_results(models, opened, settings, modes, load, partial(_doubt, doubts, probe)))
-    _print(results, opened, settings)
+    evaluations = list(_evaluations(models, opened, settings, modes, load, partial(_doubt, doubts, probe)))
+    results = [evaluation.result for evaluation in evaluations]
+    print_table(results, opened, settings)
     for doubt in doubts:
         click.echo(f"facekd: warning: {doubt}", err=True)
     if json_path:
@@ -207,15 +210,15 @@ def _doubt(doubts: list[str], wanted: bool | None, embedder: Embedder, opened: O
         doubts.extend([told] if told else [])
 
 
-def _results(
+def _evaluations(
     models: Sequence[Path],
     opened: Sequence[OpenedSet],
     settings: EvalSettings,
     modes: Sequence[Resolution],
     load: Callable[[Path], Embedder],
     doubt: Callable[..., None],
-) -> Iterator[dict[str, Any]]:
-    """Results of every model on every set in every mode, each model loaded once and doubted on the first set."""
+) -> Iterator[Evaluation]:
+    """Figures of every model on every set in every mode, each model loaded once and doubted on the first set."""
     from facekd.engine.embed import load_embeddings
     from facekd.engine.evaluator import evaluate_resolutions, evaluate_stored
     from facekd.engine.signals import interruptible
@@ -234,59 +237,3 @@ def _results(
                 yield from evaluate_resolutions(embedder, one, settings, modes, progress=report, poll=poll)
                 if one is opened[0]:
                     doubt(embedder, one, progress=report, poll=poll)
-
-
-def _print(results: Sequence[dict[str, Any]], opened: Sequence[OpenedSet], settings: EvalSettings) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    accuracy = any(result["accuracy"] for result in results)
-    shown = [fpr for fpr in settings.fprs if any(fpr == p["fpr"] for r in results for p in r["tpr_at_fpr"])]
-    table = Table(box=SIMPLE_HEAD)
-    lowered = any(result["resolution"] for result in results)
-    for name in ("model", "set", *(["probe to\ngallery"] if lowered else [])):
-        table.add_column(name, overflow="fold")
-    figures = [*(["accuracy"] if accuracy else []), *(f"TPR @ {_short(fpr)}" for fpr in shown), "AUC", "EER"]
-    for name in ("genuine +\nimpostor", *figures):
-        table.add_column(name, justify="right", no_wrap=True)
-    for result in results:
-        row = [result["model"], result["set"], *([describe_resolution(result["resolution"])] if lowered else [])]
-        row += [f"{result['genuine']:,}\n{result['impostor']:,}"]
-        row += [_accuracy_cell(result)] if accuracy else []
-        row += [_tpr_cell(result, fpr) for fpr in shown]
-        table.add_row(*row, f"{result['auc']:.5f}", f"{result['eer']['value']:.4f}")
-    out = console()
-    out.print(table)
-    for line in _notes(results, opened, settings):
-        out.print(line, markup=False, soft_wrap=True)
-
-
-def _short(fpr: float) -> str:
-    return f"{fpr:g}".replace("e-0", "e-")
-
-
-def _accuracy_cell(result: dict[str, Any]) -> str:
-    found = result["accuracy"]
-    return f"{found['mean']:.4f}\n+- {found['std']:.4f}" if found else "-"
-
-
-def _tpr_cell(result: dict[str, Any], fpr: float) -> str:
-    """TPR over its interval; a star where fewer than 30 false accepts fix the threshold."""
-    for point in result["tpr_at_fpr"]:
-        if point["fpr"] == fpr:
-            star = "*" if fpr < WELL_FOUNDED / point["impostors"] else ""
-            interval = "" if point["ci95"] is None else "\n{:.4f}-{:.4f}".format(*point["ci95"])
-            return f"{point['tpr']:.5f}{star}{interval}"
-    return "refused"
-
-
-def _notes(results: Sequence[dict[str, Any]], opened: Sequence[OpenedSet], settings: EvalSettings) -> Iterator[str]:
-    points = [point for result in results for point in result["tpr_at_fpr"]]
-    if any(point["fpr"] < WELL_FOUNDED / point["impostors"] for point in points):
-        yield f"* rests on fewer than {WELL_FOUNDED} false accepts: the threshold is uncertain"
-    unknown = [one.name for one in opened if not one.subjects_known]
-    if unknown and settings.bootstrap:
-        yield f"intervals on {', '.join(unknown)} resample pairs, for the people are unknown: take them as too narrow"
-    refused = {(r["set"], e["fpr"], e["needed"], e["impostors"]): None for r in results for e in r["refused"]}
-    for name, fpr, needed, impostors in refused:
-        yield f"{name}: FPR {_short(fpr)} refused: it needs {needed:,} impostor pairs, the set has {impostors:,}"

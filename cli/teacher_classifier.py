@@ -75,7 +75,7 @@ def classifier(
         if not path.exists():
             raise InputError(str(path), "no such file or folder", "check the path")
     from facekd.data.open_source import open_identities
-    from facekd.engine.evaluator import OpenedSet
+    from facekd.engine.evaluation_sets import OpenedSet
     from facekd.engine.inheritance import classifier_place, inherit_classifier
     from facekd.engine.probe import doubt, probe_set, says_itself
     from facekd.engine.signals import interruptible

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from facekd.data.align import size_doubt
-from facekd.engine.evaluator import OpenedSet
+from facekd.engine.evaluation_sets import OpenedSet
 from facekd.engine.inheritance import CLASS_MEANS
 from facekd.engine.probe import doubt, people_by_label, probe_faces
 from facekd.engine.progress import Progress

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from facekd.engine.evaluator import EvalSettings, OpenedSet, evaluate_resolutions, identity_set, open_set
+from facekd.engine.evaluation_sets import OpenedSet, identity_set, open_set
+from facekd.engine.evaluator import evaluate_resolutions
+from facekd.engine.figures import EvalSettings
 from facekd.engine.resolution_modes import resolution_modes
 from facekd.engine.session import Session
 from facekd.engine.signals import Poll
@@ -55,7 +57,7 @@ def evaluate_student(session: Session, sets: list[OpenedSet], poll: Poll, *, boo
     session.deployed.eval()
     modes = resolution_modes(section.resolutions, section.gallery)
     measured = (evaluate_resolutions(embedder, opened, settings, modes, poll=poll) for opened in sets)
-    return [result for of_set in measured for result in of_set]
+    return [found.result for of_set in measured for found in of_set]
 
 
 def figure_of_merit(results: list[dict[str, Any]]) -> float | None:

@@ -15,7 +15,7 @@ from facekd_cli.main import cli
 from facekd import __version__
 from facekd.data.images import encode_png
 from facekd.data.verification import write_bin
-from facekd.engine import evaluator
+from facekd.engine import evaluation_sets, figures
 from facekd.models.backbone import build_backbone
 from facekd.models.preprocessing import Preprocessing
 from facekd.models.weights import save_model
@@ -206,7 +206,7 @@ def test_an_image_that_breaks_while_running_is_exit_3(files: Path, tmp_path: Pat
 
 
 def test_the_command_and_the_engine_know_the_same_protocols() -> None:
-    assert eval_command.PROTOCOLS == evaluator.PROTOCOLS and eval_command.FPRS == evaluator.DEFAULT_FPRS
+    assert eval_command.PROTOCOLS == evaluation_sets.PROTOCOLS and eval_command.FPRS == figures.DEFAULT_FPRS
 
 
 @pytest.mark.slow

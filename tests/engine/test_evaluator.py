@@ -14,7 +14,9 @@ from torch import Tensor
 from facekd.data.images import encode_png
 from facekd.data.verification import VerificationSet, write_bin
 from facekd.engine.embed import StoredEmbeddings
-from facekd.engine.evaluator import EvalSettings, OpenedSet, evaluate_set, evaluate_stored, identity_set, open_set
+from facekd.engine.evaluation_sets import OpenedSet, identity_set, open_set
+from facekd.engine.evaluator import evaluate_set, evaluate_stored
+from facekd.engine.figures import EvalSettings
 from facekd.engine.requirements import parse_requirement, require
 from facekd.errors import DataError, InputError, NonFiniteError, RequirementError, UsageError
 from facekd.models.preprocessing import Preprocessing
@@ -93,7 +95,7 @@ def cosines(pairs: np.ndarray) -> np.ndarray:
 
 def test_result_of_pairs_holds_the_contract_and_the_figures() -> None:
     data = pair_set()
-    result = evaluate_set(Glance(), OpenedSet("pairs.csv", "lfw", data), SETTINGS)
+    result = evaluate_set(Glance(), OpenedSet("pairs.csv", "lfw", data), SETTINGS).result
     assert list(result) == KEYS and json.loads(json.dumps(result)) == result
     assert (result["model"], result["model_digest"], result["set"]) == ("glance", "d1", "pairs.csv")
     assert (result["pairs"], result["genuine"], result["impostor"], result["failed_images"]) == (400, 200, 200, 0)
@@ -114,7 +116,7 @@ def test_result_of_pairs_holds_the_contract_and_the_figures() -> None:
 def test_all_pairs_and_stored_embeddings_agree_with_brute_force() -> None:
     every = np.array([(i, j) for i in range(80) for j in range(i + 1, 80)])
     scores, genuine = cosines(every), LABELS[every[:, 0]] == LABELS[every[:, 1]]
-    result = evaluate_set(Glance(), identity_set("faces", FACES), SETTINGS)
+    result = evaluate_set(Glance(), identity_set("faces", FACES), SETTINGS).result
     assert (result["protocol"], result["accuracy"]) == ("all-pairs", None)
     assert (result["genuine"], result["impostor"]) == (120, 3040)
     for point in result["tpr_at_fpr"]:
@@ -124,33 +126,56 @@ def test_all_pairs_and_stored_embeddings_agree_with_brute_force() -> None:
     rows = np.stack([FACES.read(i).transpose(2, 0, 1).astype(np.float32) - 127 for i in range(80)])
     rows = (rows + rows[..., ::-1]).reshape(80, -1)
     stored = StoredEmbeddings(rows, LABELS, [str(i) for i in range(80)], [], "net", "d2", None)
-    again = evaluate_stored(stored, "e.npz", SETTINGS)
+    again = evaluate_stored(stored, "e.npz", SETTINGS).result
     assert list(again) == KEYS and (again["model"], again["flip"]) == ("net", None)
     same = ("auc", "eer", "tpr_at_fpr", "refused", "pairs")
     assert {key: again[key] for key in same} == {key: result[key] for key in same}
 
 
+@pytest.mark.parametrize("opened", [OpenedSet("p", "lfw", pair_set()), identity_set("f", FACES)], ids=["pairs", "all"])
+def test_details_are_kept_on_demand_and_name_the_images_of_the_hardest_pairs(opened: OpenedSet) -> None:
+    plain, kept = (evaluate_set(Glance(), opened, replace(SETTINGS, details=wanted)) for wanted in (False, True))
+    assert plain.measured.details is None and {**plain.result, "seconds": 0} == {**kept.result, "seconds": 0}
+    details, data = kept.measured.details, opened.data
+    assert details is not None
+    paired = isinstance(data, VerificationSet)
+    pairs = data.pairs if paired else np.array([(i, j) for i in range(80) for j in range(i + 1, 80)])
+    genuine = data.genuine if paired else LABELS[pairs[:, 0]] == LABELS[pairs[:, 1]]
+    scores = cosines(pairs)
+    for found, kind, sign in ((details.hardest_genuine, genuine, 1), (details.hardest_impostor, ~genuine, -1)):
+        worst = np.sort(sign * scores[kind])[:12] * sign
+        np.testing.assert_allclose([pair.score for pair in found], worst, atol=1e-6)
+        again = cosines(np.array([(pair.first, pair.second) for pair in found]))
+        np.testing.assert_allclose(again, worst, atol=1e-6)
+    assert details.histogram.genuine.sum() == kept.measured.genuine == genuine.sum()
+    assert details.histogram.impostor.sum() == kept.measured.impostor
+    read = dict(zip(details.curve.fpr.tolist(), details.curve.tpr.tolist(), strict=True))
+    assert read[0.1] == kept.measured.points[0].tpr
+
+
 @pytest.mark.parametrize("batch", [1, 7, 80])
 def test_batch_size_changes_nothing(batch: int) -> None:
     opened = OpenedSet("p", "pairs", pair_set())
-    want = evaluate_set(Glance(), opened, SETTINGS)
-    found = evaluate_set(Glance(), opened, replace(SETTINGS, batch_size=batch))
+    want = evaluate_set(Glance(), opened, SETTINGS).result
+    found = evaluate_set(Glance(), opened, replace(SETTINGS, batch_size=batch)).result
     assert {**found, "seconds": 0} == {**want, "seconds": 0}
 
 
 def test_no_flip_no_bootstrap_one_fold() -> None:
     one_fold = replace(pair_set(), folds=np.zeros(400, np.int64))
-    result = evaluate_set(Glance(), OpenedSet("p", "pairs", one_fold), replace(SETTINGS, flip=False, bootstrap=0))
+    result = evaluate_set(
+        Glance(), OpenedSet("p", "pairs", one_fold), replace(SETTINGS, flip=False, bootstrap=0)
+    ).result
     assert result["flip"] is False and result["accuracy"] is None
     assert [point["ci95"] for point in result["tpr_at_fpr"]] == [None]
-    flipped = evaluate_set(Glance(), OpenedSet("p", "pairs", one_fold), SETTINGS)
+    flipped = evaluate_set(Glance(), OpenedSet("p", "pairs", one_fold), SETTINGS).result
     assert flipped["auc"] > result["auc"]
 
 
 def test_unknown_people_resample_pairs() -> None:
     known, unknown = OpenedSet("p", "pairs", pair_set()), OpenedSet("p", "pairs", pair_set(subjects=None))
     assert known.subjects_known and not unknown.subjects_known and identity_set("f", FACES).subjects_known
-    intervals = [evaluate_set(Glance(), one, SETTINGS)["tpr_at_fpr"][0]["ci95"] for one in (known, unknown)]
+    intervals = [evaluate_set(Glance(), one, SETTINGS).result["tpr_at_fpr"][0]["ci95"] for one in (known, unknown)]
     assert intervals[0] != intervals[1]
 
 
@@ -213,7 +238,7 @@ def test_files_choose_their_protocol(folder: Path) -> None:
         "set.bin": "lfw",
     }
     assert found["pairs.csv"].subjects_known and not found["set.bin"].subjects_known
-    results = {name: evaluate_set(Glance(), one, SETTINGS) for name, one in found.items()}
+    results = {name: evaluate_set(Glance(), one, SETTINGS).result for name, one in found.items()}
     assert results["faces"]["tpr_at_fpr"] == results["list.csv"]["tpr_at_fpr"]
     assert results["set.bin"]["accuracy"] is not None
     assert open_set(folder / "pairs.csv", images=faces, protocol="lfw").protocol == "lfw"
@@ -235,7 +260,7 @@ def test_protocols_that_do_not_fit_are_refused(folder: Path) -> None:
 
 
 def test_requirements() -> None:
-    result = evaluate_set(Glance(), OpenedSet("p", "pairs", pair_set()), SETTINGS)
+    result = evaluate_set(Glance(), OpenedSet("p", "pairs", pair_set()), SETTINGS).result
     require([result], [parse_requirement(text) for text in ("tpr@0.1>=0.2", "accuracy >= .5", "auc>=0.5", "eer<=5e-1")])
     with pytest.raises(RequirementError) as caught:
         require([result], [parse_requirement(text) for text in ("tpr@1e-1>=1", "eer<=0", "tpr@1e-6>=0", "tpr@0.3>=0")])

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from facekd.data.resolution import at_resolution, reader_at
 from facekd.data.verification import VerificationSet
-from facekd.engine.evaluator import EvalSettings, OpenedSet, evaluate_resolutions, evaluate_set, identity_set
+from facekd.engine.evaluation_sets import OpenedSet, identity_set
+from facekd.engine.evaluator import evaluate_resolutions, evaluate_set
+from facekd.engine.figures import EvalSettings
 from facekd.engine.requirements import parse_requirement, require
 from facekd.engine.resolution_modes import FULL, Resolution, resolution_modes
 from facekd.errors import DataError, RequirementError
@@ -94,7 +96,7 @@ MODES = resolution_modes([8, 4], "both")
 
 def test_pairs__the_first_image_is_the_probe_in_every_mode() -> None:
     data = pair_set()
-    results = list(evaluate_resolutions(Glance(), OpenedSet("p", "lfw", data), SETTINGS, MODES))
+    results = [found.result for found in evaluate_resolutions(Glance(), OpenedSet("p", "lfw", data), SETTINGS, MODES)]
     told = [result["resolution"] for result in results]
     assert told == [None] + [{"probe": p, "gallery": g} for p, g in ((8, None), (8, 8), (4, None), (4, 4))]
     for mode, result in zip(MODES, results, strict=True):
@@ -105,7 +107,7 @@ def test_pairs__the_first_image_is_the_probe_in_every_mode() -> None:
 
 
 def test_all_pairs__the_image_that_comes_first_is_the_probe() -> None:
-    results = list(evaluate_resolutions(Glance(), identity_set("f", FACES), SETTINGS, MODES))
+    results = [found.result for found in evaluate_resolutions(Glance(), identity_set("f", FACES), SETTINGS, MODES)]
     pairs = np.array([(i, j) for i in range(30) for j in range(i + 1, 30)])
     genuine = LABELS[pairs[:, 0]] == LABELS[pairs[:, 1]]
     for mode, result in zip(MODES, results, strict=True):
@@ -119,9 +121,9 @@ def test_all_pairs__the_image_that_comes_first_is_the_probe() -> None:
 
 def test_full_resolution__is_the_plain_evaluation_and_so_is_the_images_own_size() -> None:
     opened = identity_set("f", FACES)
-    plain = evaluate_set(Glance(), opened, SETTINGS)
+    plain = evaluate_set(Glance(), opened, SETTINGS).result
     for mode in (FULL, Resolution(16, None), Resolution(16, 16)):
-        (result,) = evaluate_resolutions(Glance(), opened, SETTINGS, [mode])
+        (result,) = (found.result for found in evaluate_resolutions(Glance(), opened, SETTINGS, [mode]))
         same = result.keys() - {"seconds", "resolution"}
         assert {key: result[key] for key in same} == {key: plain[key] for key in same}
 
@@ -139,7 +141,10 @@ def test_image_smaller_than_its_resolution__is_refused_by_name() -> None:
 
 
 def test_missed_demand__says_at_which_resolution() -> None:
-    results = list(evaluate_resolutions(Glance(), identity_set("f", FACES), SETTINGS, resolution_modes([4])))
+    results = [
+        found.result
+        for found in evaluate_resolutions(Glance(), identity_set("f", FACES), SETTINGS, resolution_modes([4]))
+    ]
     least = results[0]["auc"]
     assert results[1]["auc"] < least
     with pytest.raises(RequirementError) as caught:

@@ -1,0 +1,79 @@
+"""The table of ``facekd eval``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from facekd.engine.resolution_modes import describe_resolution
+
+from .common import console
+
+if TYPE_CHECKING:
+    from facekd.engine.evaluation_sets import OpenedSet
+    from facekd.engine.figures import EvalSettings
+
+WELL_FOUNDED = 30
+
+
+def print_table(results: Sequence[dict[str, Any]], opened: Sequence[OpenedSet], settings: EvalSettings) -> None:
+    """Print the figures for people: a row a result, then what they must know to read them.
+
+    Args:
+        results: As in the JSON.
+        opened: The sets.
+        settings: How they were evaluated.
+    """
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    accuracy = any(result["accuracy"] for result in results)
+    shown = [fpr for fpr in settings.fprs if any(fpr == p["fpr"] for r in results for p in r["tpr_at_fpr"])]
+    table = Table(box=SIMPLE_HEAD)
+    lowered = any(result["resolution"] for result in results)
+    for name in ("model", "set", *(["probe to\ngallery"] if lowered else [])):
+        table.add_column(name, overflow="fold")
+    figures = [*(["accuracy"] if accuracy else []), *(f"TPR @ {_short(fpr)}" for fpr in shown), "AUC", "EER"]
+    for name in ("genuine +\nimpostor", *figures):
+        table.add_column(name, justify="right", no_wrap=True)
+    for result in results:
+        row = [result["model"], result["set"], *([describe_resolution(result["resolution"])] if lowered else [])]
+        row += [f"{result['genuine']:,}\n{result['impostor']:,}"]
+        row += [_accuracy_cell(result)] if accuracy else []
+        row += [_tpr_cell(result, fpr) for fpr in shown]
+        table.add_row(*row, f"{result['auc']:.5f}", f"{result['eer']['value']:.4f}")
+    out = console()
+    out.print(table)
+    for line in _notes(results, opened, settings):
+        out.print(line, markup=False, soft_wrap=True)
+
+
+def _short(fpr: float) -> str:
+    return f"{fpr:g}".replace("e-0", "e-")
+
+
+def _accuracy_cell(result: dict[str, Any]) -> str:
+    found = result["accuracy"]
+    return f"{found['mean']:.4f}\n+- {found['std']:.4f}" if found else "-"
+
+
+def _tpr_cell(result: dict[str, Any], fpr: float) -> str:
+    """TPR over its interval; a star where fewer than 30 false accepts fix the threshold."""
+    for point in result["tpr_at_fpr"]:
+        if point["fpr"] == fpr:
+            star = "*" if fpr < WELL_FOUNDED / point["impostors"] else ""
+            interval = "" if point["ci95"] is None else "\n{:.4f}-{:.4f}".format(*point["ci95"])
+            return f"{point['tpr']:.5f}{star}{interval}"
+    return "refused"
+
+
+def _notes(results: Sequence[dict[str, Any]], opened: Sequence[OpenedSet], settings: EvalSettings) -> Iterator[str]:
+    points = [point for result in results for point in result["tpr_at_fpr"]]
+    if any(point["fpr"] < WELL_FOUNDED / point["impostors"] for point in points):
+        yield f"* rests on fewer than {WELL_FOUNDED} false accepts: the threshold is uncertain"
+    unknown = [one.name for one in opened if not one.subjects_known]
+    if unknown and settings.bootstrap:
+        yield f"intervals on {', '.join(unknown)} resample pairs, for the people are unknown: take them as too narrow"
+    refused = {(r["set"], e["fpr"], e["needed"], e["impostors"]): None for r in results for e in r["refused"]}
+    for name, fpr, needed, impostors in refused:
+        yield f"{name}: FPR {_short(fpr)} refused: it needs {needed:,} impostor pairs, the set has {impostors:,}"

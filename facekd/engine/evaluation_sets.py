@@ -1,0 +1,118 @@
+"""The sets that models are measured on, opened and checked as far as that goes without a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from facekd.data.align import size_doubt
+from facekd.data.identities import IdentitySource
+from facekd.data.open_source import IDENTITY_SUFFIXES, open_identities
+from facekd.data.verification import VerificationSet, distinct_pairs, open_verification_set, sniff_list
+from facekd.errors import DataError, InputError, UsageError
+from facekd.metrics.all_pairs import MOST_PAIRS, count_pairs
+
+PROTOCOLS = ("auto", "lfw", "pairs", "all-pairs")
+
+
+@dataclass(frozen=True)
+class OpenedSet:
+    """Images with a protocol, checked as far as that goes without a model.
+
+    Attributes:
+        name: What reports call it.
+        protocol: ``lfw`` (pairs in folds), ``pairs`` or ``all-pairs``.
+        data: A verification set for the first two, images with identities for the third.
+        warnings: What a user should know and nothing refuses.
+    """
+
+    name: str
+    protocol: str
+    data: VerificationSet | IdentitySource
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def subjects_known(self) -> bool:
+        """Whether the people in the images are known, so that intervals can resample people."""
+        return not isinstance(self.data, VerificationSet) or self.data.subjects is not None
+
+
+def open_set(path: Path, *, images: Path | None = None, protocol: str = "auto", drop_same: bool = False) -> OpenedSet:
+    """Open what ``--on`` names: a ``.bin``, a pairs file, or identities in whatever ``open_identities`` takes.
+
+    Args:
+        path: The file or folder.
+        images: Root of the paths in a pairs file or list; the folder of that file when None.
+        protocol: One of :data:`PROTOCOLS`; ``auto`` takes ``lfw`` for ``.bin`` and LFW's ``.txt``, ``pairs`` for
+            other pairs files and ``all-pairs`` for identities.
+        drop_same: Leave out pairs of an image with itself.
+
+    Raises:
+        InputError: A set that cannot be used, lacks genuine or impostor pairs, or has too many pairs.
+        UsageError: A protocol the set cannot serve.
+    """
+    stored = path.is_dir() or not path.exists() or path.suffix.lower() in IDENTITY_SUFFIXES
+    if stored or sniff_list(path) == "identities":
+        source = open_identities(path, images)
+        return _size_doubted(identity_set(path.name, source, protocol, source.warnings))
+    if protocol == "all-pairs":
+        raise UsageError(str(path), "holds pairs, not identities", "use --protocol auto, or an identity list")
+    found = open_verification_set(path, images=images)
+    found = distinct_pairs(found) if drop_same else found
+    natural = "lfw" if path.suffix.lower() in (".bin", ".txt") else "pairs"
+    opened = OpenedSet(path.name, natural if protocol == "auto" else protocol, found, tuple(found.warnings))
+    if opened.protocol == "lfw" and np.unique(found.folds).size < 2:
+        raise UsageError(str(path), "has one fold only", "use --protocol pairs, or number more folds")
+    return _size_doubted(opened)
+
+
+def _size_doubted(opened: OpenedSet) -> OpenedSet:
+    """The set with a warning where its first image is of a size that aligned faces do not have."""
+    images = opened.data.images if isinstance(opened.data, VerificationSet) else opened.data
+    try:
+        doubt = size_doubt(*images.read(0).shape[:2])
+    except DataError:
+        return opened  # it is refused by name when its turn comes
+    return opened if doubt is None else replace(opened, warnings=(*opened.warnings, f"{opened.name}: {doubt}"))
+
+
+def identity_set(name: str, source: IdentitySource, protocol: str = "auto", warnings: Sequence[str] = ()) -> OpenedSet:
+    """Images with identities, every pair of which is compared.
+
+    Args:
+        name: What reports call it.
+        source: The images.
+        protocol: ``auto`` or ``all-pairs``.
+        warnings: What opening them gave.
+
+    Raises:
+        InputError: No genuine pair, no impostor pair, or too many.
+        UsageError: Another protocol.
+    """
+    if protocol not in ("auto", "all-pairs"):
+        raise UsageError(name, f"holds identities, and {protocol} needs pairs", "use --protocol all-pairs")
+    require_countable(name, source.labels)
+    return OpenedSet(name, "all-pairs", source, tuple(warnings))
+
+
+def require_countable(name: str, labels: np.ndarray) -> None:
+    """Refuse identities whose pairs show nothing, or are too many to score.
+
+    Args:
+        name: What to call them in an error.
+        labels: (n,) who each image shows.
+
+    Raises:
+        InputError: No genuine pair, no impostor pair, or too many.
+    """
+    genuine, impostor = count_pairs(labels)
+    if not impostor:
+        raise InputError(name, "0 impostor pairs: FPR is not defined", "add images of other people")
+    if not genuine:
+        raise InputError(name, "0 genuine pairs: TPR is not defined", "add a second image of some people")
+    if genuine + impostor > MOST_PAIRS:
+        what = f"{len(labels):,} images make {genuine + impostor:,} pairs"
+        raise InputError(name, what, f"at most {MOST_PAIRS:,}: evaluate fewer images")

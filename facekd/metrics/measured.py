@@ -1,0 +1,121 @@
+"""What one set of scores is measured to be: counts, operating points, and what a picture of it is drawn from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from facekd.metrics.roc import Eer, OperatingPoint, Refused
+from facekd.metrics.verification import KFold
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """The largest TPR at each FPR, where the impostor scores are enough to show it.
+
+    Attributes:
+        fpr: (k,) float64, ascending to 1, nothing below 3 / impostors.
+        tpr: (k,) float64.
+
+    Example:
+        >>> Curve(np.array([0.1, 1.0]), np.array([0.9, 1.0])).tpr.tolist()
+        [0.9, 1.0]
+    """
+
+    fpr: np.ndarray
+    tpr: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Histogram:
+    """How many scores lie between neighbouring edges, the left one included; those beyond an end count at that end.
+
+    Attributes:
+        edges: (b + 1,) float64, from -1 to 1.
+        genuine: (b,) int64 genuine scores.
+        impostor: (b,) int64 impostor scores.
+
+    Example:
+        >>> found = Histogram(np.array([-1.0, 0.0, 1.0]), np.array([0, 3]), np.array([4, 1]))
+        >>> int(found.genuine.sum()), int(found.impostor.sum())
+        (3, 5)
+    """
+
+    edges: np.ndarray
+    genuine: np.ndarray
+    impostor: np.ndarray
+
+
+@dataclass(frozen=True)
+class HardPair:
+    """A pair whose score is among the worst of its kind.
+
+    Attributes:
+        first: Image of the set; the probe where probes are told apart.
+        second: Image of the set.
+        score: Cosine.
+
+    Example:
+        >>> max(HardPair(4, 7, 0.6), HardPair(1, 2, 0.7), key=lambda pair: pair.score).first
+        1
+    """
+
+    first: int
+    second: int
+    score: float
+
+
+@dataclass(frozen=True, eq=False)
+class Details:
+    """What is drawn and shown of a set of scores beside its figures.
+
+    Attributes:
+        curve: TPR by FPR.
+        histogram: The scores by value.
+        hardest_impostor: Pairs of two people with the highest scores, highest first.
+        hardest_genuine: Pairs of one person with the lowest scores, lowest first.
+
+    Example:
+        >>> curve = Curve(np.ones(1), np.ones(1))
+        >>> counts = Histogram(np.array([-1.0, 1.0]), np.array([1]), np.array([1]))
+        >>> Details(curve, counts, (HardPair(0, 1, 0.2),), (HardPair(2, 3, 0.8),)).hardest_genuine[0].score
+        0.8
+    """
+
+    curve: Curve
+    histogram: Histogram
+    hardest_impostor: tuple[HardPair, ...]
+    hardest_genuine: tuple[HardPair, ...]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The figures of one model on one set.
+
+    Attributes:
+        genuine: Pairs of one person.
+        impostor: Pairs of two people.
+        points: Operating points, in the order asked.
+        refused: FPRs that the impostors are too few to show.
+        auc: Area under the ROC curve.
+        eer: Equal error rate, as a bracket.
+        accuracy: Cross-validated accuracy, where pairs lie in folds.
+        intervals: 95 % interval of the TPR of each point; None when none were asked for.
+        details: What pictures are drawn from; None unless asked for.
+
+    Example:
+        >>> from facekd.metrics.roc import eer
+        >>> Measured(1, 2, (), (), 1.0, eer([0.9], [0.2, 0.1])).details is None
+        True
+    """
+
+    genuine: int
+    impostor: int
+    points: tuple[OperatingPoint, ...]
+    refused: tuple[Refused, ...]
+    auc: float
+    eer: Eer
+    accuracy: KFold | None = None
+    intervals: tuple[tuple[float, float], ...] | None = None
+    details: Details | None = None
