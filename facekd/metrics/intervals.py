@@ -10,7 +10,7 @@ Efron and Tibshirani, "An Introduction to the Bootstrap", 1993 (percentile inter
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -138,36 +138,90 @@ def bootstrap_all_pairs(
     """
     if not (pairs.genuine.numel() and pairs.impostor.numel()):
         raise ValueError(f"{pairs.genuine.numel()} genuine and {pairs.impostor.numel()} impostor pairs")
-    impostors = pairs.impostor.numel()
+    images = torch.bincount(pairs.image_subjects).cpu().numpy()
+
+    def highest(most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        scores, places = pairs.impostor.topk(most)
+        left, right = impostor_subjects(pairs, places).cpu().numpy().T
+        return scores.cpu().numpy(), left, right
+
+    def total(replicate: int) -> int:
+        times = images * multiplicities(replicate, images.size, seed)
+        return int(times.sum() ** 2 - (times**2).sum()) // 2
+
+    genuine = pairs.genuine.cpu().numpy(), pairs.genuine_subjects.cpu().numpy()
+    impostors = HighImpostors(pairs.impostor.numel(), highest, total)
+    return bootstrap_highest(genuine, impostors, fprs, subjects=images.size, replicates=replicates, seed=seed)
+
+
+@dataclass(frozen=True)
+class HighImpostors:
+    """Impostor pairs of which few are looked at.
+
+    Attributes:
+        count: Of all.
+        highest: Gives that many of the highest, or more where scores tie, from the highest down: scores (k,), and the
+            two subjects (k,) and (k,) of each.
+        total: Gives the weight of all of them in a replicate, by its number.
+
+    Example:
+        >>> few = np.array([0.5, 0.4]), np.array([0, 1]), np.array([1, 2])
+        >>> HighImpostors(2, lambda most: few, lambda replicate: 2).total(0)
+        2
+    """
+
+    count: int
+    highest: Callable[[int], tuple[np.ndarray, np.ndarray, np.ndarray]]
+    total: Callable[[int], int]
+
+
+def bootstrap_highest(
+    genuine: tuple[np.ndarray, np.ndarray],
+    impostors: HighImpostors,
+    fprs: Sequence[float],
+    *,
+    subjects: int,
+    replicates: int = 1000,
+    seed: int = 0,
+) -> list[Interval]:
+    """The interval where weighing every impostor in every replicate would take too long.
+
+    Args:
+        genuine: (g,) scores and (g,) the subject of each pair.
+        impostors: The others.
+        fprs: FPRs in (0, 1).
+        subjects: How many there are; they are numbered from 0.
+        replicates: Samples drawn, at least 1.
+        seed: Of the draws.
+
+    Returns:
+        As :func:`bootstrap_pairs`, and equal to it for the same scores, subjects and seed.
+
+    Example:
+        >>> few = np.array([0.4, 0.3]), np.array([0, 0]), np.array([1, 1])
+        >>> weight = lambda replicate: 2 * int(multiplicities(replicate, 2).prod())
+        >>> impostors = HighImpostors(2, lambda most: few, weight)
+        >>> bootstrap_highest((np.array([0.9, 0.8]), np.array([0, 1])), impostors, [0.5], subjects=2, replicates=50)
+        [(1.0, 1.0)]
+    """
+    positive = _ordered(genuine[0], genuine[1][:, None].repeat(2, axis=1), subjects)
     rates = np.full((replicates, len(fprs)), np.nan)
-    weighed = min(impostors, 2 * allowed_accepts(max(fprs, default=0.0), impostors) + 5000)
+    weighed = min(impostors.count, 2 * allowed_accepts(max(fprs, default=0.0), impostors.count) + 5000)
     waiting = list(range(replicates)) if fprs else []
     while waiting:
-        waiting = _fill(rates, pairs, fprs, waiting, weighed, seed)
-        weighed = min(impostors, 4 * weighed)
+        negative = _Pairs(*impostors.highest(weighed))
+        below = np.searchsorted(positive.scores, negative.scores, side="right")
+        late = []
+        for replicate in waiting:
+            drawn = _drawn(replicate, subjects, seed)
+            cumulated = negative.weights(drawn).cumsum()
+            found = _rates(positive.weights(drawn), cumulated, below, fprs, impostors.total(replicate))
+            if found is None:
+                late.append(replicate)
+            else:
+                rates[replicate] = found
+        waiting, weighed = late, min(impostors.count, 4 * weighed)
     return _quantiles(rates)
-
-
-def _fill(
-    rates: np.ndarray, pairs: AllPairs, fprs: Sequence[float], waiting: list[int], weighed: int, seed: int
-) -> list[int]:
-    """Write the TPRs of the waiting replicates; gives back those that the ``weighed`` highest impostors leave open."""
-    images = torch.bincount(pairs.image_subjects).cpu().numpy()
-    people = pairs.genuine_subjects.cpu().numpy()
-    genuine = _ordered(pairs.genuine.cpu().numpy(), np.stack([people, people], axis=1), images.size)
-    impostor = _highest(pairs, weighed)
-    below = np.searchsorted(genuine.scores, impostor.scores, side="right")
-    late = []
-    for replicate in waiting:
-        drawn = _drawn(replicate, images.size, seed)
-        times = images * drawn[:-1]
-        total = int(times.sum() ** 2 - (times**2).sum()) // 2
-        found = _rates(genuine.weights(drawn), impostor.weights(drawn).cumsum(), below, fprs, total)
-        if found is None:
-            late.append(replicate)
-        else:
-            rates[replicate] = found
-    return late
 
 
 def _checked(scores: Scores, name: str) -> np.ndarray:
@@ -181,13 +235,6 @@ def _ordered(scores: np.ndarray, subjects: np.ndarray, count: int) -> _Pairs:
     order = np.argsort(scores, kind="stable")
     left, right = subjects[order].T
     return _Pairs(scores[order], left, np.where(left == right, count, right))
-
-
-def _highest(pairs: AllPairs, most: int) -> _Pairs:
-    """The highest impostor scores, highest first."""
-    scores, places = pairs.impostor.topk(most)
-    left, right = impostor_subjects(pairs, places).cpu().numpy().T
-    return _Pairs(scores.cpu().numpy(), left, right)
 
 
 def _drawn(replicate: int, subjects: int, seed: int) -> np.ndarray:
