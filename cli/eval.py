@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from facekd import __version__
+from facekd.engine.request import Request
 from facekd.engine.requirements import parse_requirement, require
-from facekd.engine.resolution_modes import GALLERIES, Resolution, resolution_modes
+from facekd.engine.resolution_modes import GALLERIES
 from facekd.errors import InputError, UsageError
 
-from .common import (
-    check_models,
-    device_option,
-    foreign_options,
-    json_option,
-    open_model,
-    progress_bar,
-    resize_option,
-    write_json,
-)
+from .common import check_models, device_option, foreign_options, json_option, resize_option, write_json
+from .eval_output import output_options, write_pictures
+from .eval_run import perform, written
 from .eval_table import print_table
-
-if TYPE_CHECKING:
-    from facekd.engine.evaluation_sets import OpenedSet
-    from facekd.engine.evaluator import Evaluation
-    from facekd.engine.figures import EvalSettings
-    from facekd.models.embedder import Embedder
+from .eval_verify import verify_report
 
 FPRS = (1e-2, 1e-3, 1e-4)
 PROTOCOLS = ("auto", "lfw", "pairs", "all-pairs")
@@ -52,7 +39,7 @@ class Fpr(click.ParamType):
 
 
 @click.command("eval", context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("models", nargs=-1, required=True, metavar="MODEL...", type=click.Path(path_type=Path))
+@click.argument("models", nargs=-1, metavar="MODEL...", type=click.Path(path_type=Path))
 @click.option(
     "--on",
     "sets",
@@ -119,26 +106,24 @@ class Fpr(click.ParamType):
     "of the first set better.  [default: for models whose file does not state its own]",
 )
 @device_option
+@output_options
+@click.option(
+    "--verify",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Do again what a file of --json says was done, and compare: exit 1 names the first figure that differs. Where "
+    "machine or versions are others, rates may differ by 0.001. Takes no other option but --device.",
+)
 @json_option
+@click.pass_context
 def command(
-    models: Sequence[Path],
-    sets: Sequence[Path],
-    images: Path | None,
-    protocol: str,
-    fprs: Sequence[float],
-    flip: bool,
-    sides: Sequence[int],
-    gallery: str,
-    color: str | None,
-    normalize: str | None,
-    allow_resize: bool,
-    drop_same: bool,
-    bootstrap: int,
+    context: click.Context,
     demands: Sequence[str],
-    batch: int,
     probe: bool | None,
-    device: str,
+    plot: Path | None,
+    verify: Path | None,
     json_path: str | None,
+    **asked: Any,
 ) -> None:
     """Measure each MODEL (run folder, .safetensors, .pt, .pth, .ckpt, .onnx, hf:owner/name/file, timm/NAME) on each
     set, or stored embeddings (.npz).
@@ -152,37 +137,53 @@ def command(
       facekd eval runs/student teacher.onnx --on lfw.bin --json figures.json
       facekd eval runs/student --on lfw_pairs.txt --images lfw112 --require 'tpr@1e-3>=0.95'
       facekd eval runs/student --on faces.csv --resolution 28 --resolution 14 --gallery both
+      facekd eval runs/student teacher.onnx --on faces.csv --plot curves.svg --json figures.json
+      facekd eval --verify figures.json
       facekd eval embeddings.npz --fpr 1e-5
     """
+    if verify is not None:
+        verify_report(context, verify, asked["device"])
+        return
     requirements = [parse_requirement(text) for text in demands]
-    stored = [path for path in models if path.suffix.lower() == ".npz"]
-    _check_arguments(models, stored, sets, images)
-    _check_resolutions(sides, gallery, stored)
-    from facekd.engine.evaluation_sets import open_set
-    from facekd.engine.figures import EvalSettings
-
-    wanted = dict.fromkeys([*(fprs or FPRS), *(r.fpr for r in requirements if r.fpr is not None)])
-    settings = EvalSettings(tuple(wanted), flip, batch, bootstrap, allow_resize=allow_resize)
-    opened = [open_set(path, images=images, protocol=protocol, drop_same=drop_same) for path in sets]
-    for warning in dict.fromkeys(line for one in opened for line in one.warnings):
-        click.echo(f"facekd: warning: {warning}", err=True)
-    doubts: list[str] = []
-
-    def load(path: Path) -> Embedder:
-        return open_model(path, color, normalize, device)
-
-    modes = resolution_modes(sides, gallery)
-    evaluations = list(_evaluations(models, opened, settings, modes, load, partial(_doubt, doubts, probe)))
-    results = [evaluation.result for evaluation in evaluations]
-    print_table(results, opened, settings)
-    for doubt in doubts:
+    request = _request(asked, [r.fpr for r in requirements if r.fpr is not None])
+    done = perform(request, probe=probe, details=plot is not None)
+    print_table(done.results, done.opened, done.settings)
+    for doubt in done.doubts:
         click.echo(f"facekd: warning: {doubt}", err=True)
     if json_path:
-        write_json({"facekd": __version__, "results": results}, json_path)
-    require(results, requirements)
+        write_json(written(done), json_path)
+    write_pictures(done, plot)
+    require(done.results, requirements)
+
+
+def _request(asked: Mapping[str, Any], demanded: Sequence[float]) -> Request:
+    """The options on which the figures depend, checked against each other, with the FPRs that demands name."""
+    models, sets, images = asked["models"], asked["sets"], asked["images"]
+    stored = [path for path in models if path.suffix.lower() == ".npz"]
+    _check_arguments(models, stored, sets, images)
+    _check_resolutions(asked["sides"], asked["gallery"], stored)
+    return Request(
+        models=tuple(map(str, models)),
+        sets=tuple(map(str, sets)),
+        images=None if images is None else str(images),
+        protocol=asked["protocol"],
+        fprs=tuple(dict.fromkeys([*(asked["fprs"] or FPRS), *demanded])),
+        flip=asked["flip"],
+        resolutions=tuple(asked["sides"]),
+        gallery=asked["gallery"],
+        color=asked["color"],
+        normalize=asked["normalize"],
+        allow_resize=asked["allow_resize"],
+        drop_same=asked["drop_same"],
+        bootstrap=asked["bootstrap"],
+        batch=asked["batch"],
+        device=asked["device"],
+    )
 
 
 def _check_arguments(models: Sequence[Path], stored: Sequence[Path], sets: Sequence[Path], images: Path | None) -> None:
+    if not models:
+        raise UsageError("MODEL", "missing", "name a model, or check a report with --verify FILE")
     check_models(models)
     for path in (*sets, *([images] if images else [])):
         if not path.exists():
@@ -198,42 +199,3 @@ def _check_resolutions(sides: Sequence[int], gallery: str, stored: Sequence[Path
         raise UsageError(str(stored[0]), "stored embeddings have no pixels to bring down", "leave --resolution out")
     if gallery != "full" and not sides:
         raise UsageError("--gallery", f"{gallery} has no effect without --resolution", "add --resolution 28")
-
-
-def _doubt(doubts: list[str], wanted: bool | None, embedder: Embedder, opened: OpenedSet, **watching: Any) -> None:
-    """Add a line where a model would see these faces better in another way."""
-    from facekd.engine import probe
-
-    if wanted or (wanted is None and not probe.says_itself(embedder)):
-        found = probe.probe_set(embedder, opened, **watching)
-        told = None if found is None else probe.doubt(embedder, found)
-        doubts.extend([told] if told else [])
-
-
-def _evaluations(
-    models: Sequence[Path],
-    opened: Sequence[OpenedSet],
-    settings: EvalSettings,
-    modes: Sequence[Resolution],
-    load: Callable[[Path], Embedder],
-    doubt: Callable[..., None],
-) -> Iterator[Evaluation]:
-    """Figures of every model on every set in every mode, each model loaded once and doubted on the first set."""
-    from facekd.engine.embed import load_embeddings
-    from facekd.engine.evaluator import evaluate_resolutions, evaluate_stored
-    from facekd.engine.signals import interruptible
-
-    with interruptible("facekd eval", "stopped; nothing was written") as poll, progress_bar() as progress:
-        for path in models:
-            if path.suffix.lower() == ".npz":
-                yield evaluate_stored(load_embeddings(path), path.name, settings)
-                continue
-            embedder = load(path)
-            for one in opened:
-
-                def report(phase: str, done: int, total: int, name: str = f"{path.name} on {one.name}") -> None:
-                    progress(f"{phase} {name}", done, total)
-
-                yield from evaluate_resolutions(embedder, one, settings, modes, progress=report, poll=poll)
-                if one is opened[0]:
-                    doubt(embedder, one, progress=report, poll=poll)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -83,7 +84,7 @@ def evaluate_resolutions(
             measured = measure_pairs(seen[mode.probe], seen[mode.gallery], data, settings)
         else:
             measured = measure_all_pairs(seen[mode.probe], seen[mode.gallery], data.labels, settings)
-        head = {"model": embedder.name, "model_digest": embedder.digest, "set": opened.name}
+        head = {"model": embedder.name, "model_digest": embedder.digest, "set": opened.name, "set_digest": data.digest}
         how = {"protocol": opened.protocol, "flip": settings.flip, "resolution": mode.as_dict()}
         yield _evaluation({**head, **how}, measured, began, embedded)
 
@@ -116,8 +117,16 @@ def evaluate_stored(stored: StoredEmbeddings, name: str, settings: EvalSettings)
     require_countable(name, stored.labels)
     began = time.perf_counter()
     measured = measure_all_pairs(stored.embeddings, stored.embeddings, stored.labels, settings)
-    head = {"model": stored.model, "model_digest": stored.model_digest, "set": name, "protocol": "all-pairs"}
+    head = {"model": stored.model, "model_digest": stored.model_digest, "set": name}
+    head |= {"set_digest": _stored_digest(stored), "protocol": "all-pairs"}
     return _evaluation({**head, "flip": stored.flip, "resolution": None}, measured, began, began)
+
+
+def _stored_digest(stored: StoredEmbeddings) -> str:
+    digest = hashlib.sha256("\0".join(stored.names).encode("utf-8", "surrogatepass"))
+    digest.update(np.ascontiguousarray(stored.embeddings, "<f4").tobytes())
+    digest.update(np.ascontiguousarray(stored.labels, "<i8").tobytes())
+    return digest.hexdigest()
 
 
 def _evaluation(head: dict[str, Any], measured: Measured, began: float, embedded: float) -> Evaluation:

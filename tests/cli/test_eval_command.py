@@ -154,7 +154,29 @@ def test_embed_then_eval_equals_eval(files: Path, tmp_path: Path) -> None:
     direct = run("eval", files / "net.safetensors", "--on", files / "faces", "--json", "-", "--fpr", 1e-2)
     one, other = (json.loads(text.stdout)["results"][0] for text in (stored, direct))
     differing = {key for key in one if one[key] != other[key]}
-    assert differing <= {"set", "seconds"} and one["set"] == "faces.npz"
+    assert differing <= {"set", "set_digest", "seconds"} and one["set"] == "faces.npz"
+
+
+def test_a_picture_is_drawn_beside_the_figures_which_stay_the_same(files: Path, tmp_path: Path) -> None:
+    words = (
+        "eval",
+        files / "net.safetensors",
+        "--on",
+        files / "faces",
+        "--bootstrap",
+        9,
+        "--fpr",
+        0.1,
+        "--device",
+        "cpu",
+    )
+    drawn = run(*words, "--plot", tmp_path / "p.svg", "--json", tmp_path / "drawn.json")
+    plain = run(*words, "--json", tmp_path / "plain.json")
+    assert drawn.exit_code == plain.exit_code == 0 and drawn.stdout == plain.stdout
+    picture = (tmp_path / "p.svg").read_text()
+    assert "eval0/net.safetensors" in picture and ">faces<" in picture and "ROC" in picture
+    one, other = (json.loads((tmp_path / name).read_text())["results"][0] for name in ("drawn.json", "plain.json"))
+    assert {**one, "seconds": 0} == {**other, "seconds": 0}
 
 
 def test_requirements_decide_the_exit_code_after_everything_is_written(files: Path, tmp_path: Path) -> None:
@@ -170,7 +192,10 @@ def test_requirements_decide_the_exit_code_after_everything_is_written(files: Pa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ([], "MODEL: missing"),
         (["net.safetensors"], "--on: missing"),
+        (["net.safetensors", "--on", "set.bin", "--plot", "a.pdf"], "a.pdf ends not in .png or .svg"),
+        (["net.safetensors", "--on", "set.bin", "--plot", "absent/a.png"], "absent is not a folder"),
         (["absent.onnx", "--on", "set.bin"], "absent.onnx: no such file"),
         (["net.safetensors", "--on", "absent.bin"], "absent.bin: no such file"),
         (["net.safetensors", "--on", "set.bin", "--images", "absent"], "absent: no such file"),

@@ -1,0 +1,141 @@
+"""Doing what ``facekd eval`` was asked to do, now or by a report that asks for it again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from facekd import __version__
+from facekd.engine.request import Request
+from facekd.engine.resolution_modes import Resolution, resolution_modes
+
+from .common import open_model, progress_bar
+
+if TYPE_CHECKING:
+    from facekd.engine.evaluation_sets import OpenedSet
+    from facekd.engine.evaluator import Evaluation
+    from facekd.engine.figures import EvalSettings
+    from facekd.models.embedder import Embedder
+
+
+@dataclass(frozen=True)
+class Done:
+    """An evaluation that is over.
+
+    Attributes:
+        request: What was asked.
+        settings: As the engine took it.
+        opened: The sets.
+        evaluations: Every model on every set in every mode.
+        doubts: Lines on models that would see these faces better in another way.
+    """
+
+    request: Request
+    settings: EvalSettings
+    opened: tuple[OpenedSet, ...]
+    evaluations: tuple[Evaluation, ...]
+    doubts: tuple[str, ...]
+
+    @property
+    def results(self) -> list[dict[str, Any]]:
+        """The figures, as in the JSON."""
+        return [evaluation.result for evaluation in self.evaluations]
+
+
+def perform(
+    request: Request,
+    *,
+    probe: bool | None = False,
+    details: bool = False,
+    opening: Callable[[OpenedSet], None] = lambda opened: None,
+    loading: Callable[[Path, Embedder], None] = lambda path, embedder: None,
+) -> Done:
+    """Evaluate.
+
+    Args:
+        request: What to do.
+        probe: Whether to look for a better way to see the faces; None leaves it to what the model's file states.
+        details: Keep what pictures are drawn from.
+        opening: Told each set once it is open; may raise to stop.
+        loading: Told each model once it is loaded; may raise to stop.
+
+    Raises:
+        FacekdError: Whatever the engine refuses.
+    """
+    from facekd.engine.evaluation_sets import open_set
+    from facekd.engine.figures import EvalSettings
+
+    settings = EvalSettings(
+        request.fprs, request.flip, request.batch, request.bootstrap, request.seed, request.allow_resize, details
+    )
+    images = None if request.images is None else Path(request.images)
+    opened = []
+    for path in request.sets:
+        opened.append(open_set(Path(path), images=images, protocol=request.protocol, drop_same=request.drop_same))
+        opening(opened[-1])
+    for warning in dict.fromkeys(line for one in opened for line in one.warnings):
+        click.echo(f"facekd: warning: {warning}", err=True)
+    doubts: list[str] = []
+
+    def load(path: Path) -> Embedder:
+        embedder = open_model(path, request.color, request.normalize, request.device)
+        loading(path, embedder)
+        return embedder
+
+    modes = resolution_modes(request.resolutions, request.gallery)
+    models = [Path(model) for model in request.models]
+    evaluations = _evaluations(models, opened, settings, modes, load, partial(_doubt, doubts, probe))
+    return Done(request, settings, tuple(opened), tuple(evaluations), tuple(doubts))
+
+
+def written(done: Done) -> dict[str, Any]:
+    """The JSON of ``facekd eval``: the figures, and what it takes to compute them again."""
+    from facekd.engine.build import resolve_device
+    from facekd.engine.run_folder import environment
+
+    made = environment(resolve_device(done.request.device))
+    return {"facekd": __version__, "arguments": done.request.as_dict(), "environment": made, "results": done.results}
+
+
+def _doubt(doubts: list[str], wanted: bool | None, embedder: Embedder, opened: OpenedSet, **watching: Any) -> None:
+    """Add a line where a model would see these faces better in another way."""
+    from facekd.engine import probe
+
+    if wanted or (wanted is None and not probe.says_itself(embedder)):
+        found = probe.probe_set(embedder, opened, **watching)
+        told = None if found is None else probe.doubt(embedder, found)
+        doubts.extend([told] if told else [])
+
+
+def _evaluations(
+    models: Sequence[Path],
+    opened: Sequence[OpenedSet],
+    settings: EvalSettings,
+    modes: Sequence[Resolution],
+    load: Callable[[Path], Embedder],
+    doubt: Callable[..., None],
+) -> Iterator[Evaluation]:
+    """Figures of every model on every set in every mode, each model loaded once and doubted on the first set."""
+    from facekd.engine.embed import load_embeddings
+    from facekd.engine.evaluator import evaluate_resolutions, evaluate_stored
+    from facekd.engine.signals import interruptible
+
+    with interruptible("facekd eval", "stopped; nothing was written") as poll, progress_bar() as progress:
+        for path in models:
+            if path.suffix.lower() == ".npz":
+                yield evaluate_stored(load_embeddings(path), path.name, settings)
+                continue
+            embedder = load(path)
+            for one in opened:
+
+                def report(phase: str, done: int, total: int, name: str = f"{path.name} on {one.name}") -> None:
+                    progress(f"{phase} {name}", done, total)
+
+                yield from evaluate_resolutions(embedder, one, settings, modes, progress=report, poll=poll)
+                if one is opened[0]:
+                    doubt(embedder, one, progress=report, poll=poll)

@@ -1,0 +1,122 @@
+"""What an evaluation was asked to do, as the JSON of ``facekd eval`` keeps it, so that it can be done again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from facekd.engine.resolution_modes import GALLERIES
+from facekd.errors import InputError
+
+
+@dataclass(frozen=True)
+class Request:
+    """The arguments of ``facekd eval`` on which its figures depend.
+
+    Attributes:
+        models: Paths or names, as given.
+        sets: Paths, as given.
+        images: Root of the paths in pairs files and lists.
+        protocol: See :data:`facekd.engine.evaluation_sets.PROTOCOLS`.
+        fprs: Operating points.
+        flip: Add the mirrored image's embedding.
+        resolutions: Longer sides that probes are brought down to.
+        gallery: See :data:`facekd.engine.resolution_modes.GALLERIES`.
+        color: Channel order of a foreign model.
+        normalize: Scaling of a foreign model.
+        allow_resize: Take images of another cut of the face.
+        drop_same: Leave out pairs of one image.
+        bootstrap: Replicates behind each interval.
+        batch: Images per forward pass.
+        device: Where to compute.
+        seed: Of the bootstrap.
+    """
+
+    models: tuple[str, ...]
+    sets: tuple[str, ...]
+    images: str | None
+    protocol: str
+    fprs: tuple[float, ...]
+    flip: bool
+    resolutions: tuple[int, ...]
+    gallery: str
+    color: str | None
+    normalize: str | None
+    allow_resize: bool
+    drop_same: bool
+    bootstrap: int
+    batch: int
+    device: str
+    seed: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the JSON of ``facekd eval``."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+
+def request_from(found: Any, where: str) -> Request:
+    """A request out of the JSON of ``facekd eval``.
+
+    Args:
+        found: What :meth:`Request.as_dict` gave.
+        where: The file, for messages.
+
+    Raises:
+        InputError: A key is missing or unknown, or a value is none that the command takes.
+    """
+    again = "evaluate again with this version"
+    if not isinstance(found, Mapping):
+        raise InputError(where, "says not how it was made: no arguments", again)
+    known = [field.name for field in fields(Request)]
+    wrong = [f"{name} is missing" for name in known if name not in found]
+    wrong += [f"{name!r} is unknown" for name in found if name not in known]
+    wrong += [f"{name} is {found[name]!r}" for name in known if name in found and not _ACCEPTED[name](found[name])]
+    if wrong:
+        raise InputError(where, f"arguments: {wrong[0]}", again)
+    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in found.items()}
+    return Request(**values)
+
+
+def _whole(least: int, most: int) -> Callable[[Any], bool]:
+    return lambda value: type(value) is int and least <= value <= most
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _text_or_none(value: Any) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _share(value: Any) -> bool:
+    return isinstance(value, float) and 0 < value < 1
+
+
+def _each(accepted: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(map(accepted, value))
+
+
+_ACCEPTED: dict[str, Callable[[Any], bool]] = {
+    "models": lambda value: _each(_text)(value) and value != [],
+    "sets": _each(_text),
+    "images": _text_or_none,
+    "protocol": _text,
+    "fprs": _each(_share),
+    "flip": _flag,
+    "resolutions": _each(_whole(4, 1024)),
+    "gallery": lambda value: value in GALLERIES,
+    "color": lambda value: value in (None, "rgb", "bgr"),
+    "normalize": lambda value: value in (None, "half", "128", "imagenet", "unit", "none"),
+    "allow_resize": _flag,
+    "drop_same": _flag,
+    "bootstrap": _whole(0, 100_000),
+    "batch": _whole(1, 65536),
+    "device": _text,
+    "seed": _whole(0, 2**63 - 1),
+}
