@@ -1,0 +1,255 @@
+"""One pass over the matrix of all cosines, tile by tile: how they are distributed, and which are the highest.
+
+The tiles are products in float32. A cosine of unit vectors of length d computed so differs from the true one by at most
+``(d + 2) / 2**24``, in whatever order the products are summed (Higham, "Accuracy and Stability of Numerical
+Algorithms", 2002, section 3.1). So a tile decides about all pairs but those within that distance of a threshold, and
+only these few are computed again in float64. Memory is a few tiles and the pairs that are kept, whatever the number of
+images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+BINS = 1 << 16
+EDGE = 1 + 2.0**-10
+"""Bins lie evenly in [-EDGE, EDGE); products may pass 1 by a rounding. Bin 0 holds no pair, only what is left out."""
+SLACK = 2.0**-21
+"""More than rounding can move the edge of a bin."""
+TILE = 1024
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Unit vectors sorted by subject.
+
+    Attributes:
+        probe: (n, dim) float64; the first of each pair is looked up here.
+        gallery: (n, dim) float64; the second.
+        subjects: (n,) ascending subject numbers.
+        ends: (n,) first row after those of the same subject.
+    """
+
+    probe: Tensor
+    gallery: Tensor
+    subjects: Tensor
+    ends: Tensor
+
+    @property
+    def error(self) -> float:
+        """More than a float32 product can differ from the cosine rounded to float32."""
+        return (self.probe.shape[1] + 8) * 2.0**-24
+
+    def exact(self, left: Tensor, right: Tensor, block: int = 1 << 16) -> Tensor:
+        """Cosines of chosen pairs: float64 products rounded to float32.
+
+        Args:
+            left: (k,) rows of ``probe``.
+            right: (k,) rows of ``gallery``.
+            block: Pairs worked on at a time.
+        """
+        parts = zip(left.split(block), right.split(block), strict=True)
+        found = [(self.probe[i.long()] * self.gallery[j.long()]).sum(dim=1).to(torch.float32) for i, j in parts]
+        return torch.cat(found) if found else self.probe.new_empty(0, dtype=torch.float32)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The impostor pairs of some bins, and perhaps some at their edges, with their float32 products.
+
+    Attributes:
+        scores: (k,) products, in no order.
+        left: (k,) rows of the first images, as int32.
+        right: (k,) rows of the second.
+        first: The lowest of the bins.
+        last: The highest.
+    """
+
+    scores: Tensor
+    left: Tensor
+    right: Tensor
+    first: int
+    last: int
+
+    def within(self, first: int, last: int) -> Kept:
+        """Those of fewer bins."""
+        scores, left, right = _between(self.scores, self.left, self.right, first, last)
+        bins = bin_of(scores)
+        chosen = ((bins >= first) & (bins <= last)).nonzero().flatten()
+        return Kept(scores[chosen], left[chosen], right[chosen], first, last)
+
+
+def _between(scores: Tensor, left: Tensor, right: Tensor, first: int, last: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The pairs of some bins, and perhaps some at their edges."""
+    low, high = _bounds(first, last)
+    chosen = ((scores >= low) & (scores <= high)).nonzero().flatten()
+    return scores[chosen], left[chosen], right[chosen]
+
+
+class _Collector:
+    """Pairs of some bins, picked from tiles."""
+
+    def __init__(self, first: int, last: int) -> None:
+        self.first, self.last = first, last
+        self.parts: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.held = 0
+
+    def add(self, tile: Tensor, top: int, left: int) -> None:
+        low, high = _bounds(self.first, self.last)
+        chosen = tile >= low if self.last == BINS - 1 else (tile >= low) & (tile <= high)
+        places = chosen.flatten().nonzero().flatten()
+        if places.numel():
+            rows = places // tile.shape[1]
+            columns = places - rows * tile.shape[1] + left
+            self.parts.append((tile.flatten()[places], (rows + top).to(torch.int32), columns.to(torch.int32)))
+            self.held += places.numel()
+
+    def joined(self) -> tuple[Tensor, Tensor, Tensor]:
+        none = (torch.empty(0), torch.empty(0, dtype=torch.int32), torch.empty(0, dtype=torch.int32))
+        scores, left, right = (torch.cat(column) for column in zip(*(self.parts or [none]), strict=True))
+        return scores, left, right
+
+    def kept(self) -> Kept:
+        return Kept(*self.joined(), self.first, self.last).within(self.first, self.last)
+
+    def forget_below(self, first: int) -> None:
+        self.first = max(first, self.first)
+        self.parts = [_between(*self.joined(), self.first, self.last)]
+        self.held = self.parts[0][0].numel()
+
+
+def bin_of(scores: Tensor, work: Tensor | None = None) -> Tensor:
+    """The bins of float32 scores, as int32.
+
+    Args:
+        scores: Of any shape.
+        work: Memory for what comes between, of that shape.
+
+    Example:
+        >>> bin_of(torch.tensor([-EDGE, 0.0, 1.0])).tolist()
+        [0, 32768, 65504]
+    """
+    return torch.add(scores, EDGE, out=work).mul_(BINS / (2 * EDGE)).to(torch.int32)
+
+
+def bin_edges() -> Tensor:
+    """Where each bin begins, but for :data:`SLACK`, in float64.
+
+    Example:
+        >>> bin_edges()[[0, 32768]].tolist()
+        [-1.0009765625, 0.0]
+    """
+    return torch.arange(BINS, dtype=torch.float64) * (2 * EDGE / BINS) - EDGE
+
+
+def _bounds(first: int, last: int) -> tuple[float, float]:
+    """Scores of some bins lie between these."""
+    width = 2 * EDGE / BINS
+    return first * width - EDGE - SLACK, (last + 1) * width - EDGE + SLACK
+
+
+def bins_around(counts: Tensor, place: int, margin: int) -> tuple[int, int]:
+    """First and last of the bins that hold the score with ``place`` higher ones and ``margin`` on either side of it.
+
+    Args:
+        counts: (BINS,) scores by bin.
+        place: Rank from the top, from 0.
+        margin: Scores on either side; three bins more are given.
+
+    Example:
+        >>> counts = torch.zeros(BINS, dtype=torch.int64)
+        >>> counts[[100, 200, 300]] = 10
+        >>> bins_around(counts, 12, 1), bins_around(counts, 12, 5)
+        ((197, 203), (197, 303))
+    """
+    higher = counts.flip(0).cumsum(0)
+    first_down = int(torch.searchsorted(higher, place - margin, right=True)) if place >= margin else 0
+    last_down = int(torch.searchsorted(higher, min(place + margin + 1, int(higher[-1]))))
+    return max(1, BINS - 1 - last_down - 3), min(BINS - 1, BINS - 1 - first_down + 3)
+
+
+def sweep(rows: Rows, keep: int, tile: int = TILE) -> tuple[Tensor, Kept]:
+    """Count the products of all impostor pairs by bin, and keep the highest pairs.
+
+    Args:
+        rows: The images.
+        keep: How many pairs to keep at least; twice as many and a tile's are held at a time.
+        tile: Rows and columns of a tile.
+
+    Returns:
+        Counts (BINS,) int64, and the highest ``keep`` pairs or somewhat more; all of them where there are fewer.
+
+    Example:
+        >>> three = torch.eye(3, dtype=torch.float64)
+        >>> counts, kept = sweep(Rows(three, three, torch.arange(3), torch.arange(1, 4)), 2)
+        >>> int(counts.sum()), kept.scores.tolist()
+        (3, [0.0, 0.0, 0.0])
+    """
+    counts = torch.zeros(BINS, dtype=torch.int64, device=rows.probe.device)
+    total, seen = int((len(rows.ends) - rows.ends).sum()), 0
+    found, work = _Collector(1, BINS - 1), rows.probe.new_empty((tile, tile), dtype=torch.float32)
+    for top, left, products in _tiles(rows, tile):
+        bins = bin_of(products, work[: products.shape[0], : products.shape[1]])
+        counts += torch.bincount(bins.flatten(), minlength=BINS)
+        found.add(products, top, left)
+        if seen == 0:  # what share is worth collecting, by the first tile; if too little, a rank takes another sweep
+            seen = int(counts[1:].sum())
+            found.forget_below(_lowest_bin(counts, 2 * keep * seen // total + 1) if seen else 1)
+        if found.held > 2 * keep + tile * tile:
+            found.forget_below(_lowest_bin(counts, keep))
+    counts[0] = 0
+    if found.held > keep:
+        found.forget_below(_lowest_bin(counts, keep))
+    return counts, Kept(*found.joined(), found.first, found.last)
+
+
+def _lowest_bin(counts: Tensor, keep: int) -> int:
+    """The highest bin with at least ``keep`` scores in it and above; 1 where there are fewer."""
+    return max(1, BINS - 1 - int(torch.searchsorted(counts.flip(0).cumsum(0), keep)))
+
+
+def gather(rows: Rows, windows: Sequence[tuple[int, int]], tile: int = TILE) -> list[Kept]:
+    """The impostor pairs whose products lie in some ranges of bins, in one more pass.
+
+    Args:
+        rows: The images.
+        windows: First and last bin of each range, above 0.
+        tile: Rows and columns of a tile.
+
+    Example:
+        >>> three = torch.eye(3, dtype=torch.float64)
+        >>> rows = Rows(three, three, torch.arange(3), torch.arange(1, 4))
+        >>> [kept.scores.numel() for kept in gather(rows, [(1, 10), (32768, 32770)])]
+        [0, 3]
+    """
+    found = [_Collector(first, last) for first, last in windows]
+    for top, left, products in _tiles(rows, tile):
+        for collector in found:
+            collector.add(products, top, left)
+    return [collector.kept() for collector in found]
+
+
+def _tiles(rows: Rows, tile: int) -> Iterator[tuple[int, int, Tensor]]:
+    """First row, first column and products of every tile with impostor pairs; all other pairs are at ``-EDGE``.
+
+    A tile's memory is that of the next one.
+    """
+    count = len(rows.ends)
+    probe = rows.probe.to(torch.float32)
+    gallery = probe if rows.gallery is rows.probe else rows.gallery.to(torch.float32)
+    ends = rows.ends.tolist()
+    columns = torch.arange(count, device=rows.ends.device)
+    held = probe.new_empty(tile * tile)
+    for top in range(0, count, tile):
+        bottom = min(top + tile, count)
+        for left in range(top, count, tile):
+            right = min(left + tile, count)
+            shape = (bottom - top, right - left)
+            products = torch.mm(probe[top:bottom], gallery[left:right].T, out=held[: shape[0] * shape[1]].view(shape))
+            if left < ends[bottom - 1]:
+                products.masked_fill_(columns[left:right] < rows.ends[top:bottom, None], -EDGE)
+            yield top, left, products

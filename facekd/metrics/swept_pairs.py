@@ -1,0 +1,284 @@
+"""Exact figures of all pairs of a list of any length: nothing the size of the matrix of scores is ever held.
+
+One sweep over the tiles counts the impostor scores by bin and keeps the highest; a second, for ranks that lie deeper,
+gathers the few bins they fall in. Around each rank that decides, scores are computed again in float64, so thresholds,
+TPRs and the EER are those of the whole sorted list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from facekd.metrics.pair_tiles import BINS, SLACK, TILE, Kept, Rows, bin_edges, bin_of, bins_around, gather, sweep
+from facekd.metrics.roc import Eer, OperatingPoint, Refused, allowed_accepts, eer_within, point_within, showable
+from facekd.metrics.scores import Stretch, rank
+from facekd.metrics.verification import unit_sides
+
+MOST_KEPT = 6_000_000
+"""Impostor pairs kept by the first sweep at most, 12 bytes each."""
+MOST_GENUINE = 500_000_000
+"""More genuine pairs than this are refused: each takes 12 bytes."""
+FIRST_MARGIN = 16
+
+Decides = Callable[[Stretch], bool]
+"""Whether a stretch holds what a figure needs."""
+
+
+@dataclass(frozen=True)
+class GenuinePairs:
+    """Every pair i < j of one subject.
+
+    Attributes:
+        scores: (g,) float32 cosines.
+        left: (g,) rows of the first images, as int32.
+        right: (g,) rows of the second.
+    """
+
+    scores: Tensor
+    left: Tensor
+    right: Tensor
+
+
+@dataclass(frozen=True)
+class SweptPairs:
+    """Figures of all pairs.
+
+    Attributes:
+        points: Operating points of the FPRs that can be shown.
+        refused: The others.
+        eer: The equal error rate.
+        auc: Area under the ROC curve.
+        auc_error: The most by which ``auc`` may be off: scores in one bin are not told apart.
+        genuine: The genuine pairs.
+        highest: The highest impostor pairs, their scores off by ``rows.error`` at most.
+        impostors: Impostor pairs in all.
+        bins: (BINS,) impostor pairs by bin.
+        rows: The images, sorted by subject.
+        order: (n,) where each row stood in what was given.
+    """
+
+    points: list[OperatingPoint]
+    refused: list[Refused]
+    eer: Eer
+    auc: float
+    auc_error: float
+    genuine: GenuinePairs
+    highest: Kept
+    impostors: int
+    bins: Tensor
+    rows: Rows
+    order: Tensor
+
+
+def sweep_all_pairs(
+    embeddings: Tensor | np.ndarray,
+    labels: Tensor | np.ndarray,
+    fprs: Sequence[float],
+    *,
+    gallery: Tensor | np.ndarray | None = None,
+    tile: int = TILE,
+    most_kept: int = MOST_KEPT,
+) -> SweptPairs:
+    """Operating points, EER and AUC of every pair i < j of a list of images.
+
+    Scores are cosines computed in float64 and rounded to float32, as :func:`facekd.metrics.all_pairs.all_pair_scores`
+    gives them; thresholds, TPRs and the EER equal those of the whole list.
+
+    Args:
+        embeddings: (n, dim), of any length; on a GPU the work is done there.
+        labels: (n,) integers; equal labels are one subject.
+        fprs: Wanted FPRs, each in (0, 1).
+        gallery: (n, dim) other embeddings of the same images, for image j; image i, which comes first by label and
+            then by place, is looked up in ``embeddings``.
+        tile: Rows and columns of a tile.
+        most_kept: Impostor pairs to keep for FPRs that accept many; deeper ranks take a second sweep.
+
+    Raises:
+        ValueError: Shapes that do not fit, a zero or non-finite embedding, no genuine or no impostor pair, more than
+            :data:`MOST_GENUINE` genuine pairs, or an FPR outside (0, 1).
+
+    Example:
+        >>> faces = np.array([[1.0, 0.0], [1.0, 0.2], [0.0, 1.0], [0.3, 1.0]])
+        >>> found = sweep_all_pairs(faces, np.array([4, 4, 9, 9]), [0.8, 0.1])
+        >>> found.points[0].tpr, found.eer.value, found.refused[0].needed
+        (1.0, 0.0, 30)
+    """
+    rows, order = sorted_rows(embeddings, labels, gallery)
+    impostors = int((len(rows.ends) - rows.ends).sum())
+    genuine = genuine_pairs(rows)
+    if not (genuine.scores.numel() and impostors):
+        raise ValueError(f"{genuine.scores.numel()} genuine and {impostors} impostor pairs")
+    shown, refused = showable(fprs, impostors)
+    ranks = [allowed_accepts(fpr, impostors) for fpr in shown]
+    keep = 2 * max((place for place in ranks if 2 * place < most_kept), default=0) + min(10_000, most_kept)
+    bins, highest = sweep(rows, min(keep, impostors), tile)
+    ordered = genuine.scores.sort().values
+    crossing = _crossing(ordered, bins)
+    asked: list[tuple[int, Decides]] = [(place, _holds_rank(place)) for place in ranks]
+    asked.append((crossing, _holds_crossing(ordered)))
+    stretches = _stretches(rows, bins, highest, asked, tile)
+    area, error = _area(ordered, bins, rows.error)
+    precision = torch.float32
+    return SweptPairs(
+        points=[point_within(ordered, s, fpr, precision) for s, fpr in zip(stretches, shown, strict=False)],
+        refused=refused,
+        eer=eer_within(ordered, stretches[-1], precision),
+        auc=area,
+        auc_error=error,
+        genuine=genuine,
+        highest=highest,
+        impostors=impostors,
+        bins=bins,
+        rows=rows,
+        order=order,
+    )
+
+
+def sorted_rows(
+    embeddings: Tensor | np.ndarray, labels: Tensor | np.ndarray, gallery: Tensor | np.ndarray | None = None
+) -> tuple[Rows, Tensor]:
+    """Unit vectors sorted by subject, and where each stood.
+
+    Raises:
+        ValueError: Shapes that do not fit, or a zero or non-finite embedding.
+
+    Example:
+        >>> rows, order = sorted_rows(np.eye(3), np.array([7, 2, 7]))
+        >>> rows.subjects.tolist(), rows.ends.tolist(), order.tolist()
+        ([0, 1, 1], [1, 3, 3], [1, 0, 2])
+    """
+    probe, others = unit_sides(embeddings, gallery)
+    given = torch.as_tensor(labels, device=probe.device)
+    if given.shape != probe.shape[:1]:
+        raise ValueError(f"{tuple(given.shape)} labels for {probe.shape[0]} embeddings")
+    subjects, order = torch.unique(given, return_inverse=True)[1].sort(stable=True)
+    first = probe[order]
+    second = first if others is probe else others[order]
+    return Rows(first, second, subjects, torch.searchsorted(subjects, subjects, right=True)), order
+
+
+def genuine_pairs(rows: Rows, block: int = 1 << 22) -> GenuinePairs:
+    """Every pair of one subject: subjects with as many images each are multiplied at once.
+
+    Args:
+        rows: The images.
+        block: Scores computed at a time.
+
+    Raises:
+        ValueError: More than :data:`MOST_GENUINE` pairs.
+
+    Example:
+        >>> rows, _ = sorted_rows(np.array([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]]), np.array([3, 3, 8]))
+        >>> found = genuine_pairs(rows)
+        >>> found.scores.tolist(), found.left.tolist(), found.right.tolist()
+        ([0.6000000238418579], [0], [1])
+    """
+    sizes = torch.bincount(rows.subjects)
+    starts = sizes.cumsum(0) - sizes
+    count = int((sizes * (sizes - 1) // 2).sum())
+    if count > MOST_GENUINE:
+        raise ValueError(f"{count:,} genuine pairs, above the limit of {MOST_GENUINE:,}; evaluate fewer images")
+    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    for size in (size for size in sizes.unique().tolist() if size > 1):
+        first, second = torch.triu_indices(size, size, 1, device=sizes.device)
+        for firsts in starts[sizes == size].split(max(1, block // size**2)):
+            at = firsts[:, None] + torch.arange(size, device=sizes.device)
+            scores = (rows.probe[at] @ rows.gallery[at].mT)[:, first, second].to(torch.float32)
+            left, right = ((firsts[:, None] + side).to(torch.int32).flatten() for side in (first, second))
+            found.append((scores.flatten(), left, right))
+    empty = [(rows.probe.new_empty(0, dtype=torch.float32), *(starts[:0].to(torch.int32) for _ in range(2)))]
+    return GenuinePairs(*(torch.cat(parts) for parts in zip(*(found or empty), strict=True)))
+
+
+def exact_stretch(rows: Rows, kept: Kept, counts: Tensor) -> Stretch:
+    """The impostor scores of some bins, computed again in float64, but those so near their edges that others may mix.
+
+    Args:
+        rows: The images.
+        kept: Every pair of these bins.
+        counts: (BINS,) impostor pairs by bin.
+
+    Example:
+        >>> rows, _ = sorted_rows(np.array([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]]), np.arange(3))
+        >>> counts, kept = sweep(rows, 3)
+        >>> exact_stretch(rows, kept.within(30000, 60000), counts).values.tolist()
+        [0.0, 0.6000000238418579, 0.800000011920929]
+    """
+    exact = rows.exact(kept.left, kept.right).sort().values
+    edges, total = bin_edges(), int(counts.sum())
+    begins, ends = int(counts[: kept.first].sum()) == 0, int(counts[kept.last + 1 :].sum()) == 0
+    low = -torch.inf if begins else float(edges[kept.first]) + rows.error + SLACK
+    high = torch.inf if ends else float(edges[kept.last + 1]) - rows.error - SLACK
+    inside = exact[(exact >= low) & (exact < high)]
+    below = int(counts[: kept.first].sum()) + int((exact < low).sum())
+    return Stretch(inside, below, total)
+
+
+def _stretches(
+    rows: Rows, counts: Tensor, highest: Kept, asked: Sequence[tuple[int, Decides]], tile: int
+) -> list[Stretch]:
+    """The stretch that decides for each rank, from the highest pairs or, where it lies deeper, from another sweep."""
+    found: dict[int, Stretch] = {}
+    margin = FIRST_MARGIN
+    while waiting := [at for at in range(len(asked)) if at not in found]:
+        windows = {at: bins_around(counts, asked[at][0], margin) for at in waiting}
+        deep = [at for at in waiting if windows[at][0] < highest.first]
+        kept = dict(zip(deep, gather(rows, [windows[at] for at in deep], tile), strict=True)) if deep else {}
+        for at in waiting:
+            held = kept[at] if at in kept else highest.within(*windows[at])
+            stretch = exact_stretch(rows, held, counts)
+            if stretch.values.numel() and asked[at][1](stretch):
+                found[at] = stretch
+        margin *= 16
+    return [found[at] for at in range(len(asked))]
+
+
+def _holds_rank(place: int) -> Decides:
+    """Whether the score with ``place`` higher ones is held, with the next distinct ones on either side."""
+
+    def decides(stretch: Stretch) -> bool:
+        at = stretch.total - place - 1
+        if not stretch.below <= at < stretch.below + stretch.values.numel():
+            return False
+        score = stretch.at(at)
+        lower, higher = stretch.rank(score), stretch.rank(score, right=True)
+        held_higher = higher == stretch.total or higher < stretch.below + stretch.values.numel()
+        return held_higher and (lower == 0 or lower > stretch.below)
+
+    return decides
+
+
+def _holds_crossing(genuine: Tensor) -> Decides:
+    """Whether misses and false accepts cross within the stretch."""
+
+    def excess(stretch: Stretch, score: Tensor) -> int:
+        return rank(genuine, score) * stretch.total - (stretch.total - stretch.rank(score)) * genuine.numel()
+
+    def decides(stretch: Stretch) -> bool:
+        begins = stretch.below == 0 or excess(stretch, stretch.values[0]) <= 0
+        return begins and (stretch.ends or excess(stretch, stretch.values[-1]) >= 0)
+
+    return decides
+
+
+def _crossing(genuine: Tensor, bins: Tensor) -> int:
+    """How many impostors are higher than where misses and false accepts cross, to a bin."""
+    higher = bins.flip(0).cumsum(0).flip(0)
+    missed = torch.searchsorted(genuine, bin_edges().to(genuine))
+    balance = missed.double() / genuine.numel() - higher.double() / higher[0]
+    at = int(torch.searchsorted(balance, 0.0))
+    return min(int(higher[min(at, BINS - 1)]), int(higher[0]) - 1)
+
+
+def _area(genuine: Tensor, bins: Tensor, error: float) -> tuple[float, float]:
+    """The AUC and the most it may be off."""
+    upto = bins.cumsum(0)
+    sure = upto[bin_of(genuine - error - SLACK).long() - 1].sum().item()
+    possible = upto[bin_of(genuine + error + SLACK).long()].sum().item()
+    pairs = genuine.numel() * int(upto[-1])
+    return (sure + possible) / (2 * pairs), (possible - sure) / (2 * pairs)
