@@ -13,7 +13,8 @@ from facekd.data.identities import IdentitySource
 from facekd.data.open_source import IDENTITY_SUFFIXES, open_identities
 from facekd.data.verification import VerificationSet, distinct_pairs, open_verification_set, sniff_list
 from facekd.errors import DataError, InputError, UsageError
-from facekd.metrics.all_pairs import MOST_PAIRS, count_pairs
+from facekd.metrics.all_pairs import count_pairs
+from facekd.metrics.swept_pairs import MOST_GENUINE
 
 PROTOCOLS = ("auto", "lfw", "pairs", "all-pairs")
 
@@ -113,6 +114,6 @@ def require_countable(name: str, labels: np.ndarray) -> None:
         raise InputError(name, "0 impostor pairs: FPR is not defined", "add images of other people")
     if not genuine:
         raise InputError(name, "0 genuine pairs: TPR is not defined", "add a second image of some people")
-    if genuine + impostor > MOST_PAIRS:
-        what = f"{len(labels):,} images make {genuine + impostor:,} pairs"
-        raise InputError(name, what, f"at most {MOST_PAIRS:,}: evaluate fewer images")
+    if genuine > MOST_GENUINE:
+        what = f"{len(labels):,} images make {genuine:,} genuine pairs"
+        raise InputError(name, what, f"at most {MOST_GENUINE:,}: evaluate fewer images of a person")

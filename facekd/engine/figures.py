@@ -11,15 +11,20 @@ import torch
 from torch import Tensor
 
 from facekd.data.verification import VerificationSet
-from facekd.metrics.all_pairs import all_pair_scores
+from facekd.metrics.all_pairs import all_pair_scores, count_pairs
 from facekd.metrics.details import all_pairs_images, extreme_places, hard_pairs, roc_curve, score_histogram
 from facekd.metrics.intervals import Interval, bootstrap_all_pairs, bootstrap_pairs
 from facekd.metrics.measured import Details, HardPair, Measured
 from facekd.metrics.roc import auc, eer, operating_points
 from facekd.metrics.scores import ascending
+from facekd.metrics.swept_details import swept_details
+from facekd.metrics.swept_intervals import bootstrap_swept_pairs
+from facekd.metrics.swept_pairs import SweptPairs, sweep_all_pairs
 from facekd.metrics.verification import KFold, kfold_distances, pair_scores
 
 DEFAULT_FPRS = (1e-2, 1e-3, 1e-4)
+HELD_PAIRS = 20_000_000
+"""Of all pairs, impostor scores up to so many are held, 4 bytes each; of more, what decides is swept together."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,8 @@ def measure_all_pairs(probe: np.ndarray, gallery: np.ndarray, labels: np.ndarray
         labels: (n,) who each image shows.
         settings: How.
     """
+    if count_pairs(labels)[1] > HELD_PAIRS:
+        return _measure_swept(sweep_all_pairs(probe, labels, settings.fprs, gallery=gallery), settings)
     pairs = all_pair_scores(probe, labels, gallery=gallery)
 
     def intervals(fprs: Sequence[float]) -> list[Interval]:
@@ -109,6 +116,22 @@ def measure_all_pairs(probe: np.ndarray, gallery: np.ndarray, labels: np.ndarray
         return hard_pairs(among, places, all_pairs_images(pairs, labels, places, genuine=is_genuine))
 
     return _measure(_Scored(pairs.genuine, pairs.impostor, None, intervals, hardest), settings)
+
+
+def _measure_swept(swept: SweptPairs, settings: EvalSettings) -> Measured:
+    fprs = [point.fpr for point in swept.points]
+    drawn = {"replicates": settings.bootstrap, "seed": settings.seed}
+    return Measured(
+        genuine=swept.genuine.scores.numel(),
+        impostor=swept.impostors,
+        points=tuple(swept.points),
+        refused=tuple(swept.refused),
+        auc=swept.auc,
+        auc_error=swept.auc_error,
+        eer=swept.eer,
+        intervals=tuple(bootstrap_swept_pairs(swept, fprs, **drawn)) if settings.bootstrap else None,
+        details=swept_details(swept) if settings.details else None,
+    )
 
 
 def _measure(scored: _Scored, settings: EvalSettings) -> Measured:
@@ -143,7 +166,11 @@ def figures(measured: Measured) -> dict[str, Any]:
         measured: What was found; its details are left out.
     """
     accuracy = measured.accuracy
-    intervals = [None] * len(measured.points) if measured.intervals is None else map(list, measured.intervals)
+    intervals = (
+        [None] * len(measured.points)
+        if measured.intervals is None
+        else [found and list(found) for found in measured.intervals]
+    )
     return {
         "pairs": measured.genuine + measured.impostor,
         "genuine": measured.genuine,
@@ -151,6 +178,7 @@ def figures(measured: Measured) -> dict[str, Any]:
         "failed_images": 0,
         "accuracy": accuracy and {"mean": accuracy.mean, "std": accuracy.std, "threshold": accuracy.threshold},
         "auc": measured.auc,
+        **({"auc_error": measured.auc_error} if measured.auc_error else {}),
         "eer": asdict(measured.eer),
         "tpr_at_fpr": [
             {

@@ -11,7 +11,7 @@ from torch import Tensor
 from facekd.metrics.verification import unit_sides
 
 MOST_PAIRS = 2_000_000_000
-"""More pairs than this are refused: their scores alone take 8 GB."""
+"""More pairs than this are not held: their scores alone take 8 GB."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def all_pair_scores(
     if genuine + impostor > MOST_PAIRS:
         raise ValueError(
             f"{genuine + impostor:,} pairs of {rows.shape[0]:,} images, above the limit of {MOST_PAIRS:,}; "
-            "evaluate fewer images"
+            "sweep_all_pairs holds none of them"
         )
     subjects, order = torch.unique(given, return_inverse=True)[1].sort(stable=True)
     ends = torch.searchsorted(subjects, subjects, right=True)

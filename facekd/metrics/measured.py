@@ -101,8 +101,10 @@ class Measured:
         auc: Area under the ROC curve.
         eer: Equal error rate, as a bracket.
         accuracy: Cross-validated accuracy, where pairs lie in folds.
-        intervals: 95 % interval of the TPR of each point; None when none were asked for.
+        intervals: 95 % interval of the TPR of each point, None for one that would take too much; None when none were
+            asked for.
         details: What pictures are drawn from; None unless asked for.
+        auc_error: The most by which ``auc`` may be off; above 0 where the scores were too many to be held.
 
     Example:
         >>> from facekd.metrics.roc import eer
@@ -117,5 +119,6 @@ class Measured:
     auc: float
     eer: Eer
     accuracy: KFold | None = None
-    intervals: tuple[tuple[float, float], ...] | None = None
+    intervals: tuple[tuple[float, float] | None, ...] | None = None
     details: Details | None = None
+    auc_error: float = 0.0

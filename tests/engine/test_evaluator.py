@@ -13,6 +13,7 @@ from torch import Tensor
 
 from facekd.data.images import encode_png
 from facekd.data.verification import VerificationSet, write_bin
+from facekd.engine import figures
 from facekd.engine.embed import StoredEmbeddings
 from facekd.engine.evaluation_sets import OpenedSet, identity_set, open_set
 from facekd.engine.evaluator import evaluate_set, evaluate_stored
@@ -256,8 +257,23 @@ def test_protocols_that_do_not_fit_are_refused(folder: Path) -> None:
         identity_set("alone", Faces(np.arange(4)))
     with pytest.raises(InputError, match="0 impostor pairs"):
         identity_set("one", Faces(np.zeros(4, np.int64)))
-    with pytest.raises(InputError, match="80,000 images make 3,199,960,000 pairs"):
-        identity_set("many", Faces(np.repeat(np.arange(40_000), 2)))
+    with pytest.raises(InputError, match="40,001 images make 799,980,000 genuine pairs"):
+        identity_set("many", Faces(np.append(np.zeros(40_000, np.int64), 1)))
+
+
+def test_more_pairs_than_are_held__are_swept_to_the_same_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    rows = np.repeat(rng.normal(size=(40, 16)), 5, axis=0) + rng.normal(size=(200, 16))
+    settings = EvalSettings(fprs=(1e-1, 1e-2, 1e-3), bootstrap=50, details=True)
+    stored = StoredEmbeddings(rows, np.repeat(np.arange(40), 5), [str(i) for i in range(200)], [], "net", "d2", None)
+    held = evaluate_stored(stored, "e.npz", settings)
+    monkeypatch.setattr(figures, "HELD_PAIRS", 1000)
+    swept = evaluate_stored(stored, "e.npz", settings)
+    area = swept.result.pop("auc_error")
+    assert area < 1e-4 and abs(swept.result.pop("auc") - held.result.pop("auc")) <= area
+    del swept.result["seconds"], held.result["seconds"]
+    assert swept.result == held.result
+    assert swept.measured.details.hardest_genuine == held.measured.details.hardest_genuine
 
 
 def test_requirements() -> None:

@@ -69,7 +69,9 @@ def test_lists_without_one_kind_of_pair() -> None:
 
 def test_too_many_pairs_are_refused_before_any_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(all_pairs, "MOST_PAIRS", 9)
-    with pytest.raises(ValueError, match="10 pairs of 5 images, above the limit of 9; evaluate fewer images"):
+    with pytest.raises(
+        ValueError, match="10 pairs of 5 images, above the limit of 9; sweep_all_pairs holds none of them"
+    ):
         all_pair_scores(np.eye(5), np.arange(5))
 
 

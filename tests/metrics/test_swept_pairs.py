@@ -8,8 +8,12 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from facekd.metrics.all_pairs import all_pair_scores
+from facekd.metrics.details import roc_curve, score_histogram
+from facekd.metrics.intervals import bootstrap_all_pairs
 from facekd.metrics.pair_tiles import Rows, sweep
 from facekd.metrics.roc import auc, eer, operating_points
+from facekd.metrics.swept_details import swept_details
+from facekd.metrics.swept_intervals import bootstrap_swept_pairs
 from facekd.metrics.swept_pairs import MOST_KEPT, SweptPairs, genuine_pairs, sorted_rows, sweep_all_pairs
 
 FPRS = [0.5, 0.2, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5]
@@ -133,3 +137,43 @@ def test_memory_does_not_grow_with_the_number_of_pairs() -> None:
     assert isinstance(rows[300], Rows)
     kept = {n: sweep(rows[n], 1000, tile=64)[1].scores.numel() for n in rows}
     assert max(kept.values()) <= 1300
+
+
+def test_intervals_are_those_of_all_pairs() -> None:
+    embeddings, labels = faces(4, 300, 30, spread=1.0)
+    swept = sweep_all_pairs(embeddings, labels, [1e-1, 1e-2])
+    want = bootstrap_all_pairs(all_pair_scores(embeddings, labels), [1e-1], replicates=100)
+    assert bootstrap_swept_pairs(swept, [1e-1], replicates=100) == want
+
+
+def test_thinned_intervals_are_close_to_those_of_all_pairs() -> None:
+    embeddings, labels = faces(4, 500, 40, spread=1.0)
+    swept = sweep_all_pairs(embeddings, labels, [1e-1])
+    ((low, high),) = bootstrap_swept_pairs(swept, [1e-1], replicates=200)
+    ((thin_low, thin_high),) = bootstrap_swept_pairs(swept, [1e-1], replicates=200, most=6000)
+    assert abs(low - thin_low) < 0.003 > abs(high - thin_high) and (low, high) != (thin_low, thin_high)
+
+
+def test_intervals_of_what_was_not_kept_are_not_guessed() -> None:
+    embeddings, labels = faces(4, 300, 30, spread=1.0)
+    swept = sweep_all_pairs(embeddings, labels, [2e-1, 1e-3], tile=64, most_kept=200)
+    found = bootstrap_swept_pairs(swept, [2e-1, 1e-3], replicates=20)
+    assert found[0] is None
+
+
+def test_curve_histogram_and_hardest_pairs_are_those_of_the_whole_list() -> None:
+    embeddings, labels = faces(6, 350, 30, spread=1.0)
+    pairs = all_pair_scores(embeddings, labels)
+    found = swept_details(sweep_all_pairs(embeddings, labels, [1e-2], tile=100))
+    curve, histogram = roc_curve(pairs.genuine, pairs.impostor), score_histogram(pairs.genuine, pairs.impostor)
+    np.testing.assert_array_equal(found.curve.fpr, curve.fpr)
+    assert (found.curve.tpr <= curve.tpr).all() and (curve.tpr - found.curve.tpr).max() < 0.005
+    np.testing.assert_array_equal(found.histogram.genuine, histogram.genuine)
+    assert found.histogram.impostor.sum() == histogram.impostor.sum()
+    assert np.abs(found.histogram.impostor - histogram.impostor).max() < 0.005 * histogram.impostor.max()
+    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    for kind, same in ((found.hardest_impostor, False), (found.hardest_genuine, True)):
+        assert all((labels[pair.first] == labels[pair.second]) == same for pair in kind)
+        assert all(abs(unit[pair.first] @ unit[pair.second] - pair.score) < 1e-5 for pair in kind)
+    assert found.hardest_impostor[0].score == pytest.approx(float(pairs.impostor.max()), abs=1e-5)
+    assert found.hardest_genuine[0].score == float(pairs.genuine.min())
