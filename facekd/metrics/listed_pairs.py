@@ -96,9 +96,9 @@ def _counted(left: np.ndarray, right: np.ndarray, place: np.ndarray, drawn: np.n
     for start in range(0, len(left), CHUNK):
         part = slice(start, start + CHUNK)
         np.add.at(table, place[left[part]] * count + place[right[part]], np.float32(1))
-    table, times = table.reshape(count, count), drawn.astype(np.float64)
+    square, times = table.reshape(count, count), drawn.astype(np.float64)
     totals = np.zeros(drawn.shape[1])
     for start in range(0, count, ROWS):
         rows = slice(start, start + ROWS)
-        totals += ((table[rows].astype(np.float64) @ times) * times[rows]).sum(axis=0)
+        totals += ((square[rows].astype(np.float64) @ times) * times[rows]).sum(axis=0)
     return [int(total) for total in totals]
