@@ -75,7 +75,7 @@ def layout(seed: int = 0, per_subject: int = 3) -> Layout:
 def draw(subject: int, number: int) -> np.ndarray:
     """A coarse pattern a subject, with noise; aligned at the middle of the picture."""
     base = np.random.default_rng([1, subject]).integers(60, 196, (7, 7, 3)).astype(float)
-    noise = np.random.default_rng([2, subject, number]).normal(0, 26, (7, 7, 3))
+    noise = np.random.default_rng([2, subject, number]).normal(0, 70, (7, 7, 3))
     picture = np.full((SIDE, SIDE, 3), 90, np.uint8)
     picture[14:126, 14:126] = np.clip(np.kron(base + noise, np.ones((16, 16, 1))), 0, 255).astype(np.uint8)
     return picture

@@ -52,6 +52,19 @@ class TemplateList:
     subjects: np.ndarray
 
 
+@dataclass(frozen=True)
+class TemplateSearch:
+    """The 1:N protocol.
+
+    Attributes:
+        galleries: Each is searched by itself.
+        probes: What is searched for.
+    """
+
+    galleries: tuple[TemplateList, ...]
+    probes: TemplateList
+
+
 def read_pairs(folder: IjbFolder) -> TemplatePairs:
     """Read the 1:1 comparisons, in memory of 9 bytes a pair.
 
@@ -84,7 +97,7 @@ def read_pairs(folder: IjbFolder) -> TemplatePairs:
     return TemplatePairs(left, right, genuine, known, (differs,) if genuine.size != wanted else ())
 
 
-def read_search(folder: IjbFolder) -> tuple[list[TemplateList], TemplateList]:
+def read_search(folder: IjbFolder) -> TemplateSearch:
     """Read the galleries and the probes of 1:N.
 
     Raises:
@@ -92,7 +105,7 @@ def read_search(folder: IjbFolder) -> tuple[list[TemplateList], TemplateList]:
             an image with a template of its subject in a gallery; names the line. Or no probe has a mate in a gallery.
     """
     listed = {name: _template_list(folder, name, path) for name, path in folder.gallery_lists.items()}
-    galleries = [found for found, _ in listed.values()]
+    galleries = tuple(found for found, _ in listed.values())
     probes, lines = _template_list(folder, "probes", folder.probe_list)
     shared = _sharing(folder)
     for gallery in galleries:
@@ -104,7 +117,7 @@ def read_search(folder: IjbFolder) -> tuple[list[TemplateList], TemplateList]:
                 one, other = folder.members.ids[probes.rows[probe]], folder.members.ids[gallery.rows[mate]]
                 what = f"template {one} holds an image of template {other}, its mate in gallery {gallery.name}"
                 raise InputError(f"{shown(folder.probe_list)}:{lines[int(one)]}", what, "remove it from one of them")
-    return galleries, probes
+    return TemplateSearch(galleries, probes)
 
 
 def _check_pairs(where: _At, numbers: np.ndarray, rows: np.ndarray, people: np.ndarray, shared: np.ndarray) -> None:

@@ -32,7 +32,8 @@ def test_a_folder_is_read_as_it_was_written(tmp_path: Path, kind: str) -> None:
     assert pairs.subjects is not None
     same = pairs.subjects[pairs.left] == pairs.subjects[pairs.right]
     assert np.array_equal(same, pairs.genuine) and len(np.unique(pairs.subjects)) == SUBJECTS
-    galleries, probes = read_search(folder)
+    search = read_search(folder)
+    galleries, probes = search.galleries, search.probes
     assert [gallery.name for gallery in galleries] == (["G1", "G2"] if kind == "ijbc" else ["S1", "S2"])
     assert [len(gallery.rows) for gallery in galleries] == [12, 12] and len(probes.rows) == 48
     by_template = dict(zip(made.templates, made.subjects, strict=True))

@@ -1,0 +1,179 @@
+"""One model on one set of templates, in every way its images are made into templates: figures of ``facekd eval``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from facekd.data.identities import first_few
+from facekd.data.ijb import aligned_side
+from facekd.data.ijb_protocols import TemplatePairs, TemplateSearch
+from facekd.engine.figures import EvalSettings, figures
+from facekd.engine.resumable import Watched
+from facekd.engine.template_sets import TemplateSet
+from facekd.engine.two_views import ViewCache, embed_two_views
+from facekd.metrics.details import roc_curve, score_histogram
+from facekd.metrics.identification import merged_keep, merged_points, nist_points, rank_rates, search_gallery
+from facekd.metrics.intervals import Interval, bootstrap_pairs
+from facekd.metrics.listed_pairs import bootstrap_listed_pairs
+from facekd.metrics.measured import Details, Measured
+from facekd.metrics.roc import auc, eer, operating_points
+from facekd.metrics.templates import Aggregation, aggregate_templates, template_pair_scores
+from facekd.models.embedder import Embedder
+
+IJB_FPRS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+IJB_FPIRS = (1e-2, 1e-1)
+RANKS = (1, 5, 10)
+
+MOST_UNKNOWN_PAIRS = 200_000
+"""Pairs of unknown people above which no interval is computed."""
+
+
+@dataclass(frozen=True)
+class TemplateEvaluation:
+    """One model on one set in one mode.
+
+    Attributes:
+        result: One entry of ``results`` in the JSON of ``facekd eval``.
+        measured: What a 1:1 result was written from; None for 1:N.
+        notes: What a reader of the result should know.
+    """
+
+    result: dict[str, Any]
+    measured: Measured | None
+    notes: tuple[str, ...]
+
+
+def evaluate_templates(
+    embedder: Embedder,
+    opened: TemplateSet,
+    settings: EvalSettings,
+    modes: Sequence[Aggregation],
+    cache: ViewCache,
+    watched: Watched,
+) -> Iterator[TemplateEvaluation]:
+    """Embed the images of a set once and measure it in every mode.
+
+    Args:
+        embedder: The model.
+        opened: From :func:`facekd.engine.template_sets.open_template_set`.
+        settings: How; ``flip`` is that of each mode.
+        modes: How images become templates.
+        cache: Where embeddings are kept; its digest of the data is filled in here.
+        watched: Progress and stopping.
+
+    Yields:
+        The figures of each mode.
+
+    Raises:
+        FacekdError: As :func:`facekd.engine.two_views.embed_two_views`.
+    """
+    began = time.perf_counter()
+    folder = opened.folder
+    crops = replace(folder.crops, size=aligned_side(embedder.preprocessing.size))
+    cache = replace(cache, data=f"{folder.digest} {crops.size}")
+    views, usable = embed_two_views(embedder, crops, cache, watched)
+    failed = np.flatnonzero(~usable)
+    notes = []
+    if failed.size:
+        names = first_few([crops.sample_name(index) for index in failed[:3].tolist()])
+        notes.append(f"{opened.name}: {failed.size:,} of {len(crops):,} images failed, the first {names}")
+    for mode in modes:
+        embedded = time.perf_counter()
+        templates = aggregate_templates(views, folder.members, mode, usable=usable)
+        head = {"model": embedder.name, "model_digest": embedder.digest, "set": opened.name}
+        how = {"protocol": opened.protocol, **asdict(mode), "resolution": None}
+        counted = {"failed_images": int(failed.size), "failed_templates": int((~templates.any(dim=1)).sum())}
+        measured = None
+        if isinstance(opened.compared, TemplatePairs):
+            measured = measure_template_pairs(templates, opened.compared, settings)
+            found = figures(measured)
+        else:
+            found = search_figures(templates, opened.compared, settings.fprs)
+        seconds = {"embed": round(embedded - began, 3), "score": round(time.perf_counter() - embedded, 3)}
+        yield TemplateEvaluation({**head, **how, **found, **counted, "seconds": seconds}, measured, tuple(notes))
+        began = time.perf_counter()
+
+
+def measure_template_pairs(templates: Tensor, pairs: TemplatePairs, settings: EvalSettings) -> Measured:
+    """Measure listed pairs of templates; a failed template is part of every comparison it stands in, and scores -1.
+
+    Args:
+        templates: (t, dim) from :func:`facekd.metrics.templates.aggregate_templates`.
+        pairs: What is compared.
+        settings: How.
+    """
+    scores = template_pair_scores(templates, pairs.left, pairs.right).numpy()
+    unsorted = scores[pairs.genuine], scores[~pairs.genuine]
+    del scores
+    genuine, impostor = (torch.from_numpy(np.sort(side)) for side in unsorted)
+    points, refused = operating_points(genuine, impostor, settings.fprs)
+    fprs = [point.fpr for point in points]
+    intervals = _intervals(*unsorted, pairs, fprs, settings) if settings.bootstrap else None
+    details = None
+    if settings.details:
+        details = Details(roc_curve(genuine, impostor), score_histogram(genuine, impostor), (), ())
+    return Measured(
+        genuine=genuine.numel(),
+        impostor=impostor.numel(),
+        points=tuple(points),
+        refused=tuple(refused),
+        auc=auc(genuine, impostor),
+        eer=eer(genuine, impostor),
+        intervals=None if intervals is None else tuple(intervals),
+        details=details,
+    )
+
+
+def search_figures(templates: Tensor, search: TemplateSearch, fpirs: Sequence[float]) -> dict[str, Any]:
+    """Figures of searching for probes in galleries, in the order of the JSON.
+
+    Args:
+        templates: (t, dim) as above.
+        search: Galleries and probes.
+        fpirs: Wanted FPIRs.
+    """
+    probes = templates[torch.from_numpy(search.probes.rows)]
+    people = torch.from_numpy(search.probes.subjects)
+    galleries = [(templates[torch.from_numpy(one.rows)], torch.from_numpy(one.subjects)) for one in search.galleries]
+    apart = [search_gallery(probes, people, *gallery) for gallery in galleries]
+    every = torch.cat([rows for rows, _ in galleries]), torch.cat([subjects for _, subjects in galleries])
+    merged = search_gallery(probes, people, *every, keep=merged_keep(len(probes), fpirs))
+    points, refused = nist_points(apart, fpirs)
+    more_points, more_refused = merged_points(merged, fpirs)
+    return {
+        "gallery": {one.name: len(one.rows) for one in search.galleries},
+        "probes": len(probes),
+        "accuracy": None,
+        "auc": None,
+        "eer": None,
+        "tpr_at_fpr": [],
+        "rank": _by_rank(rank_rates(apart, RANKS)),
+        "rank_merged": _by_rank(rank_rates([merged], RANKS)),
+        "tpir_at_fpir": [{**asdict(point), "threshold": list(point.threshold)} for point in points + more_points],
+        "refused": [asdict(entry) for entry in refused + more_refused],
+    }
+
+
+def _by_rank(rates: Sequence[float]) -> dict[str, float]:
+    return {str(rank): rate for rank, rate in zip(RANKS, rates, strict=True)}
+
+
+def _intervals(
+    genuine: np.ndarray, impostor: np.ndarray, pairs: TemplatePairs, fprs: Sequence[float], settings: EvalSettings
+) -> list[Interval] | None:
+    """Of people where they are known; of pairs where they are not and the pairs are few; else None."""
+    replicates, seed = settings.bootstrap, settings.seed
+    if pairs.subjects is None:
+        few = len(pairs.genuine) <= MOST_UNKNOWN_PAIRS
+        return bootstrap_pairs(genuine, impostor, None, fprs, replicates=replicates, seed=seed) if few else None
+    narrow = pairs.subjects.astype(np.uint16) if pairs.subjects.max() < 2**16 else pairs.subjects
+    other = ~pairs.genuine
+    subjects = narrow[pairs.left[pairs.genuine]], narrow[pairs.left[other]], narrow[pairs.right[other]]
+    return bootstrap_listed_pairs(genuine, impostor, subjects, fprs, replicates=replicates, seed=seed)
