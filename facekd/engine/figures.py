@@ -23,7 +23,7 @@ from facekd.metrics.swept_pairs import SweptPairs, sweep_all_pairs
 from facekd.metrics.verification import KFold, kfold_distances, pair_scores
 
 DEFAULT_FPRS = (1e-2, 1e-3, 1e-4)
-HELD_PAIRS = 20_000_000
+HELD_PAIRS = 5_000_000
 """Of all pairs, impostor scores up to so many are held, 4 bytes each; of more, what decides is swept together."""
 
 
