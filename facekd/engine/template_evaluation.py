@@ -12,14 +12,16 @@ import torch
 from torch import Tensor
 
 from facekd.data.identities import first_few
-from facekd.data.ijb import aligned_side
+from facekd.data.ijb import AlignedCrops, aligned_side
 from facekd.data.ijb_protocols import TemplatePairs, TemplateSearch
+from facekd.data.lists import FileImages
 from facekd.engine.figures import EvalSettings, figures
+from facekd.engine.fitting import fitting
 from facekd.engine.resumable import Watched
 from facekd.engine.template_sets import TemplateSet
-from facekd.engine.two_views import ViewCache, embed_two_views
+from facekd.engine.two_views import NamedImages, ViewCache, embed_two_views
 from facekd.metrics.details import roc_curve, score_histogram
-from facekd.metrics.identification import merged_keep, merged_points, nist_points, rank_rates, search_gallery
+from facekd.metrics.identification import Search, merged_keep, merged_points, nist_points, rank_rates, search_gallery
 from facekd.metrics.intervals import Interval, bootstrap_pairs
 from facekd.metrics.listed_pairs import bootstrap_listed_pairs
 from facekd.metrics.measured import Details, Measured
@@ -29,7 +31,7 @@ from facekd.models.embedder import Embedder
 
 IJB_FPRS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 IJB_FPIRS = (1e-2, 1e-1)
-RANKS = (1, 5, 10)
+RANKS = {"ijb-1:n": (1, 5, 10), "tinyface": (1, 5, 20)}
 
 MOST_UNKNOWN_PAIRS = 200_000
 """Pairs of unknown people above which no interval is computed."""
@@ -75,18 +77,17 @@ def evaluate_templates(
         FacekdError: As :func:`facekd.engine.two_views.embed_two_views`.
     """
     began = time.perf_counter()
-    folder = opened.folder
-    crops = replace(folder.crops, size=aligned_side(embedder.preprocessing.size))
-    cache = replace(cache, data=f"{folder.digest} {crops.size}")
-    views, usable = embed_two_views(embedder, crops, cache, watched)
+    images, read_as = _fitted(opened, embedder.preprocessing.size, settings.allow_resize)
+    cache = replace(cache, data=f"{opened.digest} {read_as}")
+    views, usable = embed_two_views(embedder, images, cache, watched)
     failed = np.flatnonzero(~usable)
     notes = []
     if failed.size:
-        names = first_few([crops.sample_name(index) for index in failed[:3].tolist()])
-        notes.append(f"{opened.name}: {failed.size:,} of {len(crops):,} images failed, the first {names}")
+        names = first_few([images.sample_name(index) for index in failed[:3].tolist()])
+        notes.append(f"{opened.name}: {failed.size:,} of {len(images):,} images failed, the first {names}")
     for mode in modes:
         embedded = time.perf_counter()
-        templates = aggregate_templates(views, folder.members, mode, usable=usable)
+        templates = aggregate_templates(views, opened.members, mode, usable=usable)
         head = {"model": embedder.name, "model_digest": embedder.digest, "set": opened.name}
         how = {"protocol": opened.protocol, **asdict(mode), "resolution": None}
         counted = {"failed_images": int(failed.size), "failed_templates": int((~templates.any(dim=1)).sum())}
@@ -95,7 +96,7 @@ def evaluate_templates(
             measured = measure_template_pairs(templates, opened.compared, settings)
             found = figures(measured)
         else:
-            found = search_figures(templates, opened.compared, settings.fprs)
+            found = search_figures(templates, opened.compared, settings.fprs, RANKS[opened.protocol])
         seconds = {"embed": round(embedded - began, 3), "score": round(time.perf_counter() - embedded, 3)}
         yield TemplateEvaluation({**head, **how, **found, **counted, "seconds": seconds}, measured, tuple(notes))
         began = time.perf_counter()
@@ -131,38 +132,74 @@ def measure_template_pairs(templates: Tensor, pairs: TemplatePairs, settings: Ev
     )
 
 
-def search_figures(templates: Tensor, search: TemplateSearch, fpirs: Sequence[float]) -> dict[str, Any]:
+def search_figures(
+    templates: Tensor, search: TemplateSearch, fpirs: Sequence[float], ranks: Sequence[int]
+) -> dict[str, Any]:
     """Figures of searching for probes in galleries, in the order of the JSON.
 
     Args:
         templates: (t, dim) as above.
-        search: Galleries and probes.
+        search: Galleries and probes; of one gallery that holds a mate of every probe there is no TPIR to tell.
         fpirs: Wanted FPIRs.
+        ranks: Wanted ranks.
     """
     probes = templates[torch.from_numpy(search.probes.rows)]
     people = torch.from_numpy(search.probes.subjects)
     galleries = [(templates[torch.from_numpy(one.rows)], torch.from_numpy(one.subjects)) for one in search.galleries]
     apart = [search_gallery(probes, people, *gallery) for gallery in galleries]
-    every = torch.cat([rows for rows, _ in galleries]), torch.cat([subjects for _, subjects in galleries])
-    merged = search_gallery(probes, people, *every, keep=merged_keep(len(probes), fpirs))
-    points, refused = nist_points(apart, fpirs)
-    more_points, more_refused = merged_points(merged, fpirs)
-    return {
+    found: dict[str, Any] = {
         "gallery": {one.name: len(one.rows) for one in search.galleries},
         "probes": len(probes),
         "accuracy": None,
         "auc": None,
         "eer": None,
         "tpr_at_fpr": [],
-        "rank": _by_rank(rank_rates(apart, RANKS)),
-        "rank_merged": _by_rank(rank_rates([merged], RANKS)),
-        "tpir_at_fpir": [{**asdict(point), "threshold": list(point.threshold)} for point in points + more_points],
-        "refused": [asdict(entry) for entry in refused + more_refused],
+        "rank": _by_rank(apart, ranks),
+    }
+    if len(galleries) == 1:
+        return {**found, "rank_merged": None, "tpir_at_fpir": [], "refused": []}
+    every = torch.cat([rows for rows, _ in galleries]), torch.cat([subjects for _, subjects in galleries])
+    merged = search_gallery(probes, people, *every, keep=merged_keep(len(probes), fpirs))
+    points, refused = nist_points(apart, fpirs)
+    merged_found, merged_refused = merged_points(merged, fpirs)
+    return {
+        **found,
+        "rank_merged": _by_rank([merged], ranks),
+        "tpir_at_fpir": [{**asdict(point), "threshold": list(point.threshold)} for point in points + merged_found],
+        "refused": [asdict(entry) for entry in refused + merged_refused],
     }
 
 
-def _by_rank(rates: Sequence[float]) -> dict[str, float]:
-    return {str(rank): rate for rank, rate in zip(RANKS, rates, strict=True)}
+def _fitted(opened: TemplateSet, size: tuple[int, int], allow_resize: bool) -> tuple[NamedImages, str]:
+    """The images as a model that takes ``size`` sees them, and in a word how."""
+    if isinstance(opened.images, AlignedCrops):
+        side = aligned_side(size)
+        return replace(opened.images, size=side), f"aligned to {side}"
+    if allow_resize:
+        return opened.images, "any size"
+    return _Fitting(opened.images, size, opened.name), "of the model's cut"
+
+
+@dataclass(frozen=True)
+class _Fitting:
+    """Images of the model's cut of the face; others are refused."""
+
+    images: FileImages
+    size: tuple[int, int]
+    where: str
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def read(self, index: int) -> np.ndarray:
+        return fitting(self.images, self.size, self.where)(index)
+
+    def sample_name(self, index: int) -> str:
+        return self.images.sample_name(index)
+
+
+def _by_rank(searches: Sequence[Search], ranks: Sequence[int]) -> dict[str, float]:
+    return {str(rank): rate for rank, rate in zip(ranks, rank_rates(searches, ranks), strict=True)}
 
 
 def _intervals(

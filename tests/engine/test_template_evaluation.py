@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from torch import Tensor
 
 from facekd.data.embedding_cache import BLOCK
-from facekd.data.images import resize
+from facekd.data.images import encode_png, resize
 from facekd.engine import template_evaluation
 from facekd.engine.figures import EvalSettings
 from facekd.engine.requirements import parse_requirement, require
@@ -88,33 +88,29 @@ def evaluate(
 
 def templates_by_hand(opened: TemplateSet, how: Aggregation, without: tuple[int, ...] = ()) -> dict[int, np.ndarray]:
     """Every template from the lists of the folder, the slow way; in float64."""
-    faces, crops = opened.folder.faces, opened.folder.crops
-    parts: dict[int, dict[int, list[np.ndarray]]] = {}
-    for index in range(len(crops)):
-        media = parts.setdefault(int(faces.templates[index]), {})
+    members, images = opened.members, opened.images
+    parts: dict[int, dict[int, list[np.ndarray]]] = {template: {} for template in members.ids.tolist()}
+    for index in range(len(images)):
+        media = parts[int(members.ids[members.rows[index]])]
         if index in without:
             continue
-        pixels = resize(crops.read(index), (8, 8)).transpose(2, 0, 1)[None]
+        pixels = resize(images.read(index), (8, 8)).transpose(2, 0, 1)[None]
         vector = project(pixels)[0].astype(np.float64)
         if how.flip:
             vector = vector + project(pixels[..., ::-1])[0]
         if how.norm == "unit":
             vector = vector / np.linalg.norm(vector)
         if how.det:
-            vector = vector * opened.folder.members.detector[index]
-        media.setdefault(int(faces.media[index]), []).append(vector)
-    sums = {template: sum(np.mean(one, axis=0) for one in media.values()) for template, media in parts.items()}
-    return {template: total / np.linalg.norm(total) for template, total in sums.items() if media_of(parts, template)}
-
-
-def media_of(parts: dict[int, dict[int, list[np.ndarray]]], template: int) -> bool:
-    return bool(parts[template])
+            vector = vector * opened.members.detector[index]
+        media.setdefault(int(members.media[index]), []).append(vector)
+    sums = {template: sum(np.mean(one, axis=0) for one in media.values()) for template, media in parts.items() if media}
+    return {template: total / np.linalg.norm(total) for template, total in sums.items()}
 
 
 def test_1_1_in_every_mode_is_what_numpy_and_scikit_learn_say(folder: Path, tmp_path: Path) -> None:
     opened = open_template_set(folder, "auto")
     assert opened.protocol == "ijb-1:1" and opened.subjects_known
-    pairs, ids = opened.compared, opened.folder.members.ids
+    pairs, ids = opened.compared, opened.members.ids
     found = evaluate(opened, tmp_path)
     assert len(found) == 8 and len({one.result["eer"]["threshold"] for one in found}) == 8
     for evaluation, how in zip(found, AGGREGATIONS, strict=True):
@@ -145,7 +141,7 @@ def test_1_n_is_what_plain_loops_say(folder: Path, tmp_path: Path) -> None:
         assert list(result) == [*HEAD, *SEARCH, "failed_images", "failed_templates", "seconds"]
         assert json.loads(json.dumps(result)) == result and evaluation.measured is None
         assert (result["gallery"], result["probes"]) == ({"G1": 12, "G2": 12}, 48)
-        by_hand, ids = templates_by_hand(opened, how), opened.folder.members.ids
+        by_hand, ids = templates_by_hand(opened, how), opened.members.ids
         rows = np.stack([by_hand[template] for template in ids.tolist()])
         ranks, points = [], []
         for gallery in opened.compared.galleries:
@@ -180,7 +176,7 @@ def test_1_n_is_what_plain_loops_say(folder: Path, tmp_path: Path) -> None:
 def test_images_are_embedded_once_for_all_modes_protocols_and_runs(folder: Path, tmp_path: Path) -> None:
     model = Skewed()
     first = evaluate(open_template_set(folder, "ijb-1:1"), tmp_path, model=model)
-    count = len(open_template_set(folder, "ijb-1:1").folder.crops)
+    count = len(open_template_set(folder, "ijb-1:1").images)
     assert sum(model.seen) == 2 * count
     evaluate(open_template_set(folder, "ijb-1:n"), tmp_path, model=model)
     again = evaluate(open_template_set(folder, "ijb-1:1"), tmp_path, model=model)
@@ -206,7 +202,7 @@ def test_a_pass_that_was_stopped_goes_on(folder: Path, tmp_path: Path, monkeypat
         list(evaluate_templates(model, opened, SETTINGS, AGGREGATIONS, kept, Watched(poll=poll)))
     assert sum(model.seen) == 2 * 80
     found = evaluate(opened, tmp_path, model=model)
-    assert sum(model.seen) == 2 * (80 + len(opened.folder.crops) - 64)
+    assert sum(model.seen) == 2 * (80 + len(opened.images) - 64)
     want = evaluate(opened, tmp_path / "other")
     assert [{**one.result, "seconds": 0} for one in found] == [{**one.result, "seconds": 0} for one in want]
 
@@ -225,9 +221,9 @@ def test_item_122_failed_images_are_an_error_or_are_counted(tmp_path: Path) -> N
     whole = AGGREGATIONS[:1]
     (found,) = evaluate(opened, tmp_path / "cache", modes=whole, failures=True)
     assert (found.result["failed_images"], found.result["failed_templates"]) == (len(gone), 1)
-    assert f"{len(gone)} of {len(opened.folder.crops)} images failed, the first '1.png'" in found.notes[0]
+    assert f"{len(gone)} of {len(opened.images)} images failed, the first '1.png'" in found.notes[0]
     assert found.result["pairs"] == 24 * 48
-    by_hand, pairs, ids = templates_by_hand(opened, whole[0], gone), opened.compared, opened.folder.members.ids
+    by_hand, pairs, ids = templates_by_hand(opened, whole[0], gone), opened.compared, opened.members.ids
     assert made.templates[0] not in by_hand
     rows = np.stack([by_hand.get(template, np.full(20, np.nan)) for template in ids.tolist()])
     scores = np.nan_to_num((rows[pairs.left] * rows[pairs.right]).sum(axis=1), nan=-1.0)
@@ -264,6 +260,54 @@ def test_details_hold_the_curve_of_the_templates(folder: Path, tmp_path: Path) -
     (found,) = evaluate(opened, tmp_path, AGGREGATIONS[:1], replace(SETTINGS, details=True))
     assert found.measured is not None and found.measured.details is not None
     assert int(found.measured.details.histogram.genuine.sum()) == found.result["genuine"]
+
+
+def write_tinyface(root: Path, side: int = 8) -> tuple[np.ndarray, np.ndarray]:
+    """Six people with three probes and two matches each, and twenty strangers; gives pixels and subjects."""
+    pixels, subjects = [], []
+    for part, person, count in (
+        [("Probe", p, 3) for p in range(6)]
+        + [("Gallery_Match", p, 2) for p in range(6)]
+        + [("Gallery_Distractor", 50, 20)]
+    ):
+        (root / part).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            rng = np.random.default_rng([len(pixels), 3])
+            base = np.random.default_rng([4, person]).integers(60, 196, (side, side, 3))
+            picture = np.clip(base + rng.normal(0, 60, base.shape), 0, 255).astype(np.uint8)
+            name = f"{person * 7}_{number}.png" if part != "Gallery_Distractor" else f"stranger{number:02d}.png"
+            (root / part / name).write_bytes(encode_png(picture))
+            pixels.append(picture)
+            subjects.append(person if part != "Gallery_Distractor" else -1)
+    return np.stack(pixels), np.array(subjects)
+
+
+def test_tinyface_ranks_are_what_plain_loops_say(tmp_path: Path) -> None:
+    pixels, subjects = write_tinyface(tmp_path / "set" / "Testing_Set")
+    opened = open_template_set(tmp_path / "set", "auto")
+    assert opened.protocol == "tinyface" and is_template_set(tmp_path / "set", "auto")
+    assert "18 probes, 12 matches, 20 distractors; TinyFace has 3,728 probes" in opened.warnings[0]
+    for flip in (True, False):
+        (found,) = evaluate(opened, tmp_path / "cache", (Aggregation(flip=flip),))
+        images = pixels.transpose(0, 3, 1, 2)
+        rows = project(images) + (project(images[..., ::-1]) if flip else 0)
+        rows = rows / np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
+        scores, own = rows[:18] @ rows[18:].T, subjects[:18, None] == subjects[18:]
+        best = np.where(own, scores, -2).max(axis=1)
+        ranks = 1 + (np.where(own, -2, scores) >= best[:, None]).sum(axis=1)
+        assert found.result["rank"] == {str(k): pytest.approx((ranks <= k).mean()) for k in (1, 5, 20)}
+        assert (found.result["probes"], found.result["gallery"]) == (18, {"match + distractors": 32})
+        assert 0.1 < found.result["rank"]["1"] < 1 and found.result["tpir_at_fpir"] == []
+        assert list(found.result) == [*HEAD, *SEARCH, "failed_images", "failed_templates", "seconds"]
+
+
+def test_tinyface_images_of_another_cut_need_to_be_allowed(tmp_path: Path) -> None:
+    write_tinyface(tmp_path / "set", side=16)
+    opened, flip = open_template_set(tmp_path / "set", "tinyface"), AGGREGATIONS[:1]
+    assert "no size of aligned faces" in opened.warnings[1]
+    with pytest.raises(DataError, match=r"set: Probe/0_0\.png: 16x16 pixels, and the model takes 8x8"):
+        evaluate(opened, tmp_path / "cache", flip)
+    assert evaluate(opened, tmp_path / "cache", flip, replace(SETTINGS, allow_resize=True))[0].result["probes"] == 18
 
 
 def test_protocols_are_told_by_name_or_layout(folder: Path, tmp_path: Path) -> None:
