@@ -14,8 +14,9 @@ import numpy as np
 from facekd.data.bin_format import read_bin, write_bin
 from facekd.data.identities import first_few
 from facekd.data.images import decode, shown
+from facekd.data.labelled_lines import read_text_pairs
 from facekd.data.lists import FileImages, ImageRoot, refuse_missing
-from facekd.data.pair_lists import PairList, read_lfw_pairs, read_table_pairs, sniff_list
+from facekd.data.pair_lists import PairList, read_table_pairs, sniff_list
 from facekd.errors import InputError
 
 __all__ = ["ImageSource", "VerificationSet", "open_verification_set", "sniff_list", "write_bin"]
@@ -94,7 +95,8 @@ def open_verification_set(
     kinds; otherwise, and for tables without a fold column, ten stratified folds are drawn and a warning says so.
 
     Args:
-        path: ``.bin`` (InsightFace), ``.txt`` (LFW pairs) or ``.csv``/``.tsv`` (path1, path2, label[, fold]).
+        path: ``.bin`` (InsightFace), ``.txt`` (LFW's pairs, or CALFW's two labelled lines) or ``.csv``/``.tsv``
+            (path1, path2, label[, fold]).
         images: Folder the paths of a list are relative to; the list's own folder when None.
         seed: Of the drawn folds.
         both_kinds: Refuse a set without genuine or without impostor pairs: nothing can be measured on it.
@@ -104,12 +106,12 @@ def open_verification_set(
             pair listed as genuine and as impostor, or no genuine or no impostor pair at all.
     """
     path = Path(path)
-    readers = {".txt": read_lfw_pairs, ".csv": read_table_pairs, ".tsv": read_table_pairs}
+    readers = {".txt": read_text_pairs, ".csv": read_table_pairs, ".tsv": read_table_pairs}
     suffix = path.suffix.lower()
     if suffix == ".bin":
         return _open_bin(path, seed, both_kinds)
     if suffix not in readers:
-        known = ".bin, .txt (LFW pairs), .csv or .tsv"
+        known = ".bin, .txt (LFW or CALFW pairs), .csv or .tsv"
         raise InputError(shown(path), "not a verification set" if path.exists() else "no such file", f"give a {known}")
     listed = readers[suffix](path)
     if both_kinds:
