@@ -14,7 +14,7 @@ from facekd.engine.resolution_modes import GALLERIES
 from facekd.errors import InputError, UsageError
 
 from .common import check_models, device_option, foreign_options, json_option, resize_option, write_json
-from .eval_output import output_options, write_pictures
+from .eval_output import output_options, write_outputs
 from .eval_run import perform, written
 from .eval_table import print_table
 from .eval_verify import verify_report
@@ -121,6 +121,7 @@ def command(
     demands: Sequence[str],
     probe: bool | None,
     plot: Path | None,
+    report: Path | None,
     verify: Path | None,
     json_path: str | None,
     **asked: Any,
@@ -137,7 +138,7 @@ def command(
       facekd eval runs/student teacher.onnx --on lfw.bin --json figures.json
       facekd eval runs/student --on lfw_pairs.txt --images lfw112 --require 'tpr@1e-3>=0.95'
       facekd eval runs/student --on faces.csv --resolution 28 --resolution 14 --gallery both
-      facekd eval runs/student teacher.onnx --on faces.csv --plot curves.svg --json figures.json
+      facekd eval runs/student teacher.onnx --on faces.csv --report report.html --plot curves.svg
       facekd eval --verify figures.json
       facekd eval embeddings.npz --fpr 1e-5
     """
@@ -146,13 +147,13 @@ def command(
         return
     requirements = [parse_requirement(text) for text in demands]
     request = _request(asked, [r.fpr for r in requirements if r.fpr is not None])
-    done = perform(request, probe=probe, details=plot is not None)
+    done = perform(request, probe=probe, details=bool(plot or report), costs=report is not None)
     print_table(done.results, done.opened, done.settings)
     for doubt in done.doubts:
         click.echo(f"facekd: warning: {doubt}", err=True)
     if json_path:
         write_json(written(done), json_path)
-    write_pictures(done, plot)
+    write_outputs(done, plot, report)
     require(done.results, requirements)
 
 

@@ -1,18 +1,21 @@
-"""The pictures of ``facekd eval``."""
+"""The pictures and the page of ``facekd eval``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
 import click
 
-from .eval_run import Done
+from facekd.engine.request import command_words
+
+from .eval_run import Done, written
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
-PICTURES = (".png", ".svg")
+PICTURES, PAGES = (".png", ".svg"), (".html", ".htm")
 
 
 def _check_output(*suffixes: str) -> Callable[[click.Context, click.Parameter, Path | None], Path | None]:
@@ -27,7 +30,7 @@ def _check_output(*suffixes: str) -> Callable[[click.Context, click.Parameter, P
 
 
 def output_options(command: Command) -> Command:
-    """Add ``--plot``."""
+    """Add ``--plot`` and ``--report``."""
     plot = click.option(
         "--plot",
         metavar="FILE",
@@ -35,17 +38,27 @@ def output_options(command: Command) -> Command:
         callback=_check_output(*PICTURES),
         help="Draw ROC, DET and score histograms of all models, a row for each set, as .png or .svg.",
     )
-    return plot(command)
+    report = click.option(
+        "--report",
+        metavar="FILE",
+        type=click.Path(path_type=Path, dir_okay=False),
+        callback=_check_output(*PAGES),
+        help="Write one .html page that needs no other file: figures, thresholds, curves, what each model costs, and "
+        "the hardest pairs as pictures of faces.",
+    )
+    return plot(report(command))
 
 
-def write_pictures(done: Done, plot: Path | None) -> None:
+def write_outputs(done: Done, plot: Path | None, report: Path | None) -> None:
     """Write what was asked for beside the figures.
 
     Args:
-        done: Evaluated with details where anything is to be written.
+        done: Evaluated with details where anything is to be written, with costs where a report is.
         plot: From ``output_options``.
+        report: From ``output_options``.
 
     Raises:
+        DataError: A face can no longer be read.
         DeviceError: The disk refused.
     """
     if plot is not None:
@@ -53,3 +66,21 @@ def write_pictures(done: Done, plot: Path | None) -> None:
         from facekd.engine.plots import write_plot
 
         write_plot(plot, grouped(done.evaluations))
+    if report is not None:
+        from facekd.engine.report import Told, write_report
+
+        told = written(done)
+        warnings = dict.fromkeys([*(line for one in done.opened for line in one.warnings), *done.doubts])
+        write_report(
+            report,
+            done.evaluations,
+            done.faces,
+            Told(
+                models=done.models,
+                warnings=tuple(warnings),
+                command=command_words(done.request),
+                environment=told["environment"],
+                arguments=told["arguments"],
+                date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+            ),
+        )

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from facekd.engine.evaluation_sets import OpenedSet
     from facekd.engine.evaluator import Evaluation
     from facekd.engine.figures import EvalSettings
+    from facekd.engine.model_facts import ModelFacts
+    from facekd.engine.report_faces import Faces
     from facekd.models.embedder import Embedder
 
 
@@ -33,6 +35,8 @@ class Done:
         opened: The sets.
         evaluations: Every model on every set in every mode.
         doubts: Lines on models that would see these faces better in another way.
+        faces: Of the set of each evaluation, as its model takes them.
+        models: What each model costs; empty unless asked for.
     """
 
     request: Request
@@ -40,6 +44,8 @@ class Done:
     opened: tuple[OpenedSet, ...]
     evaluations: tuple[Evaluation, ...]
     doubts: tuple[str, ...]
+    faces: tuple[Faces, ...]
+    models: tuple[ModelFacts, ...]
 
     @property
     def results(self) -> list[dict[str, Any]]:
@@ -52,6 +58,7 @@ def perform(
     *,
     probe: bool | None = False,
     details: bool = False,
+    costs: bool = False,
     opening: Callable[[OpenedSet], None] = lambda opened: None,
     loading: Callable[[Path, Embedder], None] = lambda path, embedder: None,
 ) -> Done:
@@ -61,6 +68,7 @@ def perform(
         request: What to do.
         probe: Whether to look for a better way to see the faces; None leaves it to what the model's file states.
         details: Keep what pictures are drawn from.
+        costs: Look at what each model costs, and time it.
         opening: Told each set once it is open; may raise to stop.
         loading: Told each model once it is loaded; may raise to stop.
 
@@ -69,6 +77,7 @@ def perform(
     """
     from facekd.engine.evaluation_sets import open_set
     from facekd.engine.figures import EvalSettings
+    from facekd.engine.model_facts import model_facts
 
     settings = EvalSettings(
         request.fprs, request.flip, request.batch, request.bootstrap, request.seed, request.allow_resize, details
@@ -81,16 +90,30 @@ def perform(
     for warning in dict.fromkeys(line for one in opened for line in one.warnings):
         click.echo(f"facekd: warning: {warning}", err=True)
     doubts: list[str] = []
+    models: list[ModelFacts] = []
 
     def load(path: Path) -> Embedder:
         embedder = open_model(path, request.color, request.normalize, request.device)
         loading(path, embedder)
+        models.extend([model_facts(embedder, path)] if costs else [])
         return embedder
 
     modes = resolution_modes(request.resolutions, request.gallery)
-    models = [Path(model) for model in request.models]
-    evaluations = _evaluations(models, opened, settings, modes, load, partial(_doubt, doubts, probe))
-    return Done(request, settings, tuple(opened), tuple(evaluations), tuple(doubts))
+    paths = [Path(model) for model in request.models]
+    found = list(_evaluations(paths, opened, settings, modes, load, partial(_doubt, doubts, probe)))
+    evaluations, faces = tuple(one for one, _ in found), tuple(pictures for _, pictures in found)
+    if costs:
+        models = _with_stored(models, evaluations)
+    return Done(request, settings, tuple(opened), evaluations, tuple(doubts), faces, tuple(models))
+
+
+def _with_stored(models: Sequence[ModelFacts], evaluations: Sequence[Evaluation]) -> list[ModelFacts]:
+    """A model for every name and digest that results have, those of stored embeddings unknown but for these."""
+    from facekd.engine.model_facts import ModelFacts
+
+    known = {(model.name, model.digest): model for model in models}
+    heads = dict.fromkeys((one.result["model"], one.result["model_digest"]) for one in evaluations)
+    return [known.get(head, ModelFacts(*head)) for head in heads]
 
 
 def written(done: Done) -> dict[str, Any]:
@@ -119,16 +142,19 @@ def _evaluations(
     modes: Sequence[Resolution],
     load: Callable[[Path], Embedder],
     doubt: Callable[..., None],
-) -> Iterator[Evaluation]:
-    """Figures of every model on every set in every mode, each model loaded once and doubted on the first set."""
+) -> Iterator[tuple[Evaluation, Faces]]:
+    """Figures of every model on every set in every mode with its faces; each model is loaded once and doubted on the
+    first set."""
     from facekd.engine.embed import load_embeddings
     from facekd.engine.evaluator import evaluate_resolutions, evaluate_stored
+    from facekd.engine.report_faces import Faces, faces_of_set
     from facekd.engine.signals import interruptible
 
     with interruptible("facekd eval", "stopped; nothing was written") as poll, progress_bar() as progress:
         for path in models:
             if path.suffix.lower() == ".npz":
-                yield evaluate_stored(load_embeddings(path), path.name, settings)
+                stored = load_embeddings(path)
+                yield evaluate_stored(stored, path.name, settings), Faces(stored.names.__getitem__)
                 continue
             embedder = load(path)
             for one in opened:
@@ -136,6 +162,8 @@ def _evaluations(
                 def report(phase: str, done: int, total: int, name: str = f"{path.name} on {one.name}") -> None:
                     progress(f"{phase} {name}", done, total)
 
-                yield from evaluate_resolutions(embedder, one, settings, modes, progress=report, poll=poll)
+                faces = faces_of_set(one, embedder.preprocessing.size)
+                for found in evaluate_resolutions(embedder, one, settings, modes, progress=report, poll=poll):
+                    yield found, faces
                 if one is opened[0]:
                     doubt(embedder, one, progress=report, poll=poll)

@@ -117,7 +117,7 @@ def roc(group: Group) -> tuple[Frame, list[Line]]:
     least = min(_lowest(line) for line in lines)
     bottom = max(0.0, 1 - 1.12 * max(1 - least, 0.01))
     top = 1 + 0.04 * (1 - bottom)
-    frame = Frame("ROC", "FPR", "TPR", True, False, *_fpr_range(group), (bottom, top), _refused(group))
+    frame = Frame("ROC", "FPR", "TPR", True, False, _fpr_range(group), (bottom, top), _refused(group))
     return frame, lines
 
 
@@ -126,12 +126,12 @@ def det(group: Group) -> tuple[Frame, list[Line]]:
     lines = []
     for line in roc(group)[1]:
         missed = np.where(line.y < 1, 1 - line.y, np.nan)
-        marks = [Mark(mark.x, 1 - mark.y, *_turned(mark)) for mark in line.marks if mark.y < 1]
+        marks = [_turned(mark) for mark in line.marks if mark.y < 1]
         lines.append(Line(line.label, line.x, missed, tuple(marks)))
     one = min(1 / evaluation.measured.genuine for evaluation in group.evaluations)
     drawn = [one, *(float(np.nanmax(line.y)) for line in lines if not np.isnan(line.y).all())]
     range_ = 0.7 * one, min(1.5 * max(drawn), 1.2)
-    frame = Frame("DET", "FPR", "missed (1 - TPR)", True, True, *_fpr_range(group), range_, _refused(group))
+    frame = Frame("DET", "FPR", "missed (1 - TPR)", True, True, _fpr_range(group), range_, _refused(group))
     return frame, lines
 
 
@@ -148,8 +148,9 @@ def _marks(measured: Measured) -> tuple[Mark, ...]:
     return tuple(Mark(point.fpr, point.tpr, *interval) for point, interval in pairs)
 
 
-def _turned(mark: Mark) -> tuple[float, float] | tuple[None, None]:
-    return (None, None) if mark.low is None or mark.high is None else (1 - mark.high, 1 - mark.low)
+def _turned(mark: Mark) -> Mark:
+    low = None if mark.high is None else 1 - mark.high
+    return Mark(mark.x, 1 - mark.y, low, None if mark.low is None else 1 - mark.low)
 
 
 def _lowest(line: Line) -> float:
@@ -160,7 +161,7 @@ def _refused(group: Group) -> float:
     return max(details_of(evaluation.measured).curve.fpr[0] for evaluation in group.evaluations)
 
 
-def _fpr_range(group: Group) -> tuple[tuple[float, float]]:
+def _fpr_range(group: Group) -> tuple[float, float]:
     refused = [entry.fpr for evaluation in group.evaluations for entry in evaluation.measured.refused]
     least = min(details_of(evaluation.measured).curve.fpr[0] for evaluation in group.evaluations)
-    return ((min([least / 4, *(fpr / 1.5 for fpr in refused if fpr > least / 100)]), 1.0),)
+    return min([least / 4, *(fpr / 1.5 for fpr in refused if fpr > least / 100)]), 1.0

@@ -38,6 +38,7 @@ STYLE: Any = {
     "axes.labelcolor": INK,
     "axes.titlecolor": INK,
     "axes.axisbelow": True,
+    "axes.facecolor": "none",
     "axes.unicode_minus": False,
     "text.color": INK,
     "text.parse_math": False,
@@ -96,7 +97,7 @@ def inline_svg(draw: Callable[[Figure], None], size: tuple[float, float]) -> str
         draw: Draws into an empty figure.
         size: Width and height in inches.
     """
-    text = _rendered(draw, size, "svg").decode()
+    text = _rendered(draw, size, "svg", bare=True).decode()
     text = text[text.index("<svg ") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r' xmlns:xlink="[^"]*"| xmlns="[^"]*"', "", text).replace("xlink:href", "href")
@@ -109,7 +110,7 @@ def inline_svg(draw: Callable[[Figure], None], size: tuple[float, float]) -> str
     return re.sub(r'(<svg [^>]*?)width="[^"]*pt" height="[^"]*pt"', r'\1role="img"', text, count=1)
 
 
-def _rendered(draw: Callable[[Figure], None], size: tuple[float, float], form: str) -> bytes:
+def _rendered(draw: Callable[[Figure], None], size: tuple[float, float], form: str, *, bare: bool = False) -> bytes:
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -122,8 +123,7 @@ def _rendered(draw: Callable[[Figure], None], size: tuple[float, float], form: s
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)
-        if form == "svg":
-            figure.patch.set_alpha(0)
+        figure.patch.set_visible(not bare)
         draw(figure)
         figure.savefig(stream, format=form, metadata=nothing)
     return stream.getvalue()
@@ -236,11 +236,11 @@ def _draw_strip(axes: Axes, measured: Measured, color: str) -> None:
         axes.text(0.005 if left else 0.995, 0.5, name, ha="left" if left else "right", va="center", fontsize=8,
                   color=shade, transform=axes.transAxes)  # fmt: skip
         top = max(top, float(shares.max()))
-    axes.set(ylim=(0, 1.65 * top), yticks=[])
+    axes.set(ylim=(0, 2.0 * top), yticks=[])
     axes.spines["left"].set_visible(False)
     for point in measured.points:
-        axes.plot([point.threshold] * 2, [0, 1.1 * top], color=INK, linewidth=0.8, linestyle=(0, (2, 1.5)))
-        axes.text(point.threshold, 1.15 * top, plain(point.fpr), ha="center", va="bottom", fontsize=7, rotation=90)
+        axes.plot([point.threshold] * 2, [0, 1.25 * top], color=INK, linewidth=0.8, linestyle=(0, (2, 1.5)))
+        axes.text(point.threshold, 1.3 * top, plain(point.fpr), ha="center", va="bottom", fontsize=7, rotation=90)
 
 
 def _first_score(measured: Measured) -> float:

@@ -78,6 +78,42 @@ def request_from(found: Any, where: str) -> Request:
     return Request(**values)
 
 
+def command_words(request: Request) -> list[str]:
+    """The command that a request stands for, word by word; what is the command's default is left out.
+
+    Args:
+        request: What was asked.
+
+    Example:
+        >>> request = Request(("m.onnx",), ("a b.bin",), None, "auto", (0.1,), True, (), "full", None, None, False,
+        ...                   False, 1000, 128, "auto")
+        >>> command_words(request)
+        ['facekd', 'eval', 'm.onnx', '--on', 'a b.bin', '--fpr', '0.1']
+    """
+    words = ["facekd", "eval"]
+    for option, values in (("--on", request.sets), ("--fpr", request.fprs), ("--resolution", request.resolutions)):
+        for value in values:
+            words += [option, str(value)]
+    words[2:2] = request.models
+    for option, given, usual in (
+        ("--images", request.images, None),
+        ("--protocol", request.protocol, "auto"),
+        ("--gallery", request.gallery, "full"),
+        ("--color", request.color, None),
+        ("--normalize", request.normalize, None),
+        ("--bootstrap", request.bootstrap, 1000),
+        ("--batch", request.batch, 128),
+        ("--device", request.device, "auto"),
+    ):
+        words += [] if given == usual else [option, str(given)]
+    flags = (
+        ("--no-flip", not request.flip),
+        ("--allow-resize", request.allow_resize),
+        ("--drop-same", request.drop_same),
+    )
+    return [*words, *(flag for flag, given in flags if given)]
+
+
 def _whole(least: int, most: int) -> Callable[[Any], bool]:
     return lambda value: type(value) is int and least <= value <= most
 

@@ -179,6 +179,30 @@ def test_a_picture_is_drawn_beside_the_figures_which_stay_the_same(files: Path, 
     assert {**one, "seconds": 0} == {**other, "seconds": 0}
 
 
+def test_a_report_shows_models_sets_and_stored_embeddings(files: Path, tmp_path: Path) -> None:
+    net = files / "net.safetensors"
+    assert run("embed", net, files / "faces", "-o", tmp_path / "e.npz", "--device", "cpu").exit_code == 0
+    stored = run("eval", tmp_path / "e.npz", "--report", tmp_path / "e.html", "--fpr", 0.1, "--bootstrap", 0)
+    assert stored.exit_code == 0, stored.output
+    page = (tmp_path / "e.html").read_text()
+    assert "no picture" in page and page.count("_0001.png</span>") > 0 and "e.npz" in page
+    sets = ("--on", files / "pairs.txt", "--on", files / "set.bin", "--images", files / "faces")
+    asked = (*sets, "--fpr", 0.1, "--bootstrap", 9, "--resolution", 16, "--device", "cpu")
+    result = run("eval", net, *asked, "--report", tmp_path / "r.html", "--json", tmp_path / "r.json")
+    assert result.exit_code == 0, result.output
+    page, told = (tmp_path / "r.html").read_text(), json.loads((tmp_path / "r.json").read_text())
+    assert (
+        len(told["results"]) == 4
+        and page.count("<h2>") == 5
+        and page.count("<img ") == 2 * 2 * (12 + 12) + 2 * 2 * (12 + 11)
+    )
+    for found in told["results"]:
+        for figure in (found["auc"], found["eer"]["threshold"], found["accuracy"]["mean"], found["set_digest"]):
+            assert str(figure) in page
+    assert f"facekd eval {net} --on {files}/pairs.txt" in page and "no size of aligned faces" in page
+    assert " ms<" in page.replace("\n", "") and "32x32 RGB, half" in page
+
+
 def test_requirements_decide_the_exit_code_after_everything_is_written(files: Path, tmp_path: Path) -> None:
     base = ("eval", files / "net.safetensors", "--on", files / "faces", "--bootstrap", 0)
     assert run(*base, "--require", "tpr@0.05>=0.01", "--require", "auc>=0.5").exit_code == 0
@@ -196,6 +220,7 @@ def test_requirements_decide_the_exit_code_after_everything_is_written(files: Pa
         (["net.safetensors"], "--on: missing"),
         (["net.safetensors", "--on", "set.bin", "--plot", "a.pdf"], "a.pdf ends not in .png or .svg"),
         (["net.safetensors", "--on", "set.bin", "--plot", "absent/a.png"], "absent is not a folder"),
+        (["net.safetensors", "--on", "set.bin", "--report", "a.pdf"], "a.pdf ends not in .html or .htm"),
         (["absent.onnx", "--on", "set.bin"], "absent.onnx: no such file"),
         (["net.safetensors", "--on", "absent.bin"], "absent.bin: no such file"),
         (["net.safetensors", "--on", "set.bin", "--images", "absent"], "absent: no such file"),
