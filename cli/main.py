@@ -19,6 +19,7 @@ from facekd.registry import near_names
 COMMANDS = {
     "train": "Train a student from a recipe.",
     "eval": "Measure models on verification sets.",
+    "calibrate": "Find thresholds and probabilities to ship with a model.",
     "export": "Write a model as one ONNX file, checked against it.",
     "embed": "Store the embeddings of a data set.",
     "data": "Make, inspect, check and convert data sets.",

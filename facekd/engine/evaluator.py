@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from facekd.data.identities import IdentitySource
 from facekd.data.resolution import reader_at
-from facekd.data.verification import ImageSource, VerificationSet
+from facekd.data.verification import VerificationSet
 from facekd.engine.embed import StoredEmbeddings, embed_images, require_usable
 from facekd.engine.evaluation_sets import OpenedSet, require_countable
 from facekd.engine.figures import EvalSettings, figures, measure_all_pairs, measure_pairs
@@ -71,8 +70,7 @@ def evaluate_resolutions(
         NonFiniteError: An embedding that is zero or not finite.
     """
     data = opened.data
-    source = data.images if isinstance(data, VerificationSet) else data
-    embed = partial(_embed_at, embedder, source, opened.name, settings, progress=progress, poll=poll)
+    embed = partial(embed_set, embedder, opened, settings, progress=progress, poll=poll)
     seen: dict[int | None, np.ndarray] = {}
     for mode in modes:
         began = time.perf_counter()
@@ -89,18 +87,23 @@ def evaluate_resolutions(
         yield _evaluation({**head, **how}, measured, began, embedded)
 
 
-def _embed_at(
+def embed_set(
     embedder: Embedder,
-    source: ImageSource | IdentitySource,
-    where: str,
+    opened: OpenedSet,
     settings: EvalSettings,
-    side: int | None,
+    side: int | None = None,
     *,
-    progress: Progress | None,
-    poll: Poll | None,
+    progress: Progress | None = None,
+    poll: Poll | None = None,
 ) -> np.ndarray:
-    """Embeddings of every image, brought down to ``side`` pixels where that is given."""
-    whole = source.read if settings.allow_resize else fitting(source, embedder.preprocessing.size, where)
+    """Embeddings of every image of a set, brought down to ``side`` pixels where that is given.
+
+    Raises:
+        DataError: As :func:`evaluate_resolutions`.
+        NonFiniteError: As there.
+    """
+    source = opened.data.images if isinstance(opened.data, VerificationSet) else opened.data
+    whole = source.read if settings.allow_resize else fitting(source, embedder.preprocessing.size, opened.name)
     read = whole if side is None else reader_at(whole, source.sample_name, side)
     batch, flip = settings.batch_size, settings.flip
     found = embed_images(embedder, read, len(source), batch_size=batch, flip=flip, progress=progress, poll=poll)
