@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
 from facekd.data.images import shown
-from facekd.engine.evaluator import Evaluation
 from facekd.engine.resolution_modes import describe_resolution
 from facekd.metrics.measured import Details, Measured
+from facekd.metrics.templates import Aggregation
 
 LONGEST_LABEL = 60
+
+
+class Evaluated(Protocol):
+    """What is drawn and told of: one model on one set in one mode."""
+
+    @property
+    def result(self) -> Mapping[str, Any]:
+        """One entry of ``results`` in the JSON of ``facekd eval``."""
+
+    @property
+    def measured(self) -> Measured | None:
+        """What it was written from; None where no pairs were compared."""
 
 
 @dataclass(frozen=True)
@@ -65,59 +78,90 @@ class Group:
     """What stands side by side: every model on one set in one mode.
 
     Attributes:
-        title: The set, and the resolution where images are brought down.
+        title: The set, and the mode where there are several.
         evaluations: One a model.
     """
 
     title: str
-    evaluations: tuple[Evaluation, ...]
+    evaluations: tuple[Evaluated, ...]
 
     @property
     def labels(self) -> list[str]:
         """What the models are called, each name once."""
         names = [_label(evaluation.result["model"]) for evaluation in self.evaluations]
-        return [f"{name} ({names[: at + 1].count(name)})" if names.count(name) > 1 else name
-                for at, name in enumerate(names)]  # fmt: skip
+        return [
+            f"{name} ({names[: at + 1].count(name)})" if names.count(name) > 1 else name
+            for at, name in enumerate(names)
+        ]
+
+    @property
+    def pairwise(self) -> bool:
+        """Whether pairs were compared, so that there are scores and a curve."""
+        return all(one.measured is not None and one.measured.details is not None for one in self.evaluations)
+
+    @property
+    def searched(self) -> bool:
+        """Whether galleries were searched, so that there are ranks."""
+        return all(one.result.get("rank") for one in self.evaluations)
+
+    @property
+    def measured(self) -> list[tuple[str, Measured, Details]]:
+        """Label and measurement of each model, with its details.
+
+        Raises:
+            ValueError: None were kept, or no pairs were compared.
+        """
+        found = []
+        for label, one in zip(self.labels, self.evaluations, strict=True):
+            if one.measured is None or one.measured.details is None:
+                raise ValueError("measured without details; ask for them in the settings")
+            found.append((label, one.measured, one.measured.details))
+        return found
 
 
-def grouped(evaluations: Sequence[Evaluation]) -> list[Group]:
+def grouped(evaluations: Sequence[Evaluated]) -> list[Group]:
     """Evaluations by set and mode, both in the order they come.
 
     Args:
         evaluations: With details.
     """
-    found: dict[tuple[str, str, str], list[Evaluation]] = {}
+    found: dict[tuple[str, str, str], list[Evaluated]] = {}
     for evaluation in evaluations:
         result = evaluation.result
-        key = (result["set"], result["set_digest"], describe_resolution(result["resolution"]))
+        key = (result["set"], result.get("set_digest", ""), _mode(result))
         found.setdefault(key, []).append(evaluation)
     return [
-        Group(_label(name) if mode == "full" else f"{_label(name)}, {mode}", tuple(entries))
+        Group(f"{_label(name)}, {mode}" if mode else _label(name), tuple(entries))
         for (name, _, mode), entries in found.items()
     ]
 
 
-def details_of(measured: Measured) -> Details:
-    """The details of a measurement.
+def _mode(result: Mapping[str, Any]) -> str:
+    """What sets a result apart from others of its model on its set, in words; empty for the usual."""
+    resolution = describe_resolution(result["resolution"])
+    words = [] if resolution == "full" else [resolution]
+    if "norm" in result:
+        words.append(Aggregation(result["norm"], result["det"], result["flip"]).told)
+    if "norm" in result or result.get("rank"):
+        words.insert(0, result["protocol"])
+    return ", ".join(words)
 
-    Raises:
-        ValueError: None were kept.
-    """
-    if measured.details is None:
-        raise ValueError("measured without details; ask for them in the settings")
-    return measured.details
+
+def curves_of(group: Group) -> list[tuple[Frame, list[Line]]]:
+    """Every curve that the results of a group give."""
+    found = [roc(group), det(group)] if group.pairwise else []
+    if group.searched:
+        found.append(cmc(group))
+        found += [tpir(group)] if all(one.result["tpir_at_fpir"] for one in group.evaluations) else []
+    return found
 
 
 def roc(group: Group) -> tuple[Frame, list[Line]]:
     """TPR by FPR, the FPR on a logarithmic axis, with the interval of every operating point."""
     lines = []
-    for label, evaluation in zip(group.labels, group.evaluations, strict=True):
-        curve = details_of(evaluation.measured).curve
-        lines.append(Line(label, curve.fpr, curve.tpr, _marks(evaluation.measured)))
-    least = min(_lowest(line) for line in lines)
-    bottom = max(0.0, 1 - 1.12 * max(1 - least, 0.01))
-    top = 1 + 0.04 * (1 - bottom)
-    frame = Frame("ROC", "FPR", "TPR", True, False, _fpr_range(group), (bottom, top), _refused(group))
+    for label, measured, details in group.measured:
+        lines.append(Line(label, details.curve.fpr, details.curve.tpr, _marks(measured)))
+    frame = Frame("ROC", "FPR", "TPR", True, False, _fpr_range(group), _above_least(lines), _refused(group))
     return frame, lines
 
 
@@ -128,11 +172,44 @@ def det(group: Group) -> tuple[Frame, list[Line]]:
         missed = np.where(line.y < 1, 1 - line.y, np.nan)
         marks = [_turned(mark) for mark in line.marks if mark.y < 1]
         lines.append(Line(line.label, line.x, missed, tuple(marks)))
-    one = min(1 / evaluation.measured.genuine for evaluation in group.evaluations)
+    one = min(1 / measured.genuine for _, measured, _ in group.measured)
     drawn = [one, *(float(np.nanmax(line.y)) for line in lines if not np.isnan(line.y).all())]
     range_ = 0.7 * one, min(1.5 * max(drawn), 1.2)
     frame = Frame("DET", "FPR", "missed (1 - TPR)", True, True, _fpr_range(group), range_, _refused(group))
     return frame, lines
+
+
+def cmc(group: Group) -> tuple[Frame, list[Line]]:
+    """Cumulative match: the share of probes whose mate is among the first k, at the ranks that were asked for."""
+    lines = []
+    for label, one in zip(group.labels, group.evaluations, strict=True):
+        marks = tuple(Mark(int(rank), rate) for rank, rate in one.result["rank"].items())
+        lines.append(_through(label, marks))
+    most = max(float(line.x.max()) for line in lines)
+    return Frame("CMC", "rank", "found", True, False, (0.9, 1.2 * most), _above_least(lines)), lines
+
+
+def tpir(group: Group) -> tuple[Frame, list[Line]]:
+    """Identification: TPIR by FPIR as NIST defines them, at the points that were asked for."""
+    lines = []
+    for label, one in zip(group.labels, group.evaluations, strict=True):
+        points = [point for point in one.result["tpir_at_fpir"] if point["definition"] == "nist"]
+        lines.append(_through(label, tuple(Mark(point["fpir"], point["tpir"]) for point in points)))
+    ends = [end for line in lines for end in line.x.tolist()] or [1.0]
+    frame_range = min(ends) / 2, min(1.0, 2 * max(ends))
+    return Frame("Identification", "FPIR", "TPIR", True, False, frame_range, _above_least(lines)), lines
+
+
+def _through(label: str, marks: tuple[Mark, ...]) -> Line:
+    ordered = sorted(marks, key=lambda mark: mark.x)
+    return Line(label, np.array([mark.x for mark in ordered]), np.array([mark.y for mark in ordered]), marks)
+
+
+def _above_least(lines: Sequence[Line]) -> tuple[float, float]:
+    """Ends of an axis of rates, which leaves out what no line reaches."""
+    least = min((_lowest(line) for line in lines if line.y.size), default=0.0)
+    bottom = max(0.0, 1 - 1.12 * max(1 - least, 0.01))
+    return bottom, 1 + 0.04 * (1 - bottom)
 
 
 def _label(name: str) -> str:
@@ -145,7 +222,7 @@ def _marks(measured: Measured) -> tuple[Mark, ...]:
     if measured.intervals is None:
         return tuple(Mark(point.fpr, point.tpr) for point in measured.points)
     pairs = zip(measured.points, measured.intervals, strict=True)
-    return tuple(Mark(point.fpr, point.tpr, *interval) for point, interval in pairs)
+    return tuple(Mark(point.fpr, point.tpr, *(interval or (None, None))) for point, interval in pairs)
 
 
 def _turned(mark: Mark) -> Mark:
@@ -158,10 +235,10 @@ def _lowest(line: Line) -> float:
 
 
 def _refused(group: Group) -> float:
-    return max(details_of(evaluation.measured).curve.fpr[0] for evaluation in group.evaluations)
+    return float(max(details.curve.fpr[0] for _, _, details in group.measured))
 
 
 def _fpr_range(group: Group) -> tuple[float, float]:
-    refused = [entry.fpr for evaluation in group.evaluations for entry in evaluation.measured.refused]
-    least = min(details_of(evaluation.measured).curve.fpr[0] for evaluation in group.evaluations)
+    refused = [entry.fpr for _, measured, _ in group.measured for entry in measured.refused]
+    least = float(min(details.curve.fpr[0] for _, _, details in group.measured))
     return min([least / 4, *(fpr / 1.5 for fpr in refused if fpr > least / 100)]), 1.0

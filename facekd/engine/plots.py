@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from facekd.engine.curves import Frame, Group, Line, det, details_of, roc
+from facekd.engine.curves import Frame, Group, Line, curves_of
 from facekd.errors import UsageError
 from facekd.files import write_atomic
-from facekd.metrics.measured import Measured
+from facekd.metrics.measured import Histogram, Measured
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -76,10 +76,13 @@ def write_plot(path: Path, groups: Sequence[Group]) -> None:
         groups: From :func:`facekd.engine.curves.grouped`, measured with details.
 
     Raises:
-        UsageError: Another suffix.
+        UsageError: Another suffix, or nothing to draw.
         DeviceError: The disk refused.
     """
     require_plot_suffix(path)
+    groups = [group for group in groups if curves_of(group)]
+    if not groups:
+        raise UsageError(str(path), "no result gives a curve to draw", "leave it out")
     most = max(len(group.evaluations) for group in groups)
     height = max(3.6, 0.9 + 0.95 * most)
     size = (13.5, height * len(groups))
@@ -134,11 +137,14 @@ def _draw_groups(figure: Figure, groups: Sequence[Group]) -> None:
     for row, group in zip(rows, groups, strict=True):
         row.suptitle(group.title, x=0.01, ha="left", fontsize=11, fontweight="bold")
         left, right = row.subfigures(1, 2, width_ratios=(2, 1.15))
-        axes = left.subplots(1, 2)
-        for one, (frame, lines) in zip(axes, (roc(group), det(group)), strict=True):
-            draw_lines(one, frame, lines)
-        draw_legend(left, roc(group)[1])
-        draw_scores(right, group)
+        curves = curves_of(group)
+        for axes, (frame, lines) in zip(left.subplots(1, 2, squeeze=False)[0], curves, strict=False):
+            draw_lines(axes, frame, lines)
+        for axes in left.axes[len(curves) :]:
+            axes.set_axis_off()
+        draw_legend(left, curves[0][1])
+        if group.pairwise:
+            draw_scores(right, group)
 
 
 def draw_lines(axes: Axes, frame: Frame, lines: Sequence[Line]) -> None:
@@ -217,15 +223,14 @@ def draw_scores(figure: Any, group: Group) -> None:
         group: Measured with details.
     """
     strips = figure.subplots(len(group.evaluations), 1, sharex=True, squeeze=False)[:, 0]
-    lowest = min(_first_score(evaluation.measured) for evaluation in group.evaluations)
+    lowest = min(_first_score(details.histogram) for _, _, details in group.measured)
     strips[0].set(xlim=(lowest, 1.0), title="Scores, and the threshold of each FPR")
     strips[-1].set_xlabel("cosine")
-    for place, (axes, evaluation) in enumerate(zip(strips, group.evaluations, strict=True)):
-        _draw_strip(axes, evaluation.measured, line_look(place)[0])
+    for place, (axes, (_, measured, details)) in enumerate(zip(strips, group.measured, strict=True)):
+        _draw_strip(axes, measured, details.histogram, line_look(place)[0])
 
 
-def _draw_strip(axes: Axes, measured: Measured, color: str) -> None:
-    histogram = details_of(measured).histogram
+def _draw_strip(axes: Axes, measured: Measured, histogram: Histogram, color: str) -> None:
     edges = histogram.edges[::MERGED]
     top = 0.0
     for counts, shade, name in ((histogram.impostor, MUTED, "impostor"), (histogram.genuine, color, "genuine")):
@@ -243,8 +248,7 @@ def _draw_strip(axes: Axes, measured: Measured, color: str) -> None:
         axes.text(point.threshold, 1.3 * top, plain(point.fpr), ha="center", va="bottom", fontsize=7, rotation=90)
 
 
-def _first_score(measured: Measured) -> float:
-    histogram = details_of(measured).histogram
+def _first_score(histogram: Histogram) -> float:
     filled = np.flatnonzero(histogram.genuine + histogram.impostor)
     return min(float(histogram.edges[filled[0]]) - 0.04, 0.0)
 

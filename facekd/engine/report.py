@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facekd.engine.curves import Group, Line, det, grouped, roc
-from facekd.engine.evaluator import Evaluation
+from facekd.engine.curves import Evaluated, Frame, Group, Line, curves_of, grouped
 from facekd.engine.model_facts import ModelFacts
 from facekd.engine.plots import DASHES, PALETTE, draw_lines, draw_scores, inline_svg, plain
 from facekd.engine.report_faces import Card, Faces, hardest_cards
@@ -59,15 +58,23 @@ class Column:
 
 @dataclass(frozen=True)
 class Section:
-    """A set in one mode, every model side by side."""
+    """A set in one mode, every model side by side.
+
+    Attributes:
+        title: The set and the mode.
+        columns: The models.
+        fprs: Every FPR that was asked for, the largest first.
+        headline: The smallest of those all models could answer on enough false accepts; None without one.
+        ranks: Every rank that was asked for; none where pairs were compared.
+        pictures: Curves and scores.
+    """
 
     title: str
     columns: Sequence[Column]
     fprs: Sequence[float]
     headline: float | None
-    roc: str
-    det: str
-    scores: str
+    ranks: Sequence[str]
+    pictures: Sequence[str]
 
     def refused_alike(self, fpr: float) -> bool:
         """Whether every model was refused this FPR for the same reason."""
@@ -75,7 +82,7 @@ class Section:
         return found[0] is not None and all(entry == found[0] for entry in found)
 
 
-def write_report(path: Path, evaluations: Sequence[Evaluation], faces: Sequence[Faces], told: Told) -> None:
+def write_report(path: Path, evaluations: Sequence[Evaluated], faces: Sequence[Faces], told: Told) -> None:
     """Write the page, whole or not at all; it needs nothing but itself.
 
     Args:
@@ -91,7 +98,7 @@ def write_report(path: Path, evaluations: Sequence[Evaluation], faces: Sequence[
     write_text(path, report_html(evaluations, faces, told))
 
 
-def report_html(evaluations: Sequence[Evaluation], faces: Sequence[Faces], told: Told) -> str:
+def report_html(evaluations: Sequence[Evaluated], faces: Sequence[Faces], told: Told) -> str:
     """The page; see :func:`write_report`."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -112,7 +119,7 @@ def report_html(evaluations: Sequence[Evaluation], faces: Sequence[Faces], told:
         palette=PALETTE,
         dashes=[_css_dashes(dash) for dash in DASHES],
         well_founded=WELL_FOUNDED,
-        digests=sorted({(one.result["set"], one.result["set_digest"]) for one in evaluations}),
+        digests=sorted({(one.result["set"], one.result.get("set_digest", "")) for one in evaluations}),
     )
 
 
@@ -120,7 +127,7 @@ def _section(group: Group, faces: Sequence[Faces]) -> Section:
     columns = []
     for look, (label, one, pictures) in enumerate(zip(group.labels, group.evaluations, faces, strict=True)):
         points = {point["fpr"]: point for point in one.result["tpr_at_fpr"]}
-        refused = {entry["fpr"]: entry for entry in one.result["refused"]}
+        refused = {entry["fpr"]: entry for entry in one.result["refused"] if "fpr" in entry}
         columns.append(Column(label, look, one.result, points, refused, *hardest_cards(one, pictures)))
     shared = [fpr for fpr in columns[0].points if all(fpr in column.points for column in columns)]
     firm = [fpr for fpr in shared if fpr * columns[0].result["impostor"] >= WELL_FOUNDED]
@@ -130,13 +137,15 @@ def _section(group: Group, faces: Sequence[Faces]) -> Section:
         columns=columns,
         fprs=sorted(asked, reverse=True),
         headline=min(firm or shared, default=None),
-        roc=_curve_svg(*roc(group)),
-        det=_curve_svg(*det(group)),
-        scores=_scores_svg(group),
+        ranks=list(columns[0].result.get("rank") or ()),
+        pictures=[
+            *(_curve_svg(*curve) for curve in curves_of(group)),
+            *([_scores_svg(group)] if group.pairwise else []),
+        ],
     )
 
 
-def _curve_svg(frame: Any, lines: Sequence[Line]) -> str:
+def _curve_svg(frame: Frame, lines: Sequence[Line]) -> str:
     return _markup(inline_svg(lambda figure: draw_lines(figure.subplots(), frame, lines), (4.3, 3.2)))
 
 

@@ -12,8 +12,8 @@ import numpy as np
 from facekd.data.images import encode_jpeg, resize, shown
 from facekd.data.resolution import reader_at
 from facekd.data.verification import VerificationSet
+from facekd.engine.curves import Evaluated
 from facekd.engine.evaluation_sets import OpenedSet
-from facekd.engine.evaluator import Evaluation
 from facekd.engine.plots import plain
 from facekd.metrics.measured import HardPair
 from facekd.metrics.roc import OperatingPoint
@@ -72,8 +72,6 @@ def faces_of_set(opened: OpenedSet, size: tuple[int, int]) -> Faces:
         size: (height, width) the model takes.
     """
     source = opened.data.images if isinstance(opened.data, VerificationSet) else opened.data
-    if not hasattr(source, "read"):
-        return Faces(lambda index: f"template {index}")
 
     def read(index: int, side: int | None) -> np.ndarray:
         whole = source.read if side is None else reader_at(source.read, source.sample_name, side)
@@ -82,18 +80,18 @@ def faces_of_set(opened: OpenedSet, size: tuple[int, int]) -> Faces:
     return Faces(source.sample_name, read)
 
 
-def hardest_cards(evaluation: Evaluation, faces: Faces) -> tuple[list[Card], list[Card]]:
+def hardest_cards(evaluation: Evaluated, faces: Faces) -> tuple[list[Card], list[Card]]:
     """Cards of the impostor pairs with the highest scores and of the genuine pairs with the lowest.
 
     Args:
         evaluation: With details.
         faces: Of its set, at the size its model takes.
     """
-    details = evaluation.measured.details
-    if details is None:
+    measured = evaluation.measured
+    if measured is None or measured.details is None:
         return [], []
+    details, points = measured.details, measured.points
     mode = evaluation.result["resolution"] or {"probe": None, "gallery": None}
-    points = evaluation.measured.points
 
     @cache
     def face(index: int, side: int | None) -> Face:

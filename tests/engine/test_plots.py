@@ -9,13 +9,16 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.figure import Figure
 
+from facekd.data.ijb_protocols import TemplateList, TemplateSearch
 from facekd.data.images import decode
-from facekd.engine.curves import Frame, Group, Line, Mark, det, details_of, grouped, roc
+from facekd.engine.curves import Frame, Group, Line, Mark, cmc, curves_of, det, grouped, roc, tpir
 from facekd.engine.evaluator import Evaluation
 from facekd.engine.figures import EvalSettings, figures, measure_all_pairs
 from facekd.engine.plots import draw_lines, draw_scores, inline_svg, plain, write_plot
+from facekd.engine.template_evaluation import TemplateEvaluation, search_figures
 from facekd.errors import UsageError
 from facekd.metrics.measured import Measured
 
@@ -52,8 +55,8 @@ def test_groups_hold_models_side_by_side_by_set_and_mode(groups: list[Group]) ->
 def test_lines_are_the_curves_and_the_marks_the_figures(groups: list[Group]) -> None:
     frame, lines = roc(groups[0])
     assert frame.refused_below == 3 / 3040 and frame.x_log and frame.x_range[0] < 1e-4
-    for line, one in zip(lines, groups[0].evaluations, strict=True):
-        curve, points = details_of(one.measured).curve, one.result["tpr_at_fpr"]
+    for line, one, (_, _, details) in zip(lines, groups[0].evaluations, groups[0].measured, strict=True):
+        curve, points = details.curve, one.result["tpr_at_fpr"]
         assert (line.x == curve.fpr).all() and (line.y == curve.tpr).all()
         assert [(m.x, m.y, [m.low, m.high]) for m in line.marks] == [(p["fpr"], p["tpr"], p["ci95"]) for p in points]
         assert all(frame.y_range[0] <= mark.low <= mark.high <= frame.y_range[1] for mark in line.marks)
@@ -141,6 +144,44 @@ def test_any_lines_in_a_frame_can_be_drawn_into_a_page() -> None:
     ids = re.findall(r' id="([^"]+)"', svg)
     assert all(f"#{name}" in svg for name in ids)
     ElementTree.fromstring(svg)
+
+
+def searched(model: str, spread: float, galleries: int = 2) -> TemplateEvaluation:
+    """A model on the 1:N protocol: 15 of 20 people enrolled in galleries, 60 probes."""
+    rng = np.random.default_rng(1)
+    rows = rng.normal(size=(20, 16))[LABELS] + spread * rng.normal(size=(80, 16))
+    templates = torch.from_numpy(rows / np.linalg.norm(rows, axis=1, keepdims=True)).float()
+    enrolled = np.array_split(np.arange(0, 60, 4), galleries)
+    lists = tuple(TemplateList(f"G{at + 1}", part, LABELS[part]) for at, part in enumerate(enrolled))
+    probes = np.flatnonzero(np.arange(80) % 4)
+    search = TemplateSearch(lists, TemplateList("probes", probes, LABELS[probes]))
+    head = {"model": model, "model_digest": "d", "set": "IJBC", "protocol": "ijb-1:n", "resolution": None}
+    how = {"norm": "keep", "det": True, "flip": True, "failed_images": 3, "failed_templates": 1}
+    found = search_figures(templates, search, (0.3, 1e-3), (1, 5, 10))
+    return TemplateEvaluation({**head, **how, **found, "seconds": {"embed": 1.5, "score": 0.25}}, None, ())
+
+
+def test_identification_is_drawn_by_rank_and_by_false_alarms(tmp_path: Path) -> None:
+    entries = [searched("a", 0.5), searched("b", 1.4)]
+    (group,) = grouped(entries)
+    assert group.title == "IJBC, ijb-1:n, norm keep, det on, flip on" and group.searched and not group.pairwise
+    assert [frame.title for frame, _ in curves_of(group)] == ["CMC", "Identification"]
+    for line, one in zip(cmc(group)[1], entries, strict=True):
+        assert line.x.tolist() == [1, 5, 10] and line.y.tolist() == list(one.result["rank"].values())
+    for line, one in zip(tpir(group)[1], entries, strict=True):
+        points = [point for point in one.result["tpir_at_fpir"] if point["definition"] == "nist"]
+        assert line.x.tolist() == [0.3] and line.y.tolist() == [point["tpir"] for point in points]
+    write_plot(tmp_path / "p.svg", [group])
+    text = (tmp_path / "p.svg").read_text()
+    assert "CMC" in text and "rank" in text and "Scores" not in text and "IJBC" in text
+    with pytest.raises(ValueError, match="measured without details"):
+        roc(group)
+
+
+def test_nothing_to_draw_is_refused(tmp_path: Path) -> None:
+    one = searched("a", 0.5)
+    with pytest.raises(UsageError, match="no result gives a curve"):
+        write_plot(tmp_path / "p.png", grouped([replace(one, result={**one.result, "rank": {}})]))
 
 
 def test_scores_of_every_model_stand_under_each_other(groups: list[Group]) -> None:

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from test_plots import searched
 
 from facekd.data.images import decode
 from facekd.data.resolution import at_resolution
-from facekd.engine.curves import details_of
 from facekd.engine.evaluation_sets import identity_set
 from facekd.engine.evaluator import Evaluation
 from facekd.engine.figures import EvalSettings, figures, measure_all_pairs
@@ -96,12 +96,12 @@ def page() -> str:
 def numbers(value: object, key: str = "") -> Iterator[int | float]:
     if isinstance(value, dict):
         for name, inner in value.items():
-            if name not in ("resolution", "flip"):
+            if name not in ("resolution", "flip", "det"):
                 yield from numbers(inner, name)
     elif isinstance(value, list):
         for inner in value:
             yield from numbers(inner, key)
-    elif isinstance(value, int | float) and key != "fpr":
+    elif isinstance(value, int | float) and key not in ("fpr", "fpir"):
         yield value
 
 
@@ -154,7 +154,8 @@ def test_hard_pairs_are_shown_as_the_model_saw_them(page: str) -> None:
     faces = faces_of_set(identity_set("set", pictures), (40, 40))
     for one in EVALUATIONS[:2]:
         impostor, genuine = hardest_cards(one, faces)
-        details = details_of(one.measured)
+        details = one.measured.details
+        assert details is not None
         for cards, pairs in ((impostor, details.hardest_impostor), (genuine, details.hardest_genuine)):
             assert [card.score for card in cards] == [pair.score for pair in pairs]
             for card, pair in zip(cards, pairs, strict=True):
@@ -191,6 +192,18 @@ def test_without_pictures_intervals_or_points_the_page_still_stands() -> None:
     result = {**one.result, **figures(bare), "flip": None, "accuracy": {"mean": 0.75, "std": 0.125, "threshold": 0.5}}
     page = report_html([Evaluation(result, bare)], [Faces(lambda index: f"row {index}")], TOLD)
     assert "no picture" in page and "row 0" in page and "Thresholds to deploy" not in page and "0.7500" in page
+
+
+@pytest.mark.parametrize("galleries", [1, 2])
+def test_searches_are_told_by_rank_and_false_alarms(galleries: int) -> None:
+    entries = [searched("runs/a", 0.5, galleries), searched("<i>", 1.4, galleries)]
+    page = report_html(entries, [Faces(str)] * 2, TOLD)
+    exact = {attributes["value"] for tag, attributes in Elements(page).found if tag == "data"}
+    wanted = {json.dumps(number) for one in entries for number in numbers(one.result)}
+    assert wanted <= exact and len(wanted) > 10
+    text = " ".join(Elements(page).texts)
+    assert "rank-5" in text and "60  probes searched in" in text and "Hardest pairs" not in text and "EER" not in text
+    assert ("TPIR at FPIR 0.3" in text and "refused: needs" in text) == (galleries == 2)
 
 
 def test_the_page_is_written_whole(tmp_path: Path) -> None:
