@@ -53,6 +53,26 @@ def test_points_equal_the_oracle_and_survive_json(dtype: type) -> None:
             assert point.attained_fpr >= attained
 
 
+@pytest.mark.slow
+def test_ten_thousand_sets_full_of_ties_without_one_error() -> None:
+    """Every distinct score and none at all are tried as thresholds; the most accepting one that keeps the rule wins."""
+    wrong = 0
+    for seed in range(10_000):
+        rng = np.random.default_rng([7, seed])
+        levels = int(rng.integers(1, 12))
+        genuine, impostor = (rng.integers(0, levels, size) / 16 for size in rng.integers([1, 6], [30, 90]))
+        fpr = float(rng.uniform(3 / impostor.size, 0.95))
+        tried = np.append(np.unique(np.concatenate([genuine, impostor])), np.inf)
+        rates = [(side >= tried[:, None]).mean(axis=1) for side in (genuine, impostor)]
+        kept = rates[1] <= fpr
+        best = rates[0][kept].max()
+        (point,), _ = operating_points(genuine, impostor, [fpr])
+        attained = float((impostor >= point.threshold).mean())
+        holds = float((genuine >= point.threshold).mean()) == point.tpr and attained == point.attained_fpr <= fpr
+        wrong += not (point.tpr == best and holds)
+    assert wrong == 0
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_nothing_accepted_gives_a_threshold_above_every_score(dtype: torch.dtype) -> None:
     genuine, impostor = torch.full((4,), 0.5, dtype=dtype), torch.full((40,), 0.5, dtype=dtype)
