@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from facekd import __version__
+from facekd.engine.across_sets import across_sets
 from facekd.engine.request import Request
 from facekd.engine.resolution_modes import Resolution, resolution_modes
 
@@ -122,7 +123,9 @@ def written(done: Done) -> dict[str, Any]:
     from facekd.engine.run_folder import environment
 
     made = environment(resolve_device(done.request.device))
-    return {"facekd": __version__, "arguments": done.request.as_dict(), "environment": made, "results": done.results}
+    kept = {"facekd": __version__, "arguments": done.request.as_dict(), "environment": made, "results": done.results}
+    summaries = across_sets(done.results)
+    return kept | ({"across_sets": summaries} if summaries else {})
 
 
 def _doubt(doubts: list[str], wanted: bool | None, embedder: Embedder, opened: OpenedSet, **watching: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from facekd.engine.across_sets import across_sets, describe
 from facekd.engine.resolution_modes import describe_resolution
 
 from .common import console
@@ -68,6 +69,7 @@ def _tpr_cell(result: dict[str, Any], fpr: float) -> str:
 
 
 def _notes(results: Sequence[dict[str, Any]], opened: Sequence[OpenedSet], settings: EvalSettings) -> Iterator[str]:
+    yield from map(describe, across_sets(results))
     points = [point for result in results for point in result["tpr_at_fpr"]]
     if any(point["fpr"] < WELL_FOUNDED / point["impostors"] for point in points):
         yield f"* rests on fewer than {WELL_FOUNDED} false accepts: the threshold is uncertain"
