@@ -16,7 +16,7 @@ MOST_BYTES = 256 * 2**20
 RATE_TOLERANCE = 1e-3
 """How far rates and thresholds may be apart where machine or versions differ: rounding moves a score by some 1e-6."""
 COUNT_TOLERANCE = 2
-"""How far false accepts may be apart there."""
+"""How far false accepts and false alarms may be apart there."""
 UNCOMPARED = ("seconds",)
 
 
@@ -155,8 +155,8 @@ def _agree(key: str, before: Any, now: Any, exact: bool) -> bool:
     if exact or isinstance(now, bool) or not isinstance(now, int | float):
         return bool(before == now)
     if isinstance(now, int):
-        return abs(before - now) <= (COUNT_TOLERANCE if key.endswith("false_accepts") else 0)
-    return abs(before - now) <= (0 if key.endswith(".fpr") else RATE_TOLERANCE)
+        return abs(before - now) <= (COUNT_TOLERANCE if key.endswith(("false_accepts", "false_alarms")) else 0)
+    return abs(before - now) <= (0 if key.endswith((".fpr", ".fpir")) else RATE_TOLERANCE)
 
 
 def _told(value: Any) -> str:

@@ -196,3 +196,12 @@ def test_what_is_no_report_is_refused(made: Path, text: str) -> None:
 def test_other_options_beside_verify_are_refused(made: Path, option: tuple[str, ...], name: str) -> None:
     result = run("eval", "--verify", made, *option)
     assert result.exit_code == 2 and f"takes everything from {made} (leave {name} out)" in result.stderr
+
+
+def test_false_accepts_may_differ_by_two_on_another_machine(made: Path) -> None:
+    changed(made, lambda report: report["environment"].update(machine="abacus"))
+    changed(made, lambda report: report["results"][0]["tpr_at_fpr"][0].update(false_accepts=23))
+    assert run("eval", "--verify", made).exit_code == 0
+    changed(made, lambda report: report["results"][0]["tpr_at_fpr"][0].update(false_accepts=22))
+    result = run("eval", "--verify", made)
+    assert result.exit_code == 1 and "false_accepts is 25, the report says 22" in result.stderr
