@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
+from facekd.engine.across_sets import across_sets
 from facekd.engine.verifying import Report, first_difference, read_report, require_digest
 from facekd.errors import InputError, RequirementError, UsageError
 
@@ -73,6 +74,7 @@ def _environment(device: str) -> dict[str, object]:
 def _compare(report: Report, results: list[dict[str, object]], environment: dict[str, object]) -> None:
     other = [name for name, value in environment.items() if report.environment.get(name) != value]
     found = first_difference(report.results, results, exact=not other)
+    found = found or first_difference(report.across_sets, across_sets(results), exact=not other)
     if found:
         raise RequirementError(report.where, found)
     how = "to the last bit" if not other else f"within 0.001, for the report was made with another {', '.join(other)}"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from facekd.engine.across_sets import across_sets
 from facekd.engine.curves import Evaluated, Frame, Group, Line, curves_of, grouped
 from facekd.engine.model_facts import ModelFacts
 from facekd.engine.plots import DASHES, PALETTE, draw_lines, draw_scores, inline_svg, plain
@@ -116,6 +117,7 @@ def report_html(evaluations: Sequence[Evaluated], faces: Sequence[Faces], told: 
         told=told,
         command=shlex.join(told.command),
         sections=sections,
+        summaries=across_sets([one.result for one in evaluations]),
         palette=PALETTE,
         dashes=[_css_dashes(dash) for dash in DASHES],
         well_founded=WELL_FOUNDED,

@@ -29,12 +29,14 @@ class Report:
         request: What was done.
         environment: Where it was done; see :func:`facekd.engine.run_folder.environment`.
         results: What came out.
+        across_sets: Summaries of them; see :func:`facekd.engine.across_sets.across_sets`.
     """
 
     where: str
     request: Request
     environment: Mapping[str, Any]
     results: Sequence[Mapping[str, Any]]
+    across_sets: Sequence[Mapping[str, Any]] = ()
 
     def set_digests(self, name: str) -> set[str]:
         """Digests it knows a set of this name by."""
@@ -68,12 +70,15 @@ def read_report(path: Path) -> Report:
         isinstance(result, dict) and all(isinstance(result.get(key), str) for key in keys) for result in results
     ):
         raise InputError(where, "a result does not name model and set with their digests", "evaluate again")
-    environment = found.get("environment")
+    environment, summaries = found.get("environment"), found.get("across_sets", [])
+    if not isinstance(summaries, list) or not all(isinstance(one, dict) for one in summaries):
+        raise InputError(where, "across_sets is not a list of summaries", "evaluate again")
     return Report(
         where=where,
         request=request_from(found.get("arguments"), where),
         environment=environment if isinstance(environment, dict) else {},
         results=results,
+        across_sets=summaries,
     )
 
 
@@ -103,7 +108,7 @@ def require_digest(where: str, name: str, found: str, known: set[str]) -> None:
 def first_difference(
     written: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Any]], *, exact: bool
 ) -> str | None:
-    """The first figure in which two lists of results differ, in words; None where none does.
+    """The first figure in which two lists of results, or of their summaries, differ, in words; None where none does.
 
     Times are not compared.
 
@@ -118,14 +123,22 @@ def first_difference(
         'm on s: auc is 0.5, the report says 0.75'
     """
     if len(written) != len(found):
-        return f"there are {len(found)} results, the report holds {len(written)}"
+        return f"there are {len(found)} results or summaries, the report holds {len(written)}"
     for before, now in zip(written, found, strict=True):
-        resolution = now.get("resolution")
-        mode = f" ({describe_resolution(resolution)})" if resolution else ""
+        name = _name(now)
         for key, left, right in _pairs("", before, now):
             if not _agree(key, left, right, exact):
-                return f"{now['model']} on {now['set']}{mode}: {key} is {_told(right)}, the report says {_told(left)}"
+                return f"{name}: {key} is {_told(right)}, the report says {_told(left)}"
     return None
+
+
+def _name(result: Mapping[str, Any]) -> str:
+    """What a result or a summary is of."""
+    if "sets" in result:
+        return f"{result['model']} over {len(result['sets'])} sets"
+    resolution = result.get("resolution")
+    mode = f" ({describe_resolution(resolution)})" if resolution else ""
+    return f"{result['model']} on {result['set']}{mode}"
 
 
 _ABSENT = object()

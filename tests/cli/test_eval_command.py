@@ -199,6 +199,7 @@ def test_a_report_shows_models_sets_and_stored_embeddings(files: Path, tmp_path:
     for found in told["results"]:
         for figure in (found["auc"], found["eer"]["threshold"], found["accuracy"]["mean"], found["set_digest"]):
             assert str(figure) in page
+    assert str(told["across_sets"][0]["accuracy"]["mean"]) in page and "largest error over smallest" in page
     assert f"facekd eval {net} --on {files}/pairs.txt" in page and "no size of aligned faces" in page
     assert " ms<" in page.replace("\n", "") and "32x32 RGB, half" in page
 

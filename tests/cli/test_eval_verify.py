@@ -205,3 +205,18 @@ def test_false_accepts_may_differ_by_two_on_another_machine(made: Path) -> None:
     changed(made, lambda report: report["results"][0]["tpr_at_fpr"][0].update(false_accepts=22))
     result = run("eval", "--verify", made)
     assert result.exit_code == 1 and "false_accepts is 25, the report says 22" in result.stderr
+
+
+def test_a_changed_summary_is_named_too(made: Path) -> None:
+    rows = [f"p{p}_{n}.png,p{(p + shift) % 8}_{m}.png,{int(shift == 0)}" for p in range(8) for n, m, shift in
+            ((0, 1, 0), (0, 2, 0), (1, 2, 1), (0, 1, 3))]  # fmt: skip
+    for name in ("one.csv", "two.csv"):
+        Path(name).write_text("\n".join(["path1,path2,label", *(rows if name == "one.csv" else rows[4:])]) + "\n")
+    words = ("eval", "net.safetensors", "--on", "one.csv", "--on", "two.csv", "--bootstrap", 0, "--device", "cpu")
+    assert run(*words, "--json", "s.json", "--protocol", "lfw").exit_code == 0
+    assert run("eval", "--verify", "s.json").exit_code == 0
+    changed(Path("s.json"), lambda report: report["across_sets"][0]["accuracy"].update(mean=0.9876))
+    result = run("eval", "--verify", "s.json")
+    assert result.exit_code == 1 and "net.safetensors over 2 sets: accuracy.mean is " in result.stderr
+    changed(Path("s.json"), lambda report: report.update(across_sets=[1]))
+    assert run("eval", "--verify", "s.json").exit_code == 2
