@@ -80,6 +80,11 @@ class Fpr(click.ParamType):
     show_default=True,
     help="What --resolution compares with: images as they are, brought down to the same side, or a result for both.",
 )
+@click.option(
+    "--cross",
+    is_flag=True,
+    help="Also compare probes of one of two models with the gallery of the other. Only for one embedding space.",
+)
 @foreign_options
 @resize_option
 @click.option("--drop-same", is_flag=True, help="Leave out pairs that hold one image on both sides.")
@@ -139,6 +144,7 @@ def command(
       facekd eval runs/student --on lfw_pairs.txt --images lfw112 --require 'tpr@1e-3>=0.95'
       facekd eval runs/student --on faces.csv --resolution 28 --resolution 14 --gallery both
       facekd eval runs/student teacher.onnx --on faces.csv --report report.html --plot curves.svg
+      facekd eval runs/student teacher.onnx --on faces.csv --cross
       facekd eval --verify figures.json
       facekd eval embeddings.npz --fpr 1e-5
     """
@@ -163,6 +169,7 @@ def _request(asked: Mapping[str, Any], demanded: Sequence[float]) -> Request:
     stored = [path for path in models if path.suffix.lower() == ".npz"]
     _check_arguments(models, stored, sets, images)
     _check_resolutions(asked["sides"], asked["gallery"], stored)
+    _check_cross(asked["cross"], models, stored, asked["sides"])
     return Request(
         models=tuple(map(str, models)),
         sets=tuple(map(str, sets)),
@@ -179,6 +186,7 @@ def _request(asked: Mapping[str, Any], demanded: Sequence[float]) -> Request:
         bootstrap=asked["bootstrap"],
         batch=asked["batch"],
         device=asked["device"],
+        cross=asked["cross"],
     )
 
 
@@ -200,3 +208,10 @@ def _check_resolutions(sides: Sequence[int], gallery: str, stored: Sequence[Path
         raise UsageError(str(stored[0]), "stored embeddings have no pixels to bring down", "leave --resolution out")
     if gallery != "full" and not sides:
         raise UsageError("--gallery", f"{gallery} has no effect without --resolution", "add --resolution 28")
+
+
+def _check_cross(cross: bool, models: Sequence[Path], stored: Sequence[Path], sides: Sequence[int]) -> None:
+    if cross and (len(models) != 2 or stored):
+        raise UsageError("--cross", f"takes two models, not {len(models) - len(stored)}", "name two, and no .npz file")
+    if cross and sides:
+        raise UsageError("--cross", "compares faces at full resolution", "leave --resolution out")

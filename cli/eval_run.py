@@ -14,6 +14,7 @@ from facekd import __version__
 from facekd.engine.across_sets import across_sets
 from facekd.engine.request import Request
 from facekd.engine.resolution_modes import Resolution, resolution_modes
+from facekd.errors import ContradictionError
 
 from .common import open_model, progress_bar
 
@@ -94,18 +95,31 @@ def perform(
     models: list[ModelFacts] = []
 
     def load(path: Path) -> Embedder:
-        embedder = open_model(path, request.color, request.normalize, request.device)
+        embedder = _open(path, request)
         loading(path, embedder)
         models.extend([model_facts(embedder, path)] if costs else [])
         return embedder
 
     modes = resolution_modes(request.resolutions, request.gallery)
     paths = [Path(model) for model in request.models]
-    found = list(_evaluations(paths, opened, settings, modes, load, partial(_doubt, doubts, probe)))
+    if request.cross:
+        found = list(_crossed(paths, opened, settings, load))
+    else:
+        found = list(_evaluations(paths, opened, settings, modes, load, partial(_doubt, doubts, probe)))
     evaluations, faces = tuple(one for one, _ in found), tuple(pictures for _, pictures in found)
     if costs:
         models = _with_stored(models, evaluations)
     return Done(request, settings, tuple(opened), evaluations, tuple(doubts), faces, tuple(models))
+
+
+def _open(path: Path, request: Request) -> Embedder:
+    """A model; one of several need not be of those that ``--color`` and ``--normalize`` are said of."""
+    try:
+        return open_model(path, request.color, request.normalize, request.device)
+    except ContradictionError:
+        if len(request.models) == 1:
+            raise
+        return open_model(path, None, None, request.device)
 
 
 def _with_stored(models: Sequence[ModelFacts], evaluations: Sequence[Evaluation]) -> list[ModelFacts]:
@@ -170,3 +184,23 @@ def _evaluations(
                     yield found, faces
                 if one is opened[0]:
                     doubt(embedder, one, progress=report, poll=poll)
+
+
+def _crossed(
+    models: Sequence[Path], opened: Sequence[OpenedSet], settings: EvalSettings, load: Callable[[Path], Embedder]
+) -> Iterator[tuple[Evaluation, Faces]]:
+    """Figures of two models on every set, alone and with each other."""
+    from facekd.engine.evaluator import evaluate_cross
+    from facekd.engine.report_faces import faces_of_set
+    from facekd.engine.signals import interruptible
+
+    with interruptible("facekd eval", "stopped; nothing was written") as poll, progress_bar() as progress:
+        first, second = map(load, models)
+        for one in opened:
+
+            def report(phase: str, done: int, total: int, name: str = one.name) -> None:
+                progress(f"{phase} {name}", done, total)
+
+            faces = faces_of_set(one, first.preprocessing.size)
+            for found in evaluate_cross((first, second), one, settings, progress=report, poll=poll):
+                yield found, faces

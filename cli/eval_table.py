@@ -38,7 +38,7 @@ def print_table(results: Sequence[dict[str, Any]], opened: Sequence[OpenedSet], 
     for name in ("genuine +\nimpostor", *figures):
         table.add_column(name, justify="right", no_wrap=True)
     for result in results:
-        row = [result["model"], result["set"], *([describe_resolution(result["resolution"])] if lowered else [])]
+        row = [_who(result), result["set"], *([describe_resolution(result["resolution"])] if lowered else [])]
         row += [f"{result['genuine']:,}\n{result['impostor']:,}"]
         row += [_accuracy_cell(result)] if accuracy else []
         row += [_tpr_cell(result, fpr) for fpr in shown]
@@ -47,6 +47,12 @@ def print_table(results: Sequence[dict[str, Any]], opened: Sequence[OpenedSet], 
     out.print(table)
     for line in _notes(results, opened, settings):
         out.print(line, markup=False, soft_wrap=True)
+
+
+def _who(result: dict[str, Any]) -> str:
+    """The model, or whose probes met whose gallery."""
+    gallery = result.get("gallery_model")
+    return result["model"] if gallery is None else f"{result['model']} in\n{gallery}"
 
 
 def _short(fpr: float) -> str:

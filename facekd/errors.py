@@ -68,6 +68,10 @@ class CheckpointError(InputError):
     """A checkpoint or run folder that is missing, damaged or of another run."""
 
 
+class ContradictionError(InputError):
+    """A model file says of its images what the user says otherwise."""
+
+
 class DataError(FacekdError):
     """Bad data met while running: an image that does not decode, say."""
 

@@ -20,6 +20,7 @@ from facekd.engine.fitting import fitting
 from facekd.engine.progress import Progress
 from facekd.engine.resolution_modes import FULL, Resolution
 from facekd.engine.signals import Poll
+from facekd.errors import UsageError
 from facekd.metrics.measured import Measured
 from facekd.models.embedder import Embedder
 
@@ -69,7 +70,6 @@ def evaluate_resolutions(
             down to; none is ever left out.
         NonFiniteError: An embedding that is zero or not finite.
     """
-    data = opened.data
     embed = partial(embed_set, embedder, opened, settings, progress=progress, poll=poll)
     seen: dict[int | None, np.ndarray] = {}
     for mode in modes:
@@ -78,13 +78,59 @@ def evaluate_resolutions(
             if side not in seen:
                 seen[side] = embed(side)
         embedded = time.perf_counter()
-        if isinstance(data, VerificationSet):
-            measured = measure_pairs(seen[mode.probe], seen[mode.gallery], data, settings)
-        else:
-            measured = measure_all_pairs(seen[mode.probe], seen[mode.gallery], data.labels, settings)
-        head = {"model": embedder.name, "model_digest": embedder.digest, "set": opened.name, "set_digest": data.digest}
-        how = {"protocol": opened.protocol, "flip": settings.flip, "resolution": mode.as_dict()}
-        yield _evaluation({**head, **how}, measured, began, embedded)
+        measured = _measure(seen[mode.probe], seen[mode.gallery], opened, settings)
+        yield _evaluation(_head(embedder, opened, settings, mode), measured, began, embedded)
+
+
+def evaluate_cross(
+    models: tuple[Embedder, Embedder],
+    opened: OpenedSet,
+    settings: EvalSettings,
+    *,
+    progress: Progress | None = None,
+    poll: Poll | None = None,
+) -> Iterator[Evaluation]:
+    """Compare faces as two models see them: can one search what the other enrolled?
+
+    Args:
+        models: Two models of one embedding space, such as a teacher and the student that inherited its classifier.
+        opened: The set; each model sees it once.
+        settings: How.
+        progress: Told how many images are done.
+        poll: Called between batches; may raise to stop.
+
+    Yields:
+        The figures of each model alone, then of probes of the first against the gallery of the second, then the other
+        way round; the latter two name the second as ``gallery_model``.
+
+    Raises:
+        UsageError: Their embeddings are of different length.
+        DataError: As :func:`evaluate_resolutions`.
+        NonFiniteError: As there.
+    """
+    began = time.perf_counter()
+    seen = [embed_set(model, opened, settings, progress=progress, poll=poll) for model in models]
+    if seen[0].shape != seen[1].shape:
+        what = " and ".join(f"{model.name} gives {rows.shape[1]}" for model, rows in zip(models, seen, strict=True))
+        raise UsageError("--cross", f"{what} numbers a face", "only models of one embedding space can be compared")
+    embedded = time.perf_counter()
+    for probe, gallery in ((0, 0), (1, 1), (0, 1), (1, 0)):
+        head = _head(models[probe], opened, settings, FULL)
+        if probe != gallery:
+            head |= {"gallery_model": models[gallery].name, "gallery_model_digest": models[gallery].digest}
+        yield _evaluation(head, _measure(seen[probe], seen[gallery], opened, settings), began, embedded)
+
+
+def _measure(probe: np.ndarray, gallery: np.ndarray, opened: OpenedSet, settings: EvalSettings) -> Measured:
+    if isinstance(opened.data, VerificationSet):
+        return measure_pairs(probe, gallery, opened.data, settings)
+    return measure_all_pairs(probe, gallery, opened.data.labels, settings)
+
+
+def _head(embedder: Embedder, opened: OpenedSet, settings: EvalSettings, mode: Resolution) -> dict[str, Any]:
+    who = {"model": embedder.name, "model_digest": embedder.digest, "set": opened.name}
+    who |= {"set_digest": opened.data.digest, "protocol": opened.protocol}
+    return who | {"flip": settings.flip, "resolution": mode.as_dict()}
 
 
 def embed_set(

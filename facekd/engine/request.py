@@ -30,6 +30,7 @@ class Request:
         bootstrap: Replicates behind each interval.
         batch: Images per forward pass.
         device: Where to compute.
+        cross: Also compare faces as one of two models sees them with those that the other sees.
         seed: Of the bootstrap.
     """
 
@@ -48,6 +49,7 @@ class Request:
     bootstrap: int
     batch: int
     device: str
+    cross: bool = False
     seed: int = 0
 
     def as_dict(self) -> dict[str, Any]:
@@ -154,5 +156,6 @@ _ACCEPTED: dict[str, Callable[[Any], bool]] = {
     "bootstrap": _whole(0, 100_000),
     "batch": _whole(1, 65536),
     "device": _text,
+    "cross": _flag,
     "seed": _whole(0, 2**63 - 1),
 }

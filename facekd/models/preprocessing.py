@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from facekd.errors import InputError, UsageError
+from facekd.errors import ContradictionError, InputError, UsageError
 from facekd.registry import did_you_mean
 
 COLORS = ("rgb", "bgr")
@@ -154,14 +154,15 @@ def settle(
         where: File named in the refusal.
 
     Raises:
-        InputError: Neither says it, or the two contradict each other.
+        InputError: Neither says it.
+        ContradictionError: The two contradict each other.
 
     Example:
         >>> settle(None, "rgb", "half", size=(112, 112), where="r50.pt") == Preprocessing.named("half")
         True
         >>> settle(Preprocessing.named("half"), "bgr", None, size=(112, 112), where="a.onnx")
         Traceback (most recent call last):
-        facekd.errors.InputError: a.onnx: says its colour order is rgb, not bgr (leave out --color)
+        facekd.errors.ContradictionError: a.onnx: says its colour order is rgb, not bgr (leave out --color)
     """
     if stored is None:
         if color is None or normalize is None:
@@ -174,10 +175,10 @@ def settle(
             raise InputError(where, what, f"add {' and '.join(option for _, option in asked)}")
         return Preprocessing.named(normalize, color, size)
     if color is not None and color != stored.color:
-        raise InputError(where, f"says its colour order is {stored.color}, not {color}", "leave out --color")
+        raise ContradictionError(where, f"says its colour order is {stored.color}, not {color}", "leave out --color")
     if normalize is not None:
         given = Preprocessing.named(normalize, stored.color, stored.size)
         if given != stored:
             what = f"says it subtracts {stored.mean} and divides by {stored.std}, which is not {normalize}"
-            raise InputError(where, what, "leave out --normalize")
+            raise ContradictionError(where, what, "leave out --normalize")
     return stored
