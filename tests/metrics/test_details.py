@@ -18,7 +18,7 @@ from facekd.metrics.details import (
 from facekd.metrics.roc import operating_points
 
 
-@pytest.mark.parametrize("impostors", [1, 2, 3, 4, 30, 31, 400, 3000, 2_654_831])
+@pytest.mark.parametrize("impostors", [1, 2, 3, 4, 30, 31, 400, 3000, 99_999])
 def test_fprs_of_a_curve_ascend_from_the_least_that_can_be_shown_to_one(impostors: int) -> None:
     fprs = curve_fprs(impostors)
     assert fprs[0] == min(3 / impostors, 1) and fprs[-1] == 1 and (np.diff(fprs) > 0).all()
