@@ -14,9 +14,10 @@ from facekd.engine.resolution_modes import GALLERIES
 from facekd.errors import InputError, UsageError
 
 from .common import check_models, device_option, foreign_options, json_option, resize_option, write_json
-from .eval_output import output_options, write_outputs
+from .eval_output import output_options, print_tables, write_outputs
 from .eval_run import perform, written
-from .eval_table import print_table
+from .eval_templates import PROTOCOLS as TEMPLATE_PROTOCOLS
+from .eval_templates import check_template_options, template_options, usual_rates
 from .eval_verify import verify_report
 
 FPRS = (1e-2, 1e-3, 1e-4)
@@ -46,7 +47,8 @@ class Fpr(click.ParamType):
     multiple=True,
     metavar="SET",
     type=click.Path(path_type=Path),
-    help="Repeatable. Pairs: .bin, LFW .txt, .csv/.tsv. Identities: folder, .rec, .tar, list (path,identity).",
+    help="Repeatable. Pairs: .bin, LFW .txt, .csv/.tsv. Identities: folder, .rec, .tar, list (path,identity). "
+    "Templates: IJB-B or IJB-C folder. Search: TinyFace folder.",
 )
 @click.option(
     "--images",
@@ -55,13 +57,19 @@ class Fpr(click.ParamType):
 )
 @click.option(
     "--protocol",
-    type=click.Choice(PROTOCOLS),
+    type=click.Choice([*PROTOCOLS, *TEMPLATE_PROTOCOLS]),
     default="auto",
     show_default=True,
-    help="lfw: k-fold accuracy too; pairs: the curve; all-pairs: every pair of images with identities.",
+    help="lfw: k-fold accuracy too; pairs: the curve; all-pairs: every pair of images with identities; ijb-1:1, "
+    "ijb-1:n: templates of IJB-B and IJB-C compared, or searched in galleries; tinyface: rank-k among distractors.",
 )
 @click.option(
-    "--fpr", "fprs", multiple=True, type=Fpr(), help="Operating point, repeatable.  [default: 1e-2 1e-3 1e-4]"
+    "--fpr",
+    "fprs",
+    multiple=True,
+    type=Fpr(),
+    help="Operating point, repeatable; of ijb-1:n an FPIR.  [default: 1e-2 1e-3 1e-4; ijb-1:1: 1e-6 to 1e-1; ijb-1:n: "
+    "1e-2 1e-1]",
 )
 @click.option("--flip/--no-flip", default=True, show_default=True, help="Add the embedding of the mirrored image.")
 @click.option(
@@ -85,6 +93,7 @@ class Fpr(click.ParamType):
     is_flag=True,
     help="Also compare probes of one of two models with the gallery of the other. Only for one embedding space.",
 )
+@template_options
 @foreign_options
 @resize_option
 @click.option("--drop-same", is_flag=True, help="Leave out pairs that hold one image on both sides.")
@@ -129,6 +138,7 @@ def command(
     report: Path | None,
     verify: Path | None,
     json_path: str | None,
+    cache: Path,
     **asked: Any,
 ) -> None:
     """Measure each MODEL (run folder, .safetensors, .pt, .pth, .ckpt, .onnx, hf:owner/name/file, timm/NAME) on each
@@ -138,6 +148,8 @@ def command(
     exceed it; an FPR that the impostor pairs are too few to show is refused, with the number needed. The 95 % intervals
     resample people, not pairs. Stored embeddings are compared all with all, without --on.
 
+    Templates of IJB-B and IJB-C are made of images as --norm, --det and --flip say; published figures differ in these.
+
     \b
     Example:
       facekd eval runs/student teacher.onnx --on lfw.bin --json figures.json
@@ -145,6 +157,8 @@ def command(
       facekd eval runs/student --on faces.csv --resolution 28 --resolution 14 --gallery both
       facekd eval runs/student teacher.onnx --on faces.csv --report report.html --plot curves.svg
       facekd eval runs/student teacher.onnx --on faces.csv --cross
+      facekd eval runs/student --on IJBC/ --all-modes
+      facekd eval runs/student --on IJBC/ --protocol ijb-1:n
       facekd eval --verify figures.json
       facekd eval embeddings.npz --fpr 1e-5
     """
@@ -152,9 +166,10 @@ def command(
         verify_report(context, verify, asked["device"])
         return
     requirements = [parse_requirement(text) for text in demands]
+    check_template_options(context, asked["sets"], asked["protocol"])
     request = _request(asked, [r.fpr for r in requirements if r.fpr is not None])
-    done = perform(request, probe=probe, details=bool(plot or report), costs=report is not None)
-    print_table(done.results, done.opened, done.settings)
+    done = perform(request, probe=probe, details=bool(plot or report), costs=report is not None, cache=cache)
+    print_tables(done)
     for doubt in done.doubts:
         click.echo(f"facekd: warning: {doubt}", err=True)
     if json_path:
@@ -170,12 +185,13 @@ def _request(asked: Mapping[str, Any], demanded: Sequence[float]) -> Request:
     _check_arguments(models, stored, sets, images)
     _check_resolutions(asked["sides"], asked["gallery"], stored)
     _check_cross(asked["cross"], models, stored, asked["sides"])
+    fprs = asked["fprs"] or usual_rates(sets, asked["protocol"], FPRS)
     return Request(
         models=tuple(map(str, models)),
         sets=tuple(map(str, sets)),
         images=None if images is None else str(images),
         protocol=asked["protocol"],
-        fprs=tuple(dict.fromkeys([*(asked["fprs"] or FPRS), *demanded])),
+        fprs=tuple(dict.fromkeys([*fprs, *demanded])),
         flip=asked["flip"],
         resolutions=tuple(asked["sides"]),
         gallery=asked["gallery"],
@@ -187,6 +203,10 @@ def _request(asked: Mapping[str, Any], demanded: Sequence[float]) -> Request:
         batch=asked["batch"],
         device=asked["device"],
         cross=asked["cross"],
+        norm=asked["norm"],
+        det=asked["det"],
+        all_modes=asked["all_modes"],
+        count_failures=asked["count_failures"],
     )
 
 

@@ -12,6 +12,8 @@ import click
 from facekd.engine.request import command_words
 
 from .eval_run import Done, written
+from .eval_table import print_table
+from .eval_templates import print_template_tables
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
@@ -47,6 +49,20 @@ def output_options(command: Command) -> Command:
         "the hardest pairs as pictures of faces.",
     )
     return plot(report(command))
+
+
+def print_tables(done: Done) -> None:
+    """Print the figures for people: those of templates in tables of their own."""
+    from facekd.engine.template_sets import TEMPLATE_PROTOCOLS, TemplateSet
+
+    plain = [result for result in done.results if result["protocol"] not in TEMPLATE_PROTOCOLS]
+    templates = [result for result in done.results if result["protocol"] in TEMPLATE_PROTOCOLS]
+    if plain:
+        print_table(plain, [one for one in done.opened if not isinstance(one, TemplateSet)], done.settings)
+    if templates:
+        sets = [one for one in done.opened if isinstance(one, TemplateSet)]
+        notes = (line for one in done.evaluations for line in getattr(one, "notes", ()))
+        print_template_tables(templates, sets, notes)
 
 
 def write_outputs(done: Done, plot: Path | None, report: Path | None) -> None:

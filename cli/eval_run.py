@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,17 +14,19 @@ import click
 from facekd import __version__
 from facekd.engine.across_sets import across_sets
 from facekd.engine.request import Request
-from facekd.engine.resolution_modes import Resolution, resolution_modes
-from facekd.errors import ContradictionError
+from facekd.engine.resolution_modes import resolution_modes
+from facekd.errors import ContradictionError, UsageError
 
 from .common import open_model, progress_bar
+from .eval_templates import evaluate_template_set
 
 if TYPE_CHECKING:
+    from facekd.engine.curves import Evaluated
     from facekd.engine.evaluation_sets import OpenedSet
-    from facekd.engine.evaluator import Evaluation
     from facekd.engine.figures import EvalSettings
     from facekd.engine.model_facts import ModelFacts
     from facekd.engine.report_faces import Faces
+    from facekd.engine.template_sets import TemplateSet
     from facekd.models.embedder import Embedder
 
 
@@ -43,8 +46,8 @@ class Done:
 
     request: Request
     settings: EvalSettings
-    opened: tuple[OpenedSet, ...]
-    evaluations: tuple[Evaluation, ...]
+    opened: tuple[OpenedSet | TemplateSet, ...]
+    evaluations: tuple[Evaluated, ...]
     doubts: tuple[str, ...]
     faces: tuple[Faces, ...]
     models: tuple[ModelFacts, ...]
@@ -52,7 +55,7 @@ class Done:
     @property
     def results(self) -> list[dict[str, Any]]:
         """The figures, as in the JSON."""
-        return [evaluation.result for evaluation in self.evaluations]
+        return [dict(evaluation.result) for evaluation in self.evaluations]
 
 
 def perform(
@@ -61,7 +64,8 @@ def perform(
     probe: bool | None = False,
     details: bool = False,
     costs: bool = False,
-    opening: Callable[[OpenedSet], None] = lambda opened: None,
+    cache: Path | None = None,
+    opening: Callable[[OpenedSet | TemplateSet], None] = lambda opened: None,
     loading: Callable[[Path, Embedder], None] = lambda path, embedder: None,
 ) -> Done:
     """Evaluate.
@@ -71,23 +75,22 @@ def perform(
         probe: Whether to look for a better way to see the faces; None leaves it to what the model's file states.
         details: Keep what pictures are drawn from.
         costs: Look at what each model costs, and time it.
+        cache: Folder in which the embeddings of templates are kept; they are computed anew where it is None.
         opening: Told each set once it is open; may raise to stop.
         loading: Told each model once it is loaded; may raise to stop.
 
     Raises:
         FacekdError: Whatever the engine refuses.
     """
-    from facekd.engine.evaluation_sets import open_set
     from facekd.engine.figures import EvalSettings
     from facekd.engine.model_facts import model_facts
 
     settings = EvalSettings(
         request.fprs, request.flip, request.batch, request.bootstrap, request.seed, request.allow_resize, details
     )
-    images = None if request.images is None else Path(request.images)
     opened = []
     for path in request.sets:
-        opened.append(open_set(Path(path), images=images, protocol=request.protocol, drop_same=request.drop_same))
+        opened.append(_open_set(Path(path), request))
         opening(opened[-1])
     for warning in dict.fromkeys(line for one in opened for line in one.warnings):
         click.echo(f"facekd: warning: {warning}", err=True)
@@ -100,12 +103,12 @@ def perform(
         models.extend([model_facts(embedder, path)] if costs else [])
         return embedder
 
-    modes = resolution_modes(request.resolutions, request.gallery)
-    paths = [Path(model) for model in request.models]
-    if request.cross:
-        found = list(_crossed(paths, opened, settings, load))
-    else:
-        found = list(_evaluations(paths, opened, settings, modes, load, partial(_doubt, doubts, probe)))
+    with tempfile.TemporaryDirectory() as fresh:
+        if request.cross:
+            found = list(_crossed(request, opened, settings, load))
+        else:
+            told = partial(_doubt, doubts, probe)
+            found = list(_evaluations(request, opened, settings, load, told, cache or Path(fresh)))
     evaluations, faces = tuple(one for one, _ in found), tuple(pictures for _, pictures in found)
     if costs:
         models = _with_stored(models, evaluations)
@@ -122,7 +125,17 @@ def _open(path: Path, request: Request) -> Embedder:
         return open_model(path, None, None, request.device)
 
 
-def _with_stored(models: Sequence[ModelFacts], evaluations: Sequence[Evaluation]) -> list[ModelFacts]:
+def _open_set(path: Path, request: Request) -> OpenedSet | TemplateSet:
+    from facekd.engine.evaluation_sets import open_set
+    from facekd.engine.template_sets import is_template_set, open_template_set
+
+    if is_template_set(path, request.protocol):
+        return open_template_set(path, request.protocol, count_failures=request.count_failures)
+    images = None if request.images is None else Path(request.images)
+    return open_set(path, images=images, protocol=request.protocol, drop_same=request.drop_same)
+
+
+def _with_stored(models: Sequence[ModelFacts], evaluations: Sequence[Evaluated]) -> list[ModelFacts]:
     """A model for every name and digest that results have, those of stored embeddings unknown but for these."""
     from facekd.engine.model_facts import ModelFacts
 
@@ -142,33 +155,44 @@ def written(done: Done) -> dict[str, Any]:
     return kept | ({"across_sets": summaries} if summaries else {})
 
 
-def _doubt(doubts: list[str], wanted: bool | None, embedder: Embedder, opened: OpenedSet, **watching: Any) -> None:
+def _doubt(
+    doubts: list[str], wanted: bool | None, embedder: Embedder, opened: OpenedSet | TemplateSet, **watching: Any
+) -> None:
     """Add a line where a model would see these faces better in another way."""
     from facekd.engine import probe
+    from facekd.engine.template_sets import TemplateSet
 
-    if wanted or (wanted is None and not probe.says_itself(embedder)):
+    if not (wanted or (wanted is None and not probe.says_itself(embedder))):
+        return
+    if isinstance(opened, TemplateSet):
+        people = probe.people_by_label(opened.members.rows)
+        found = probe.probe_faces(embedder, opened.images.read, people, **watching)
+    else:
         found = probe.probe_set(embedder, opened, **watching)
-        told = None if found is None else probe.doubt(embedder, found)
-        doubts.extend([told] if told else [])
+    told = None if found is None else probe.doubt(embedder, found)
+    doubts.extend([told] if told else [])
 
 
 def _evaluations(
-    models: Sequence[Path],
-    opened: Sequence[OpenedSet],
+    request: Request,
+    opened: Sequence[OpenedSet | TemplateSet],
     settings: EvalSettings,
-    modes: Sequence[Resolution],
     load: Callable[[Path], Embedder],
     doubt: Callable[..., None],
-) -> Iterator[tuple[Evaluation, Faces]]:
+    cache: Path,
+) -> Iterator[tuple[Evaluated, Faces]]:
     """Figures of every model on every set in every mode with its faces; each model is loaded once and doubted on the
     first set."""
     from facekd.engine.embed import load_embeddings
     from facekd.engine.evaluator import evaluate_resolutions, evaluate_stored
     from facekd.engine.report_faces import Faces, faces_of_set
+    from facekd.engine.resumable import Watched
     from facekd.engine.signals import interruptible
+    from facekd.engine.template_sets import TemplateSet
 
+    modes = resolution_modes(request.resolutions, request.gallery)
     with interruptible("facekd eval", "stopped; nothing was written") as poll, progress_bar() as progress:
-        for path in models:
+        for path in map(Path, request.models):
             if path.suffix.lower() == ".npz":
                 stored = load_embeddings(path)
                 yield evaluate_stored(stored, path.name, settings), Faces(stored.names.__getitem__)
@@ -179,24 +203,35 @@ def _evaluations(
                 def report(phase: str, done: int, total: int, name: str = f"{path.name} on {one.name}") -> None:
                     progress(f"{phase} {name}", done, total)
 
-                faces = faces_of_set(one, embedder.preprocessing.size)
-                for found in evaluate_resolutions(embedder, one, settings, modes, progress=report, poll=poll):
-                    yield found, faces
-                if one is opened[0]:
+                if isinstance(one, TemplateSet):
+                    watched = Watched(report, poll)
+                    for result in evaluate_template_set(embedder, one, settings, request, cache, watched):
+                        yield result, Faces("template {}".format)
+                else:
+                    faces = faces_of_set(one, embedder.preprocessing.size)
+                    for found in evaluate_resolutions(embedder, one, settings, modes, progress=report, poll=poll):
+                        yield found, faces
+                if one is opened[0] and not request.count_failures:
                     doubt(embedder, one, progress=report, poll=poll)
 
 
 def _crossed(
-    models: Sequence[Path], opened: Sequence[OpenedSet], settings: EvalSettings, load: Callable[[Path], Embedder]
-) -> Iterator[tuple[Evaluation, Faces]]:
+    request: Request,
+    opened: Sequence[OpenedSet | TemplateSet],
+    settings: EvalSettings,
+    load: Callable[[Path], Embedder],
+) -> Iterator[tuple[Evaluated, Faces]]:
     """Figures of two models on every set, alone and with each other."""
     from facekd.engine.evaluator import evaluate_cross
     from facekd.engine.report_faces import faces_of_set
     from facekd.engine.signals import interruptible
+    from facekd.engine.template_sets import TemplateSet
 
     with interruptible("facekd eval", "stopped; nothing was written") as poll, progress_bar() as progress:
-        first, second = map(load, models)
+        first, second = (load(Path(model)) for model in request.models)
         for one in opened:
+            if isinstance(one, TemplateSet):
+                raise UsageError("--cross", f"{one.name} has templates", "leave it out for such sets")
 
             def report(phase: str, done: int, total: int, name: str = one.name) -> None:
                 progress(f"{phase} {name}", done, total)

@@ -18,6 +18,7 @@ from .eval_run import perform
 
 if TYPE_CHECKING:
     from facekd.engine.evaluation_sets import OpenedSet
+    from facekd.engine.template_sets import TemplateSet
     from facekd.models.embedder import Embedder
 
 ALONGSIDE = ("verify", "device")
@@ -47,8 +48,8 @@ def verify_report(context: click.Context, path: Path, device: str) -> None:
         if not Path(name).exists():
             raise InputError(name, f"no such file or folder, and {path} needs it", f"looked from {Path.cwd()}")
 
-    def opening(opened: OpenedSet) -> None:
-        require_digest(report.where, opened.name, opened.data.digest, report.set_digests(opened.name))
+    def opening(opened: OpenedSet | TemplateSet) -> None:
+        require_digest(report.where, opened.name, opened.digest, report.set_digests(opened.name))
 
     def loading(model: Path, embedder: Embedder) -> None:
         require_digest(report.where, embedder.name, embedder.digest, report.model_digests(embedder.name))

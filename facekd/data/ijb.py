@@ -110,7 +110,7 @@ def open_ijb(path: Path, *, missing_counts: bool = False) -> IjbFolder:
     found = _candidates(path)
     if not found:
         fix = "it holds meta/ijbc_face_tid_mid.txt or meta/ijbb_face_tid_mid.txt, and loose_crop/"
-        raise InputError(shown(path), "is no IJB folder" if path.is_dir() else "no such folder", fix)
+        raise InputError(shown(path), "is no IJB folder" if path.exists() else "no such folder", fix)
     if len(found) > 1:
         listed = ", ".join(shown(listing) for listing, _ in found)
         raise InputError(shown(path), f"holds several sets: {listed}", "name the folder of one")

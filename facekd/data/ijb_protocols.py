@@ -11,7 +11,7 @@ import numpy as np
 from facekd.data.ijb import PUBLISHED, IjbFolder
 from facekd.data.ijb_lists import read_subjects
 from facekd.data.images import shown
-from facekd.data.number_rows import number_rows
+from facekd.data.number_rows import most_rows, number_rows
 from facekd.errors import InputError
 
 UNKNOWN = -1
@@ -76,19 +76,19 @@ def read_pairs(folder: IjbFolder) -> TemplatePairs:
     path = folder.pair_list
     subjects = _all_subjects(folder)
     shared = _sharing(folder)
-    sides: list[np.ndarray] = []
-    labels: list[np.ndarray] = []
+    most, count = most_rows(path), 0
+    left, right, genuine = np.empty(most, np.int32), np.empty(most, np.int32), np.empty(most, bool)
     for lines, numbers in number_rows(path, ("template id", "template id", "label")):
         where = _At(path, lines)
         rows = _rows_of(folder, numbers[:, :2], where)
         _check_pairs(where, numbers, rows, subjects[rows], shared.at(rows))
-        sides.append(rows.astype(np.int32))
-        labels.append(numbers[:, 2] == 1)
-    genuine = np.concatenate(labels)
+        part = slice(count, count + len(rows))
+        left[part], right[part], genuine[part] = rows[:, 0], rows[:, 1], numbers[:, 2] == 1
+        count += len(rows)
+    left, right, genuine = left[:count], right[:count], genuine[:count]
     if genuine.all() or not genuine.any():
         kind, rate = ("impostor", "FPR") if genuine.all() else ("genuine", "TPR")
         raise InputError(shown(path), f"0 {kind} pairs: {rate} is not defined", f"add {kind} pairs")
-    left, right = (np.concatenate([part[:, side] for part in sides]) for side in (0, 1))
     compared = np.zeros(len(subjects), bool)
     compared[left] = compared[right] = True
     known = subjects if (subjects[compared] != UNKNOWN).all() else None

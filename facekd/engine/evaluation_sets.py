@@ -36,6 +36,11 @@ class OpenedSet:
     warnings: tuple[str, ...] = ()
 
     @property
+    def digest(self) -> str:
+        """Of the images and what is compared."""
+        return self.data.digest
+
+    @property
     def subjects_known(self) -> bool:
         """Whether the people in the images are known, so that intervals can resample people."""
         return not isinstance(self.data, VerificationSet) or self.data.subjects is not None

@@ -32,6 +32,10 @@ class Request:
         device: Where to compute.
         cross: Also compare faces as one of two models sees them with those that the other sees.
         seed: Of the bootstrap.
+        norm: Of the images of templates; see :mod:`facekd.metrics.templates`, like the next.
+        det: Weigh the images of templates with the score of the face detector.
+        all_modes: Every combination of ``norm``, ``det`` and ``flip`` for templates.
+        count_failures: Count images of templates that cannot be used as failed.
     """
 
     models: tuple[str, ...]
@@ -51,6 +55,10 @@ class Request:
     device: str
     cross: bool = False
     seed: int = 0
+    norm: str = "keep"
+    det: bool = True
+    all_modes: bool = False
+    count_failures: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """For the JSON of ``facekd eval``."""
@@ -106,12 +114,16 @@ def command_words(request: Request) -> list[str]:
         ("--bootstrap", request.bootstrap, 1000),
         ("--batch", request.batch, 128),
         ("--device", request.device, "auto"),
+        ("--norm", request.norm, "keep"),
     ):
         words += [] if given == usual else [option, str(given)]
     flags = (
         ("--no-flip", not request.flip),
         ("--allow-resize", request.allow_resize),
         ("--drop-same", request.drop_same),
+        ("--no-det", not request.det),
+        ("--all-modes", request.all_modes),
+        ("--count-failures", request.count_failures),
     )
     return [*words, *(flag for flag, given in flags if given)]
 
@@ -140,6 +152,8 @@ def _each(accepted: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, list) and all(map(accepted, value))
 
 
+NORMS = ("keep", "unit")
+
 _ACCEPTED: dict[str, Callable[[Any], bool]] = {
     "models": lambda value: _each(_text)(value) and value != [],
     "sets": _each(_text),
@@ -158,4 +172,8 @@ _ACCEPTED: dict[str, Callable[[Any], bool]] = {
     "device": _text,
     "cross": _flag,
     "seed": _whole(0, 2**63 - 1),
+    "norm": lambda value: value in NORMS,
+    "det": _flag,
+    "all_modes": _flag,
+    "count_failures": _flag,
 }

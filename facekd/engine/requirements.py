@@ -94,7 +94,7 @@ def require(results: Sequence[Mapping[str, Any]], requirements: Sequence[Require
 def _figure(result: Mapping[str, Any], requirement: Requirement) -> tuple[float | None, str]:
     """The figure and a phrase that tells it, or None and why there is none."""
     measure = requirement.measure
-    if measure == "tpr":
+    if measure == "tpr" and result.get("tpir_at_fpir") is None:
         for point in result["tpr_at_fpr"]:
             if point["fpr"] == requirement.fpr:
                 return point["tpr"], f"tpr is {point['tpr']:.6g}"
@@ -102,7 +102,7 @@ def _figure(result: Mapping[str, Any], requirement: Requirement) -> tuple[float 
         if needed:
             return None, f"needs {needed[0]['needed']:,} impostor pairs, the set has {needed[0]['impostors']:,}"
         return None, "that FPR was not evaluated"
-    found = result[measure]
+    found = None if measure == "tpr" else result[measure]
     if found is None:
         return None, f"protocol {result['protocol']} gives no {measure} here"
     value = found if measure == "auc" else found["mean" if measure == "accuracy" else "value"]

@@ -78,7 +78,7 @@ def evaluate_templates(
     """
     began = time.perf_counter()
     images, read_as = _fitted(opened, embedder.preprocessing.size, settings.allow_resize)
-    cache = replace(cache, data=f"{opened.digest} {read_as}")
+    cache = replace(cache, data=f"{opened.images_digest} {read_as}")
     views, usable = embed_two_views(embedder, images, cache, watched)
     failed = np.flatnonzero(~usable)
     notes = []
@@ -88,7 +88,12 @@ def evaluate_templates(
     for mode in modes:
         embedded = time.perf_counter()
         templates = aggregate_templates(views, opened.members, mode, usable=usable)
-        head = {"model": embedder.name, "model_digest": embedder.digest, "set": opened.name}
+        head = {
+            "model": embedder.name,
+            "model_digest": embedder.digest,
+            "set": opened.name,
+            "set_digest": opened.digest,
+        }
         how = {"protocol": opened.protocol, **asdict(mode), "resolution": None}
         counted = {"failed_images": int(failed.size), "failed_templates": int((~templates.any(dim=1)).sum())}
         measured = None
@@ -210,7 +215,12 @@ def _intervals(
     if pairs.subjects is None:
         few = len(pairs.genuine) <= MOST_UNKNOWN_PAIRS
         return bootstrap_pairs(genuine, impostor, None, fprs, replicates=replicates, seed=seed) if few else None
-    narrow = pairs.subjects.astype(np.uint16) if pairs.subjects.max() < 2**16 else pairs.subjects
+    people = _subjects_of_pairs(pairs, pairs.subjects)
+    return bootstrap_listed_pairs(genuine, impostor, people, fprs, replicates=replicates, seed=seed)
+
+
+def _subjects_of_pairs(pairs: TemplatePairs, subjects: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The subject of each genuine pair and the two of each impostor pair, in as few bytes as they fit in."""
+    narrow = subjects.astype(np.uint16) if subjects.max() < 2**16 else subjects
     other = ~pairs.genuine
-    subjects = narrow[pairs.left[pairs.genuine]], narrow[pairs.left[other]], narrow[pairs.right[other]]
-    return bootstrap_listed_pairs(genuine, impostor, subjects, fprs, replicates=replicates, seed=seed)
+    return narrow[pairs.left[pairs.genuine]], narrow[pairs.left][other], narrow[pairs.right][other]

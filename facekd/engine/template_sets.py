@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,7 +29,8 @@ class TemplateSet:
         images: Crops to align, or images that are aligned already.
         members: Which template each image belongs to; of TinyFace every image is one.
         compared: Listed pairs (1:1) or galleries and probes.
-        digest: Of the images, for the cache of embeddings.
+        images_digest: Of the images, for the cache of embeddings.
+        digest: Of everything.
         warnings: What a user should know and nothing refuses.
     """
 
@@ -37,6 +39,7 @@ class TemplateSet:
     images: AlignedCrops | FileImages = field(repr=False)
     members: Membership = field(repr=False)
     compared: TemplatePairs | TemplateSearch = field(repr=False)
+    images_digest: str
     digest: str
     warnings: tuple[str, ...] = ()
 
@@ -69,7 +72,8 @@ def open_template_set(path: Path, protocol: str, *, count_failures: bool = False
     compared = read_search(folder) if protocol == "ijb-1:n" else read_pairs(folder)
     warnings = folder.warnings + (compared.warnings if isinstance(compared, TemplatePairs) else ())
     chosen = "ijb-1:1" if protocol == "auto" else protocol
-    return TemplateSet(folder.name, chosen, folder.crops, folder.members, compared, folder.digest, warnings)
+    digest = _digest(folder.digest, folder.members, compared)
+    return TemplateSet(folder.name, chosen, folder.crops, folder.members, compared, folder.digest, digest, warnings)
 
 
 def _tinyface(path: Path) -> TemplateSet:
@@ -85,4 +89,19 @@ def _tinyface(path: Path) -> TemplateSet:
         warnings += () if doubt is None else (f"{found.name}: {doubt}",)
     except DataError:
         pass  # it is refused by name, or counted, when its turn comes
-    return TemplateSet(found.name, "tinyface", found.images, members, search, found.digest, warnings)
+    digest = _digest(found.digest, members, search)
+    return TemplateSet(found.name, "tinyface", found.images, members, search, found.digest, digest, warnings)
+
+
+def _digest(images: str, members: Membership, compared: TemplatePairs | TemplateSearch) -> str:
+    digest = hashlib.sha256(images.encode())
+    arrays = [members.ids, members.rows, members.media, members.detector]
+    if isinstance(compared, TemplatePairs):
+        arrays += [compared.left, compared.right, compared.genuine]
+        arrays += [] if compared.subjects is None else [compared.subjects]
+    else:
+        arrays += [array for part in (*compared.galleries, compared.probes) for array in (part.rows, part.subjects)]
+    for array in arrays:
+        digest.update(f"{array.dtype.str} {array.size}\n".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

@@ -15,7 +15,7 @@ from facekd_cli.main import cli
 from facekd import __version__
 from facekd.data.images import encode_png
 from facekd.data.verification import write_bin
-from facekd.engine import evaluation_sets, figures
+from facekd.engine import evaluation_sets, figures, template_sets
 from facekd.models.backbone import build_backbone
 from facekd.models.preprocessing import Preprocessing
 from facekd.models.weights import save_model
@@ -229,7 +229,7 @@ def test_requirements_decide_the_exit_code_after_everything_is_written(files: Pa
         (["net.safetensors", "--on", "set.bin", "--fpr", "nan"], "nan is not between 0 and 1"),
         (["net.safetensors", "--on", "set.bin", "--require", "auc>95"], "auc>95: not a requirement"),
         (["net.safetensors", "--on", "faces", "--protocol", "lfw"], "lfw needs pairs"),
-        (["net.safetensors", "--on", "set.bin", "--protocol", "ijb-1:1"], "ijb-1:1"),
+        (["net.safetensors", "--on", "set.bin", "--protocol", "ijb-1:1"], "set.bin: is no IJB folder"),
         (["net.safetensors", "--on", "set.bin", "--color", "bgr"], "leave out --color"),
         (["bad.npz"], "bad.npz: no readable .npz file"),
         (["bad.npz", "--on", "set.bin"], "leave --on out"),
@@ -258,6 +258,7 @@ def test_an_image_that_breaks_while_running_is_exit_3(files: Path, tmp_path: Pat
 
 def test_the_command_and_the_engine_know_the_same_protocols() -> None:
     assert eval_command.PROTOCOLS == evaluation_sets.PROTOCOLS and eval_command.FPRS == figures.DEFAULT_FPRS
+    assert eval_command.TEMPLATE_PROTOCOLS == template_sets.TEMPLATE_PROTOCOLS
 
 
 @pytest.mark.slow

@@ -35,6 +35,7 @@ CHANGES = [
     {"images": "faces", "protocol": "lfw", "flip": False, "color": "bgr", "normalize": "none"},
     {"resolutions": (28, 14), "gallery": "both", "allow_resize": True, "drop_same": True},
     {"bootstrap": 0, "batch": 7, "device": "cpu"},
+    {"norm": "unit", "det": False, "all_modes": True, "count_failures": True},
 ]
 
 

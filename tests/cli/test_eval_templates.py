@@ -1,0 +1,172 @@
+"""``facekd eval`` on sets of templates: IJB and TinyFace folders in, tables and JSON out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from facekd_cli.main import cli
+from ijb_folder import write_ijb
+
+from facekd.data.images import encode_png
+from facekd.models.backbone import build_backbone
+from facekd.models.preprocessing import Preprocessing
+from facekd.models.weights import save_model
+
+SIDE = 32
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model, an IJB folder, a TinyFace folder and a folder of identities."""
+    root = tmp_path_factory.mktemp("templates")
+    write_ijb(root / "ijbc")
+    picture = torch.zeros(SIDE, SIDE, 3, dtype=torch.uint8).numpy()
+    for part, names in (("Probe", "1_0 2_0"), ("Gallery_Match", "1_1 2_1"), ("Gallery_Distractor", "a b c")):
+        (root / "tiny" / part).mkdir(parents=True)
+        for number, name in enumerate(names.split()):
+            picture[:, : 4 + 5 * number] = 40 * number + len(part)
+            (root / "tiny" / part / f"{name}.png").write_bytes(encode_png(picture))
+            (root / "faces" / name[0]).mkdir(parents=True, exist_ok=True)
+            (root / "faces" / name[0] / f"{name}.png").write_bytes(encode_png(picture))
+    torch.manual_seed(0)
+    save_model(
+        root / "net.safetensors",
+        build_backbone("resnet_tiny", embedding_size=64, input_size=SIDE, options={}).eval(),
+        backbone="resnet_tiny",
+        embedding_size=64,
+        options={},
+        preprocessing=Preprocessing.named("half", size=(SIDE, SIDE)),
+        extra={},
+    )
+    return root
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments])
+
+
+def evaluated(files: Path, tmp_path: Path, *arguments: object, on: str = "ijbc") -> tuple[list[dict], Result]:
+    words = ("eval", files / "net.safetensors", "--on", files / on, "--device", "cpu", "--cache", tmp_path / "cache")
+    result = run(*words, "--json", tmp_path / "out.json", *arguments)
+    assert result.exit_code == 0, result.output
+    return json.loads((tmp_path / "out.json").read_text())["results"], result
+
+
+def test_1_1_is_what_auto_takes_and_the_table_tells_the_mode(files: Path, tmp_path: Path) -> None:
+    (found,), result = evaluated(files, tmp_path, "--bootstrap", 20)
+    assert (found["protocol"], found["norm"], found["det"], found["flip"]) == ("ijb-1:1", "keep", True, True)
+    assert (found["genuine"], found["impostor"]) == (48, 1104)
+    assert [point["fpr"] for point in found["tpr_at_fpr"]] == [1e-2, 1e-1]
+    assert [entry["fpr"] for entry in found["refused"]] == [1e-6, 1e-5, 1e-4, 1e-3]
+    for text in ("norm", "keep", "TPR @", f"{found['auc']:.5f}", "FPR 1e-6 refused: it needs 3,000,000 impostor pairs"):
+        assert text in result.stdout
+    assert "72 templates; IJB-C has 23,124" in result.stderr
+    assert list((tmp_path / "cache").iterdir())
+
+
+def test_all_modes_and_single_ones_agree(files: Path, tmp_path: Path) -> None:
+    every, result = evaluated(files, tmp_path, "--all-modes", "--bootstrap", 0, "--fpr", 0.1)
+    assert len({(r["norm"], r["det"], r["flip"]) for r in every}) == 8 and result.stdout.count("unit") == 4
+    (one,), _ = evaluated(files, tmp_path, "--norm", "unit", "--no-det", "--no-flip", "--bootstrap", 0, "--fpr", 0.1)
+    assert {**one, "seconds": 0} == {**every[-1], "seconds": 0}
+
+
+def test_1_n_tells_both_definitions(files: Path, tmp_path: Path) -> None:
+    (found,), result = evaluated(files, tmp_path, "--protocol", "ijb-1:n", "--fpr", 0.2, "--fpr", 0.1)
+    assert found["gallery"] == {"G1": 12, "G2": 12} and set(found["rank"]) == {"1", "5", "10"}
+    assert [(p["definition"], p["fpir"]) for p in found["tpir_at_fpir"]] == [
+        ("nist", 0.2),
+        ("merged", 0.2),
+        ("merged", 0.1),
+    ]
+    for text in (
+        "rank 10",
+        "TPIR @",
+        "apart",
+        "merged",
+        f"{found['rank']['1']:.4f}",
+        "FPIR 0.1 (nist) refused: it needs 30",
+    ):
+        assert text in result.stdout
+    missed = run(
+        *(
+            "eval",
+            files / "net.safetensors",
+            "--on",
+            files / "ijbc",
+            "--protocol",
+            "ijb-1:n",
+            "--cache",
+            tmp_path / "cache",
+        ),
+        *("--require", "tpr@0.2>=0.5"),
+    )
+    assert missed.exit_code == 1 and "protocol ijb-1:n gives no tpr here" in missed.stderr
+
+
+def test_tinyface_ranks_and_other_sets_beside_it(files: Path, tmp_path: Path) -> None:
+    found, result = evaluated(files, tmp_path, "--on", files / "faces", "--fpr", 0.5, "--bootstrap", 0, on="tiny")
+    assert [r["protocol"] for r in found] == ["tinyface", "all-pairs"]
+    assert set(found[0]["rank"]) == {"1", "5", "20"} and found[0]["rank"]["5"] == 1.0
+    assert "rank 20" in result.stdout and "AUC" in result.stdout
+
+
+def test_a_report_on_templates_is_verified_without_the_cache(files: Path, tmp_path: Path) -> None:
+    evaluated(files, tmp_path, "--plot", tmp_path / "plot.svg", "--report", tmp_path / "page.html", "--bootstrap", 20)
+    assert "norm keep" in (tmp_path / "page.html").read_text() and (tmp_path / "plot.svg").stat().st_size
+    (embeddings,) = (tmp_path / "cache").glob("*/embeddings.f32")
+    embeddings.write_bytes(bytes(embeddings.stat().st_size))
+    result = run("eval", "--verify", tmp_path / "out.json", "--device", "cpu")
+    assert result.exit_code == 0 and "1 results computed again, equal to the last bit" in result.stdout
+
+
+def test_a_report_tells_of_searching_too(files: Path, tmp_path: Path) -> None:
+    words = ("--protocol", "ijb-1:n", "--report", tmp_path / "page.html", "--plot", tmp_path / "plot.svg")
+    (found,), _ = evaluated(files, tmp_path, *words, "--fpr", 0.2)
+    assert f"{found['rank']['10']:.4f}" in (tmp_path / "page.html").read_text()
+
+
+def test_item_122_a_missing_image_is_an_error_unless_failures_count(files: Path, tmp_path: Path) -> None:
+    write_ijb(tmp_path / "ijbb", lambda made: made.images.pop("3.png"), kind="ijbb")
+    words = (
+        "eval",
+        files / "net.safetensors",
+        "--on",
+        tmp_path / "ijbb",
+        "--bootstrap",
+        0,
+        "--cache",
+        tmp_path / "cache",
+    )
+    refused = run(*words)
+    assert refused.exit_code == 2 and "1 image is missing: line 3: " in refused.stderr
+    counted = run(*words, "--count-failures", "--json", tmp_path / "out.json")
+    assert counted.exit_code == 0 and "1 of " in counted.stdout and "images failed, the first '3.png'" in counted.stdout
+    assert json.loads((tmp_path / "out.json").read_text())["results"][0]["failed_images"] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--on", "faces", "--norm", "unit"], "--norm: has no effect: no set has templates"),
+        (["--on", "faces", "--all-modes"], "--all-modes: has no effect"),
+        (["--on", "faces", "--count-failures"], "--count-failures: has no effect"),
+        (["--on", "ijbc", "--all-modes", "--no-flip"], "--all-modes: evaluates every mode, and --flip asks for one"),
+        (["--on", "ijbc", "--resolution", "14"], "--resolution: images of templates are not brought down"),
+        (["net.safetensors", "--on", "ijbc", "--cross"], "--cross: templates are not compared across models"),
+        (["--on", "faces", "--protocol", "ijb-1:1"], "faces: is no IJB folder"),
+        (["--on", "ijbc", "--protocol", "tinyface"], "ijbc: is no TinyFace folder"),
+        (["--on", "ijbc", "--protocol", "ijb-1:2"], "'ijb-1:2' is not one of"),
+    ],
+)
+def test_options_that_cannot_be__are_one_line(
+    files: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.chdir(files)
+    result = run("eval", "net.safetensors", *arguments)
+    assert result.exit_code == 2 and message in result.stderr
+    assert len([line for line in result.stderr.splitlines() if not line.startswith("facekd: warning: ")]) == 1
