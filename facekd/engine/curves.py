@@ -87,8 +87,8 @@ class Group:
 
     @property
     def labels(self) -> list[str]:
-        """What the models are called, each name once."""
-        names = [_label(evaluation.result["model"]) for evaluation in self.evaluations]
+        """What the models are called, each name once; of probes in the gallery of another model, both."""
+        names = [_who(evaluation.result) for evaluation in self.evaluations]
         return [
             f"{name} ({names[: at + 1].count(name)})" if names.count(name) > 1 else name
             for at, name in enumerate(names)
@@ -210,6 +210,12 @@ def _above_least(lines: Sequence[Line]) -> tuple[float, float]:
     least = min((_lowest(line) for line in lines if line.y.size), default=0.0)
     bottom = max(0.0, 1 - 1.12 * max(1 - least, 0.01))
     return bottom, 1 + 0.04 * (1 - bottom)
+
+
+def _who(result: Mapping[str, Any]) -> str:
+    """The model, or whose probes met whose gallery."""
+    gallery = result.get("gallery_model")
+    return _label(result["model"]) if gallery is None else f"{_label(result['model'])} in {_label(gallery)}"
 
 
 def _label(name: str) -> str:

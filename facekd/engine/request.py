@@ -118,6 +118,7 @@ def command_words(request: Request) -> list[str]:
     ):
         words += [] if given == usual else [option, str(given)]
     flags = (
+        ("--cross", request.cross),
         ("--no-flip", not request.flip),
         ("--allow-resize", request.allow_resize),
         ("--drop-same", request.drop_same),

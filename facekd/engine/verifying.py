@@ -138,7 +138,8 @@ def _name(result: Mapping[str, Any]) -> str:
         return f"{result['model']} over {len(result['sets'])} sets"
     resolution = result.get("resolution")
     mode = f" ({describe_resolution(resolution)})" if resolution else ""
-    return f"{result['model']} on {result['set']}{mode}"
+    gallery = f" in {result['gallery_model']}" if "gallery_model" in result else ""
+    return f"{result['model']}{gallery} on {result['set']}{mode}"
 
 
 _ABSENT = object()

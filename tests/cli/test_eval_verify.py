@@ -220,3 +220,15 @@ def test_a_changed_summary_is_named_too(made: Path) -> None:
     assert result.exit_code == 1 and "net.safetensors over 2 sets: accuracy.mean is " in result.stderr
     changed(Path("s.json"), lambda report: report.update(across_sets=[1]))
     assert run("eval", "--verify", "s.json").exit_code == 2
+
+
+def test_a_comparison_of_two_models_is_verified_with_both_named(made: Path) -> None:
+    save_net(Path("two.safetensors"), 2)
+    words = ("eval", "net.safetensors", "two.safetensors", "--on", "list.csv", "--bootstrap", 0, "--device", "cpu")
+    made_again = run(*words, "--cross", "--fpr", 0.1, "--json", "c.json", "--report", "c.html")
+    assert made_again.exit_code == 0, made_again.output
+    assert "--cross" in Path("c.html").read_text() and run("eval", "--verify", "c.json").exit_code == 0
+    changed(Path("c.json"), lambda report: report["results"][2].update(auc=0.5))
+    result = run("eval", "--verify", "c.json")
+    assert result.exit_code == 1
+    assert "net.safetensors in " in result.stderr and "two.safetensors on list.csv: auc is " in result.stderr

@@ -52,6 +52,11 @@ def test_groups_hold_models_side_by_side_by_set_and_mode(groups: list[Group]) ->
     assert twice[0].labels[:2] == ["a (1)", "a (2)"] and len(twice[0].labels[2]) <= 61 and len(twice) == 2
 
 
+def test_probes_in_the_gallery_of_another_model_name_both() -> None:
+    alone, crossed = evaluation("a"), evaluation("a", gallery_model="b", gallery_model_digest="e")
+    assert grouped([alone, crossed])[0].labels == ["a", "a in b"]
+
+
 def test_lines_are_the_curves_and_the_marks_the_figures(groups: list[Group]) -> None:
     frame, lines = roc(groups[0])
     assert frame.refused_below == 3 / 3040 and frame.x_log and frame.x_range[0] < 1e-4

@@ -31,7 +31,7 @@ PLAIN = Request(
 )
 CHANGES = [
     {},
-    {"models": ("a.onnx", "b c"), "sets": ("x", "y")},
+    {"models": ("a.onnx", "b c"), "sets": ("x", "y"), "cross": True},
     {"images": "faces", "protocol": "lfw", "flip": False, "color": "bgr", "normalize": "none"},
     {"resolutions": (28, 14), "gallery": "both", "allow_resize": True, "drop_same": True},
     {"bootstrap": 0, "batch": 7, "device": "cpu"},
