@@ -94,6 +94,11 @@ class Fpr(click.ParamType):
     help="Also compare probes of one of two models with the gallery of the other. Only for one embedding space.",
 )
 @template_options
+@click.option(
+    "--by",
+    metavar="COLUMN",
+    help="Also measure each group that a column of the list names: of images, or of pairs (a race, an age, a quality).",
+)
 @foreign_options
 @resize_option
 @click.option("--drop-same", is_flag=True, help="Leave out pairs that hold one image on both sides.")
@@ -159,6 +164,7 @@ def command(
       facekd eval runs/student teacher.onnx --on faces.csv --cross
       facekd eval runs/student --on IJBC/ --all-modes
       facekd eval runs/student --on IJBC/ --protocol ijb-1:n
+      facekd eval runs/student --on faces.csv --by race
       facekd eval --verify figures.json
       facekd eval embeddings.npz --fpr 1e-5
     """
@@ -186,6 +192,9 @@ def _request(asked: Mapping[str, Any], demanded: Sequence[float]) -> Request:
     _check_resolutions(asked["sides"], asked["gallery"], stored)
     _check_cross(asked["cross"], models, stored, asked["sides"])
     fprs = asked["fprs"] or usual_rates(sets, asked["protocol"], FPRS)
+    if asked["by"] is not None and (asked["drop_same"] or stored):
+        other = "--drop-same" if asked["drop_same"] else "stored embeddings"
+        raise UsageError("--by", f"cannot be had with {other}", "leave one of them out")
     return Request(
         models=tuple(map(str, models)),
         sets=tuple(map(str, sets)),
@@ -207,6 +216,7 @@ def _request(asked: Mapping[str, Any], demanded: Sequence[float]) -> Request:
         det=asked["det"],
         all_modes=asked["all_modes"],
         count_failures=asked["count_failures"],
+        by=asked["by"],
     )
 
 

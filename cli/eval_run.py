@@ -115,6 +115,14 @@ def perform(
     return Done(request, settings, tuple(opened), evaluations, tuple(doubts), faces, tuple(models))
 
 
+def _open_set(path: Path, request: Request) -> OpenedSet:
+    from facekd.engine.evaluation_sets import grouped, open_set
+
+    images = None if request.images is None else Path(request.images)
+    opened = open_set(path, images=images, protocol=request.protocol, drop_same=request.drop_same)
+    return opened if request.by is None else grouped(opened, path, request.by)
+
+
 def _open(path: Path, request: Request) -> Embedder:
     """A model; one of several need not be of those that ``--color`` and ``--normalize`` are said of."""
     try:

@@ -38,7 +38,7 @@ def print_table(results: Sequence[dict[str, Any]], opened: Sequence[OpenedSet], 
     for name in ("genuine +\nimpostor", *figures):
         table.add_column(name, justify="right", no_wrap=True)
     for result in results:
-        row = [_who(result), result["set"], *([describe_resolution(result["resolution"])] if lowered else [])]
+        row = [_who(result), _what(result), *([describe_resolution(result["resolution"])] if lowered else [])]
         row += [f"{result['genuine']:,}\n{result['impostor']:,}"]
         row += [_accuracy_cell(result)] if accuracy else []
         row += [_tpr_cell(result, fpr) for fpr in shown]
@@ -53,6 +53,12 @@ def _who(result: dict[str, Any]) -> str:
     """The model, or whose probes met whose gallery."""
     gallery = result.get("gallery_model")
     return result["model"] if gallery is None else f"{result['model']} in\n{gallery}"
+
+
+def _what(result: dict[str, Any]) -> str:
+    """The set, or which group of it."""
+    group = result.get("group")
+    return result["set"] if group is None else f"{result['set']}\n{group['column']} {group['value']}"
 
 
 def _short(fpr: float) -> str:

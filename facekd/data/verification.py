@@ -137,6 +137,17 @@ def distinct_pairs(found: VerificationSet) -> VerificationSet:
     )
 
 
+def some_pairs(found: VerificationSet, chosen: np.ndarray) -> VerificationSet:
+    """Some pairs of a set, without folds: a part of a benchmark has no cross-validated accuracy.
+
+    Args:
+        found: The set.
+        chosen: (P,) True for the pairs.
+    """
+    pairs, genuine = found.pairs[chosen], found.genuine[chosen]
+    return replace(found, pairs=pairs, genuine=genuine, folds=np.zeros(len(pairs), np.int64))
+
+
 def _open_bin(path: Path, seed: int, both_kinds: bool) -> VerificationSet:
     encoded, labels = read_bin(path)
     name = shown(path)

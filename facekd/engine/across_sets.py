@@ -29,7 +29,7 @@ def across_sets(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for result in results:
-        if result["accuracy"] and result["resolution"] is None and "gallery_model" not in result:
+        if result["accuracy"] and result["resolution"] is None and not result.keys() & {"gallery_model", "group"}:
             groups.setdefault((result["model"], result["model_digest"], result["flip"]), []).append(result)
     found = []
     for (model, digest, flip), own in groups.items():

@@ -10,6 +10,7 @@ import numpy as np
 
 from facekd.data.align import size_doubt
 from facekd.data.identities import IdentitySource
+from facekd.data.list_column import read_column
 from facekd.data.open_source import IDENTITY_SUFFIXES, open_identities
 from facekd.data.verification import VerificationSet, distinct_pairs, open_verification_set, sniff_list
 from facekd.errors import DataError, InputError, UsageError
@@ -17,6 +18,24 @@ from facekd.metrics.all_pairs import count_pairs
 from facekd.metrics.swept_pairs import MOST_GENUINE
 
 PROTOCOLS = ("auto", "lfw", "pairs", "all-pairs")
+
+
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """What a column of a list says of each image or pair.
+
+    Attributes:
+        column: Its name.
+        values: (n,) a text for each image of an identity list, or for each pair.
+    """
+
+    column: str
+    values: np.ndarray
+
+    @property
+    def names(self) -> list[str]:
+        """The different values, sorted."""
+        return sorted(set(self.values.tolist()))
 
 
 @dataclass(frozen=True)
@@ -28,12 +47,14 @@ class OpenedSet:
         protocol: ``lfw`` (pairs in folds), ``pairs`` or ``all-pairs``.
         data: A verification set for the first two, images with identities for the third.
         warnings: What a user should know and nothing refuses.
+        groups: What its parts are measured by as well; all pairs are those within a group.
     """
 
     name: str
     protocol: str
     data: VerificationSet | IdentitySource
     warnings: tuple[str, ...] = ()
+    groups: Groups | None = None
 
     @property
     def digest(self) -> str:
@@ -73,6 +94,30 @@ def open_set(path: Path, *, images: Path | None = None, protocol: str = "auto", 
     if opened.protocol == "lfw" and np.unique(found.folds).size < 2:
         raise UsageError(str(path), "has one fold only", "use --protocol pairs, or number more folds")
     return _size_doubted(opened)
+
+
+def grouped(opened: OpenedSet, path: Path, column: str) -> OpenedSet:
+    """The set with groups by a column of its list.
+
+    Args:
+        opened: From :func:`open_set`.
+        path: The list it was opened from.
+        column: A column beside those that make the list.
+
+    Raises:
+        InputError: No such column, a row that says nothing in it, or a group without genuine or impostor pairs.
+        UsageError: The set is no list with columns.
+    """
+    if path.suffix.lower() not in (".csv", ".tsv", ".parquet"):
+        raise UsageError("--by", f"{path} is no list with columns", "give a .csv, .tsv or .parquet list")
+    groups = Groups(column.lower(), read_column(path, column))
+    for name in groups.names:
+        chosen, where = groups.values == name, f"{opened.name}, {column} {name}"
+        if not isinstance(opened.data, VerificationSet):
+            require_countable(where, opened.data.labels[chosen])
+        elif len(np.unique(opened.data.genuine[chosen])) < 2:
+            raise InputError(where, "holds genuine or impostor pairs only", "add pairs of the other kind")
+    return replace(opened, groups=groups)
 
 
 def _size_doubted(opened: OpenedSet) -> OpenedSet:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from facekd.data.resolution import reader_at
-from facekd.data.verification import VerificationSet
+from facekd.data.verification import VerificationSet, some_pairs
 from facekd.engine.embed import StoredEmbeddings, embed_images, require_usable
 from facekd.engine.evaluation_sets import OpenedSet, require_countable
 from facekd.engine.figures import EvalSettings, figures, measure_all_pairs, measure_pairs
@@ -21,7 +21,7 @@ from facekd.engine.progress import Progress
 from facekd.engine.resolution_modes import FULL, Resolution
 from facekd.engine.signals import Poll
 from facekd.errors import UsageError
-from facekd.metrics.measured import Measured
+from facekd.metrics.measured import Measured, with_images
 from facekd.models.embedder import Embedder
 
 
@@ -63,7 +63,7 @@ def evaluate_resolutions(
         poll: Called between batches; may raise to stop.
 
     Yields:
-        The figures of each mode.
+        The figures of each mode, and after them those of each group in that mode where the set has groups.
 
     Raises:
         DataError: An image that cannot be read, is of a size that is not allowed, or smaller than it is to be brought
@@ -78,8 +78,9 @@ def evaluate_resolutions(
             if side not in seen:
                 seen[side] = embed(side)
         embedded = time.perf_counter()
-        measured = _measure(seen[mode.probe], seen[mode.gallery], opened, settings)
-        yield _evaluation(_head(embedder, opened, settings, mode), measured, began, embedded)
+        head = _head(embedder, opened, settings, mode)
+        for part, measured in _parts(seen[mode.probe], seen[mode.gallery], opened, settings):
+            yield _evaluation(head | part, measured, began, embedded)
 
 
 def evaluate_cross(
@@ -118,13 +119,25 @@ def evaluate_cross(
         head = _head(models[probe], opened, settings, FULL)
         if probe != gallery:
             head |= {"gallery_model": models[gallery].name, "gallery_model_digest": models[gallery].digest}
-        yield _evaluation(head, _measure(seen[probe], seen[gallery], opened, settings), began, embedded)
+        for part, measured in _parts(seen[probe], seen[gallery], opened, settings):
+            yield _evaluation(head | part, measured, began, embedded)
 
 
-def _measure(probe: np.ndarray, gallery: np.ndarray, opened: OpenedSet, settings: EvalSettings) -> Measured:
-    if isinstance(opened.data, VerificationSet):
-        return measure_pairs(probe, gallery, opened.data, settings)
-    return measure_all_pairs(probe, gallery, opened.data.labels, settings)
+def _parts(
+    probe: np.ndarray, gallery: np.ndarray, opened: OpenedSet, settings: EvalSettings
+) -> Iterator[tuple[dict[str, Any], Measured]]:
+    """What is measured of the whole set, and of each of its groups under its name."""
+    data, groups = opened.data, opened.groups
+    everything = [(None, None)] if groups is None else [(None, None), *((n, groups.values == n) for n in groups.names)]
+    for name, chosen in everything:
+        part = {} if groups is None or name is None else {"group": {"column": groups.column, "value": name}}
+        if isinstance(data, VerificationSet):
+            yield part, measure_pairs(probe, gallery, data if chosen is None else some_pairs(data, chosen), settings)
+        elif chosen is None:
+            yield part, measure_all_pairs(probe, gallery, data.labels, settings)
+        else:
+            measured = measure_all_pairs(probe[chosen], gallery[chosen], data.labels[chosen], settings)
+            yield part, with_images(measured, np.flatnonzero(chosen))
 
 
 def _head(embedder: Embedder, opened: OpenedSet, settings: EvalSettings, mode: Resolution) -> dict[str, Any]:

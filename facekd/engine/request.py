@@ -31,6 +31,7 @@ class Request:
         batch: Images per forward pass.
         device: Where to compute.
         cross: Also compare faces as one of two models sees them with those that the other sees.
+        by: Column of a list that parts the set into groups.
         seed: Of the bootstrap.
         norm: Of the images of templates; see :mod:`facekd.metrics.templates`, like the next.
         det: Weigh the images of templates with the score of the face detector.
@@ -54,6 +55,7 @@ class Request:
     batch: int
     device: str
     cross: bool = False
+    by: str | None = None
     seed: int = 0
     norm: str = "keep"
     det: bool = True
@@ -172,6 +174,7 @@ _ACCEPTED: dict[str, Callable[[Any], bool]] = {
     "batch": _whole(1, 65536),
     "device": _text,
     "cross": _flag,
+    "by": _text_or_none,
     "seed": _whole(0, 2**63 - 1),
     "norm": lambda value: value in NORMS,
     "det": _flag,

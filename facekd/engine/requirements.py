@@ -85,6 +85,8 @@ def require(results: Sequence[Mapping[str, Any]], requirements: Sequence[Require
                 where = f"{result['model']} on {result['set']}"
                 if result.get("resolution"):
                     where += f" ({describe_resolution(result['resolution'])})"
+                if result.get("group"):
+                    where += f" ({result['group']['column']} {result['group']['value']})"
                 missed.append((where, f"{requirement.text} not met: {reason}"))
     if missed:
         rest = [f"{where}: {what}" for where, what in missed[1:]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -122,3 +122,28 @@ class Measured:
     intervals: tuple[tuple[float, float] | None, ...] | None = None
     details: Details | None = None
     auc_error: float = 0.0
+
+
+def with_images(measured: Measured, images: np.ndarray) -> Measured:
+    """The figures of a part of a set, its hardest pairs named by their images in the whole set.
+
+    Args:
+        measured: What the part was measured to be.
+        images: (n,) where in the whole set each image of the part stands.
+
+    Example:
+        >>> from facekd.metrics.roc import eer
+        >>> counts = Histogram(np.array([-1.0, 1.0]), np.array([1]), np.array([1]))
+        >>> details = Details(Curve(np.ones(1), np.ones(1)), counts, (HardPair(0, 1, 0.2),), ())
+        >>> part = Measured(1, 1, (), (), 1.0, eer([0.9], [0.1]), details=details)
+        >>> with_images(part, np.array([5, 8])).details.hardest_impostor
+        (HardPair(first=5, second=8, score=0.2),)
+    """
+    details = measured.details
+    if details is None:
+        return measured
+    impostor, genuine = (
+        tuple(HardPair(int(images[pair.first]), int(images[pair.second]), pair.score) for pair in kind)
+        for kind in (details.hardest_impostor, details.hardest_genuine)
+    )
+    return replace(measured, details=replace(details, hardest_impostor=impostor, hardest_genuine=genuine))
