@@ -115,14 +115,6 @@ def perform(
     return Done(request, settings, tuple(opened), evaluations, tuple(doubts), faces, tuple(models))
 
 
-def _open_set(path: Path, request: Request) -> OpenedSet:
-    from facekd.engine.evaluation_sets import grouped, open_set
-
-    images = None if request.images is None else Path(request.images)
-    opened = open_set(path, images=images, protocol=request.protocol, drop_same=request.drop_same)
-    return opened if request.by is None else grouped(opened, path, request.by)
-
-
 def _open(path: Path, request: Request) -> Embedder:
     """A model; one of several need not be of those that ``--color`` and ``--normalize`` are said of."""
     try:
@@ -134,13 +126,16 @@ def _open(path: Path, request: Request) -> Embedder:
 
 
 def _open_set(path: Path, request: Request) -> OpenedSet | TemplateSet:
-    from facekd.engine.evaluation_sets import open_set
+    from facekd.engine.evaluation_sets import grouped, open_set
     from facekd.engine.template_sets import is_template_set, open_template_set
 
     if is_template_set(path, request.protocol):
+        if request.by is not None:
+            raise UsageError("--by", f"{path} holds templates, not a list with columns", "leave it out")
         return open_template_set(path, request.protocol, count_failures=request.count_failures)
     images = None if request.images is None else Path(request.images)
-    return open_set(path, images=images, protocol=request.protocol, drop_same=request.drop_same)
+    opened = open_set(path, images=images, protocol=request.protocol, drop_same=request.drop_same)
+    return opened if request.by is None else grouped(opened, path, request.by)
 
 
 def _with_stored(models: Sequence[ModelFacts], evaluations: Sequence[Evaluated]) -> list[ModelFacts]:

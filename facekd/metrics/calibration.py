@@ -113,6 +113,9 @@ def calibrate(
 def distance_of(cosine: float) -> float:
     """The Euclidean distance of unit vectors of a cosine; accept where the distance is at most this.
 
+    Args:
+        cosine: In [-1, 1].
+
     Example:
         >>> distance_of(1.0), distance_of(0.5)
         (0.0, 1.0)
@@ -122,6 +125,9 @@ def distance_of(cosine: float) -> float:
 
 def percent_of(cosine: float) -> float:
     """A cosine as the percentage that some programs show: -1 is 0 %, 1 is 100 %. It is no probability.
+
+    Args:
+        cosine: In [-1, 1].
 
     Example:
         >>> percent_of(0.0), percent_of(1.0)

@@ -32,6 +32,11 @@ class Rows:
         gallery: (n, dim) float64; the second.
         subjects: (n,) ascending subject numbers.
         ends: (n,) first row after those of the same subject.
+
+    Example:
+        >>> two = torch.eye(2, dtype=torch.float64)
+        >>> Rows(two, two, torch.arange(2), torch.arange(1, 3)).exact(torch.tensor([0]), torch.tensor([1])).tolist()
+        [0.0]
     """
 
     probe: Tensor
@@ -67,6 +72,11 @@ class Kept:
         right: (k,) rows of the second.
         first: The lowest of the bins.
         last: The highest.
+
+    Example:
+        >>> pairs = Kept(torch.tensor([0.0, 0.5]), torch.zeros(2), torch.ones(2), 1, BINS - 1)
+        >>> pairs.within(32000, 33000).scores.tolist()
+        [0.0]
     """
 
     scores: Tensor

@@ -79,6 +79,11 @@ def ascending(scores: Scores, name: str = "scores") -> Tensor:
 def rank(scores: Tensor, value: Tensor | float, *, right: bool = False) -> int:
     """How many of ascending scores are below ``value``; not above it where ``right``.
 
+    Args:
+        scores: (n,) ascending.
+        value: To compare with.
+        right: Count those that equal it too.
+
     Example:
         >>> rank(torch.tensor([0.1, 0.5, 0.5]), 0.5), rank(torch.tensor([0.1, 0.5, 0.5]), 0.5, right=True)
         (1, 3)
@@ -90,6 +95,10 @@ def rank(scores: Tensor, value: Tensor | float, *, right: bool = False) -> int:
 
 def both_sides(genuine: Scores, impostor: Scores) -> tuple[Tensor, Tensor]:
     """Genuine and impostor scores ascending, in the wider precision of the two.
+
+    Args:
+        genuine: (g,) scores.
+        impostor: (i,) scores.
 
     Raises:
         ValueError: As :func:`ascending`.
@@ -106,6 +115,10 @@ def both_sides(genuine: Scores, impostor: Scores) -> tuple[Tensor, Tensor]:
 def given_precision(genuine: Scores, impostor: Scores) -> torch.dtype:
     """The precision the scores came in, before any widening.
 
+    Args:
+        genuine: (g,) scores.
+        impostor: (i,) scores.
+
     Example:
         >>> given_precision(torch.zeros(1, dtype=torch.float16), np.zeros(1, dtype=np.float16))
         torch.float16
@@ -119,6 +132,10 @@ def given_precision(genuine: Scores, impostor: Scores) -> torch.dtype:
 
 def above(score: Tensor, precision: torch.dtype) -> Tensor:
     """The next number above ``score`` in a precision, in the precision of ``score``.
+
+    Args:
+        score: A number without dimensions.
+        precision: In which it is the next one.
 
     Example:
         >>> above(torch.tensor(1.0, dtype=torch.float64), torch.float32).item()

@@ -37,6 +37,10 @@ class GenuinePairs:
         scores: (g,) float32 cosines.
         left: (g,) rows of the first images, as int32.
         right: (g,) rows of the second.
+
+    Example:
+        >>> GenuinePairs(torch.ones(1), torch.tensor([0]), torch.tensor([1])).scores.numel()
+        1
     """
 
     scores: Tensor
@@ -60,6 +64,10 @@ class SweptPairs:
         bins: (BINS,) impostor pairs by bin.
         rows: The images, sorted by subject.
         order: (n,) where each row stood in what was given.
+
+    Example:
+        >>> sweep_all_pairs(np.eye(3), np.array([1, 1, 2]), [0.5]).impostors
+        2
     """
 
     points: list[OperatingPoint]
@@ -143,6 +151,11 @@ def sorted_rows(
     embeddings: Tensor | np.ndarray, labels: Tensor | np.ndarray, gallery: Tensor | np.ndarray | None = None
 ) -> tuple[Rows, Tensor]:
     """Unit vectors sorted by subject, and where each stood.
+
+    Args:
+        embeddings: (n, dim), of any length.
+        labels: (n,) integers; equal labels are one subject.
+        gallery: (n, dim) other embeddings of the same images, for the second of a pair.
 
     Raises:
         ValueError: Shapes that do not fit, or a zero or non-finite embedding.
