@@ -170,7 +170,8 @@ def draw_lines(axes: Axes, frame: Frame, lines: Sequence[Line]) -> None:
         color, dash = line_look(place)
         axes.plot(line.x, line.y, color=color, linestyle=dash, linewidth=1.6, zorder=3)
         for mark in line.marks:
-            _draw_mark(axes, mark.x * _apart(frame, place, len(lines)), mark, color)
+            shift = 1.0 if mark.low is None else _apart(frame, place, len(lines))
+            _draw_mark(axes, mark.x * shift, mark, color)
 
 
 def _apart(frame: Frame, place: int, count: int) -> float:
