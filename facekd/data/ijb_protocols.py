@@ -207,10 +207,12 @@ class _Sharing:
 
 
 def _sharing(folder: IjbFolder) -> _Sharing:
+    count, names = len(folder.members.ids), folder.faces.names
+    if len(set(names)) == len(names):
+        return _Sharing(count, np.empty(0, np.int64))
     holders: dict[str, set[int]] = {}
-    for name, row in zip(folder.faces.names, folder.members.rows.tolist(), strict=True):
+    for name, row in zip(names, folder.members.rows.tolist(), strict=True):
         holders.setdefault(name, set()).add(row)
-    count = len(folder.members.ids)
     several = (sorted(rows) for rows in holders.values() if len(rows) > 1)
     codes = {one * count + other for rows in several for i, one in enumerate(rows) for other in rows[i + 1 :]}
     return _Sharing(count, np.array(sorted(codes), np.int64))
