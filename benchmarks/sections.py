@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from benchmarks.measuring_tables import all_pairs, templates
 from benchmarks.method_tables import methods
 from benchmarks.tables import Record, data_loading, demo, real_faces_in_full, synthetic_hardness, synthetic_speed
 from benchmarks.uncertainty_tables import uncertainty, uncertainty_real
@@ -13,6 +14,8 @@ LONGER_COMMAND = "python -m benchmarks.real_faces FOLDER --study real_faces_long
 HARDNESS_COMMAND = "python -m benchmarks.synthetic_hardness"
 LOADING_COMMAND = "python -m benchmarks.data_loading --out benchmarks/results/data_loading.json"
 SPEED_COMMAND = "python -m benchmarks.synthetic_speed --out benchmarks/results/synthetic_speed.json"
+PAIRS_COMMAND = "python -m benchmarks.all_pairs --out benchmarks/results/all_pairs.json"
+TEMPLATES_COMMAND = "python -m benchmarks.templates --out benchmarks/results/templates.json"
 UNCERTAINTY_COMMAND = "python -m benchmarks.uncertainty"
 METHODS_COMMAND = "python -m benchmarks.methods{}"
 
@@ -25,6 +28,8 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Record], str]]] = {
     "uncertainty": ("Does uncertainty tell what a face lost", UNCERTAINTY_COMMAND, uncertainty),
     "uncertainty_real": ("Uncertainty on real faces", f"{UNCERTAINTY_COMMAND}_real FOLDER", uncertainty_real),
     "demo": ("The demo on drawn faces", "python -m benchmarks.demo --record benchmarks/results/demo.json", demo),
+    "all_pairs": ("All pairs", PAIRS_COMMAND, all_pairs),
+    "templates": ("1:1 at the size of IJB-C", TEMPLATES_COMMAND, templates),
     "data_loading": ("Opening and reading records", LOADING_COMMAND, data_loading),
     "synthetic_hardness": ("How hard drawn faces are", HARDNESS_COMMAND, synthetic_hardness),
     "synthetic_speed": ("Drawing synthetic faces", SPEED_COMMAND, synthetic_speed),

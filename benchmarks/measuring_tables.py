@@ -1,0 +1,49 @@
+"""What evaluation costs, as Markdown."""
+
+from __future__ import annotations
+
+from benchmarks.tables import Record, markdown_table
+
+
+def all_pairs(data: Record) -> str:
+    """Sweeping all pairs beside the bare products and scikit-learn."""
+    ratios = data["ratio"]
+    rows = [[name, _spread(data["seconds"][name]), _spread(ratios.get(name))] for name in data["seconds"]]
+    size = (
+        f"{data['images']:,} embeddings of {data['dim']} numbers, {data['pairs']:,} pairs, figures at FPR 1e-2 to 1e-6"
+    )
+    parts = [
+        f"{size}. The whole product computes every pair twice, the half once. Median and middle half of "
+        f"{data['repeats']} rounds:",
+        markdown_table(["", "seconds", "the sweep takes, times as long"], rows),
+    ]
+    small = data.get("small_list")
+    if small:
+        seconds, memory = small["seconds"], small["added_mib"]
+        rows = [[way, _spread(seconds[way]), f"{memory[way]:,.0f}"] for way in seconds]
+        told, differ = _spread(small["times_faster"]), f"{small['largest_difference_of_tpr']:g}"
+        parts += [
+            f"{small['images']:,} embeddings, each way in a process of its own; scikit-learn's `roc_curve` on the scores "
+            f"of all pairs. Faster by a factor of {told}; the TPRs differ by {differ} at most:",
+            markdown_table(["", "seconds", "added memory, MiB"], rows),
+        ]
+    return "\n\n".join(parts)
+
+
+def templates(data: Record) -> str:
+    """A 1:1 protocol of the size of IJB-C."""
+    size = f"{data['templates']:,} templates of {data['dim']} numbers, {data['pairs']:,} pairs"
+    rows = [[name, _spread(found)] for name, found in data["seconds"].items()]
+    memory = [[name, f"{found:,.0f}"] for name, found in data["added_mib"].items()]
+    return "\n\n".join(
+        [
+            f"{size}, {data['replicates']:,} replicates. Scoring takes {_spread(data['ratio'])} times the floor: rows gathered and multiplied.",
+            markdown_table(["", "seconds"], rows),
+            "Memory above what the embeddings take, at most:",
+            markdown_table(["up to", "MiB"], memory),
+        ]
+    )
+
+
+def _spread(found: Record | None) -> str:
+    return "-" if found is None else "{:.2f} ({:.2f} to {:.2f})".format(found["median"], *found["iqr"])
