@@ -23,8 +23,8 @@ def all_pairs(data: Record) -> str:
         rows = [[way, _spread(seconds[way]), f"{memory[way]:,.0f}"] for way in seconds]
         told, differ = _spread(small["times_faster"]), f"{small['largest_difference_of_tpr']:g}"
         parts += [
-            f"{small['images']:,} embeddings, each way in a process of its own; scikit-learn's `roc_curve` on the scores "
-            f"of all pairs. Faster by a factor of {told}; the TPRs differ by {differ} at most:",
+            f"{small['images']:,} embeddings, each way in a process of its own; scikit-learn's `roc_curve` on the "
+            f"scores of all pairs. Faster by a factor of {told}; the TPRs differ by {differ} at most:",
             markdown_table(["", "seconds", "added memory, MiB"], rows),
         ]
     return "\n\n".join(parts)
@@ -37,7 +37,8 @@ def templates(data: Record) -> str:
     memory = [[name, f"{found:,.0f}"] for name, found in data["added_mib"].items()]
     return "\n\n".join(
         [
-            f"{size}, {data['replicates']:,} replicates. Scoring takes {_spread(data['ratio'])} times the floor: rows gathered and multiplied.",
+            f"{size}, {data['replicates']:,} replicates. Scoring takes {_spread(data['ratio'])} times the floor: "
+            "rows gathered and multiplied.",
             markdown_table(["", "seconds"], rows),
             "Memory above what the embeddings take, at most:",
             markdown_table(["up to", "MiB"], memory),
