@@ -6,6 +6,7 @@ FOLDER holds the teacher ``models/edgeface_xs_raw_rgb.onnx``, the images ``lfw11
 
     python -m benchmarks.real_faces FOLDER
     python -m benchmarks.real_faces FOLDER --study real_faces_longer --seeds 0
+    python -m benchmarks.real_faces FOLDER --study real_faces_terms --runs runs/real_faces
 """
 
 from __future__ import annotations
@@ -29,8 +30,13 @@ RECIPES = {
     "ProxylessKD + PAD": "proxylesskd_pad/edgeface_xs_resnet_tiny",
 }
 LONGER = ("train.epochs=120", "train.freeze_norm_epochs=30")
+PAD = "{name: pad, variance: scalar, floor: 0.25, warmup_epochs: 6}"
+INHERITED = "{name: margin_softmax, class_weights: teacher, margin: 0.2, scale: 32, weight: 0.02}"
+OWN = "{name: margin_softmax, margin: 0.2, scale: 32, weight: 0.02}"
+TERMS = {"PAD": PAD, "l2 + softmax": f"{OWN}, {{name: l2}}", "l2 + ProxylessKD": f"{INHERITED}, {{name: l2}}"}
 STUDIES: dict[str, dict[str, tuple[str, ...]]] = {
     "real_faces": dict.fromkeys(RECIPES, ()),
+    "real_faces_terms": {method: (f"losses=[{losses}]",) for method, losses in TERMS.items()},
     "real_faces_longer": {
         "student alone": LONGER,
         "l2": (*LONGER, "data.versions=16"),
@@ -40,7 +46,8 @@ STUDIES: dict[str, dict[str, tuple[str, ...]]] = {
         "ProxylessKD + PAD": ("train.epochs=240", "train.freeze_norm_epochs=60", "data.versions=16"),
     },
 }
-"""Study -> method -> what it changes in the method's recipe."""
+"""Study -> method -> what it changes in the method's recipe, or in that of l2 where it has none."""
+L2 = RECIPES["l2"]
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -107,6 +114,16 @@ def conditions(run: Path) -> dict[str, Any]:
     return {name: record[name] for name in names}
 
 
+def run_name(method: str) -> str:
+    """What the run folders of a method begin with: its recipe's folder, or else its own name.
+
+    Example:
+        >>> run_name("student alone"), run_name("l2 + softmax")
+        ('baseline', 'l2_+_softmax')
+    """
+    return RECIPES[method].split("/")[0] if method in RECIPES else method.lower().replace(" ", "_")
+
+
 def study(name: str, folder: Path, runs: Path, seeds: list[int]) -> dict[str, Any]:
     """Train and measure everything that is missing; returns the whole table."""
     runs.mkdir(parents=True, exist_ok=True)
@@ -114,8 +131,8 @@ def study(name: str, folder: Path, runs: Path, seeds: list[int]) -> dict[str, An
     rows, run = [], runs
     for seed in seeds:
         for method, changes in STUDIES[name].items():
-            recipe = RECIPES[method]
-            run = runs / f"{recipe.split('/')[0]}-{seed}"
+            recipe = RECIPES.get(method, L2)
+            run = runs / f"{run_name(method)}-{seed}"
             train(recipe, folder, seed, run, changes)
             results = evaluate([run], folder, runs / f"{run.name}.json")
             rows += [row(result, method, seed, run_size(run)) for result in results]
@@ -126,7 +143,9 @@ def study(name: str, folder: Path, runs: Path, seeds: list[int]) -> dict[str, An
         "command": f"python -m benchmarks.real_faces FOLDER --study {name} --seeds {' '.join(map(str, seeds))}",
         **conditions(run),
         "seeds": seeds,
-        "recipes": {method: " --set ".join([RECIPES[method], *changes]) for method, changes in STUDIES[name].items()},
+        "recipes": {
+            method: " --set ".join([RECIPES.get(method, L2), *changes]) for method, changes in STUDIES[name].items()
+        },
         "teacher": [row(result, "teacher", None, {"parameters": parameters}) for result in results],
         "rows": rows,
     }

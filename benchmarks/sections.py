@@ -11,6 +11,7 @@ from benchmarks.uncertainty_tables import uncertainty, uncertainty_real
 
 LONGEST_COMMAND = "python -m benchmarks.real_faces FOLDER --study real_faces_longest --seeds 0"
 LONGER_COMMAND = "python -m benchmarks.real_faces FOLDER --study real_faces_longer --seeds 0"
+TERMS_COMMAND = "python -m benchmarks.real_faces FOLDER --study real_faces_terms"
 HARDNESS_COMMAND = "python -m benchmarks.synthetic_hardness"
 LOADING_COMMAND = "python -m benchmarks.data_loading --out benchmarks/results/data_loading.json"
 SPEED_COMMAND = "python -m benchmarks.synthetic_speed --out benchmarks/results/synthetic_speed.json"
@@ -21,6 +22,7 @@ METHODS_COMMAND = "python -m benchmarks.methods{}"
 
 SECTIONS: dict[str, tuple[str, str, Callable[[Record], str]]] = {
     "real_faces": ("Distillation on real faces", "make bench-real FACES=faces/", real_faces_in_full),
+    "real_faces_terms": ("Real faces, term by term", TERMS_COMMAND, real_faces_in_full),
     "real_faces_longer": ("Real faces, three times the steps", LONGER_COMMAND, real_faces_in_full),
     "real_faces_longest": ("Real faces, six times the steps", LONGEST_COMMAND, real_faces_in_full),
     "methods_real": ("Every method on real faces", METHODS_COMMAND.format(" --faces FOLDER"), methods),
