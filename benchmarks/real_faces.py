@@ -33,7 +33,14 @@ LONGER = ("train.epochs=120", "train.freeze_norm_epochs=30")
 PAD = "{name: pad, variance: scalar, floor: 0.25, warmup_epochs: 6}"
 INHERITED = "{name: margin_softmax, class_weights: teacher, margin: 0.2, scale: 32, weight: 0.02}"
 OWN = "{name: margin_softmax, margin: 0.2, scale: 32, weight: 0.02}"
-TERMS = {"PAD": PAD, "l2 + softmax": f"{OWN}, {{name: l2}}", "l2 + ProxylessKD": f"{INHERITED}, {{name: l2}}"}
+CENTRES = "{name: adadistill, margin: 0.2, scale: 32}"
+TERMS = {
+    "PAD": PAD,
+    "l2 + softmax": f"{OWN}, {{name: l2}}",
+    "l2 + ProxylessKD": f"{INHERITED}, {{name: l2}}",
+    "AdaDistill": CENTRES,
+    "AdaDistill + l2": f"{CENTRES.replace('}', ', weight: 0.02}')}, {{name: l2}}",
+}
 STUDIES: dict[str, dict[str, tuple[str, ...]]] = {
     "real_faces": dict.fromkeys(RECIPES, ()),
     "real_faces_terms": {method: (f"losses=[{losses}]",) for method, losses in TERMS.items()},
