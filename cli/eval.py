@@ -115,7 +115,7 @@ class Fpr(click.ParamType):
     multiple=True,
     metavar="DEMAND",
     help="Exit 1 unless met by every result, repeatable: 'tpr@1e-3>=0.95', 'accuracy>=0.99', 'auc>=0.999', "
-    "'eer<=0.01'.",
+    "'eer<=0.01'; of searches 'rank@1>=0.9', 'tpir@1e-2>=0.8'.",
 )
 @click.option("--batch", type=click.IntRange(1, 65536), default=128, show_default=True, help="Images per forward pass.")
 @click.option(

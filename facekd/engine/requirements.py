@@ -1,4 +1,4 @@
-"""Demands on an evaluation: ``tpr@1e-3>=0.95``, ``accuracy>=0.99``, ``auc>=0.999``, ``eer<=0.01``."""
+"""Demands on an evaluation: ``tpr@1e-3>=0.95``, ``accuracy>=0.99``, ``auc>=0.999``, ``eer<=0.01``, ``rank@1>=0.9``."""
 
 from __future__ import annotations
 
@@ -11,25 +11,28 @@ from facekd.engine.resolution_modes import describe_resolution
 from facekd.errors import RequirementError, UsageError
 
 NUMBER = r"[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?"
-PATTERN = re.compile(rf"\s*(?:(tpr)\s*@\s*({NUMBER})|(accuracy|auc|eer))\s*(>=|<=)\s*({NUMBER})\s*")
-FORMS = "'tpr@1e-3>=0.95', 'accuracy>=0.99', 'auc>=0.999' or 'eer<=0.01'"
+AT = rf"(tpr|tpir)\s*@\s*({NUMBER})|(rank)\s*@\s*([1-9][0-9]{{0,3}})|(accuracy|auc|eer)"
+PATTERN = re.compile(rf"\s*(?:{AT})\s*(>=|<=)\s*({NUMBER})\s*")
+FORMS = "'tpr@1e-3>=0.95', 'accuracy>=0.99', 'auc>=0.999', 'eer<=0.01', 'rank@1>=0.9' or 'tpir@1e-2>=0.8'"
 
 
 @dataclass(frozen=True)
 class Requirement:
-    """A figure and the limit it must keep: at least for tpr, accuracy and auc, at most for eer.
+    """A figure and the limit it must keep: at most for eer, at least for all others.
 
     Attributes:
-        measure: ``tpr``, ``accuracy``, ``auc`` or ``eer``.
-        fpr: The operating point of ``tpr``, else None.
+        measure: ``tpr``, ``accuracy``, ``auc`` or ``eer``; of searches ``rank`` or ``tpir``, galleries apart.
+        fpr: The operating point: the FPR of ``tpr``, the FPIR of ``tpir``, else None.
         limit: In [0, 1].
         text: As it was written.
+        rank: The k of ``rank``, else None.
     """
 
     measure: str
     fpr: float | None
     limit: float
     text: str
+    rank: int | None = None
 
 
 def parse_requirement(text: str) -> Requirement:
@@ -40,7 +43,7 @@ def parse_requirement(text: str) -> Requirement:
 
     Example:
         >>> parse_requirement("tpr@1e-3>=0.95")
-        Requirement(measure='tpr', fpr=0.001, limit=0.95, text='tpr@1e-3>=0.95')
+        Requirement(measure='tpr', fpr=0.001, limit=0.95, text='tpr@1e-3>=0.95', rank=None)
         >>> parse_requirement("eer>=0.1")
         Traceback (most recent call last):
         facekd.errors.UsageError: eer>=0.1: eer takes <= (a limit from above)
@@ -48,16 +51,19 @@ def parse_requirement(text: str) -> Requirement:
     found = PATTERN.fullmatch(text)
     if found is None:
         raise UsageError(text, "not a requirement", f"write {FORMS}")
-    tpr, fpr, other, sign, limit = found.groups()
-    measure = tpr or other
+    at_rate, fpr, at_rank, rank, other, sign, limit = found.groups()
+    measure = at_rate or at_rank or other
     wanted, side = ("<=", "above") if measure == "eer" else (">=", "below")
     if sign != wanted:
         raise UsageError(text, f"{measure} takes {wanted}", f"a limit from {side}")
     if fpr is not None and not 0 < float(fpr) < 1:
-        raise UsageError(text, f"FPR {fpr} is not between 0 and 1", f"write {FORMS}")
+        raise UsageError(
+            text, f"{'FPR' if measure == 'tpr' else 'FPIR'} {fpr} is not between 0 and 1", f"write {FORMS}"
+        )
     if float(limit) > 1:
         raise UsageError(text, f"limit {limit} is above 1", "write fractions, not percent")
-    return Requirement(measure, None if fpr is None else float(fpr), float(limit), text.strip())
+    rate, place = None if fpr is None else float(fpr), None if rank is None else int(rank)
+    return Requirement(measure, rate, float(limit), text.strip(), place)
 
 
 def require(results: Sequence[Mapping[str, Any]], requirements: Sequence[Requirement]) -> None:
@@ -95,17 +101,30 @@ def require(results: Sequence[Mapping[str, Any]], requirements: Sequence[Require
 
 def _figure(result: Mapping[str, Any], requirement: Requirement) -> tuple[float | None, str]:
     """The figure and a phrase that tells it, or None and why there is none."""
-    measure = requirement.measure
-    if measure == "tpr" and result.get("tpir_at_fpir") is None:
-        for point in result["tpr_at_fpr"]:
-            if point["fpr"] == requirement.fpr:
-                return point["tpr"], f"tpr is {point['tpr']:.6g}"
-        needed = [entry for entry in result["refused"] if entry["fpr"] == requirement.fpr]
-        if needed:
-            return None, f"needs {needed[0]['needed']:,} impostor pairs, the set has {needed[0]['impostors']:,}"
-        return None, "that FPR was not evaluated"
-    found = None if measure == "tpr" else result[measure]
+    measure, searched = requirement.measure, "rank" in result
+    if searched != (measure in ("rank", "tpir")):
+        return None, f"protocol {result['protocol']} gives no {measure} here"
+    if measure in ("tpr", "tpir"):
+        return _at_rate(result, requirement)
+    if measure == "rank":
+        value = result["rank"].get(str(requirement.rank))
+        return value, f"only ranks {', '.join(result['rank'])} are told" if value is None else f"it is {value:.6g}"
+    found = result[measure]
     if found is None:
         return None, f"protocol {result['protocol']} gives no {measure} here"
     value = found if measure == "auc" else found["mean" if measure == "accuracy" else "value"]
     return value, f"{measure} is {value:.6g}"
+
+
+def _at_rate(result: Mapping[str, Any], requirement: Requirement) -> tuple[float | None, str]:
+    """A TPR at its FPR, or a TPIR at its FPIR with galleries apart."""
+    measure, rate = requirement.measure, "fpr" if requirement.measure == "tpr" else "fpir"
+    told = [entry for entry in result[f"{measure}_at_{rate}"] if entry.get("definition", "nist") == "nist"]
+    for point in told:
+        if point[rate] == requirement.fpr:
+            return point[measure], f"{measure} is {point[measure]:.6g}"
+    for entry in result["refused"]:
+        if entry[rate] == requirement.fpr and entry.get("definition", "nist") == "nist":
+            has, who = ("impostors", "impostor pairs") if rate == "fpr" else ("nonmated", "probes without a mate")
+            return None, f"needs {entry['needed']:,} {who}, the set has {entry[has]:,}"
+    return None, f"that {rate.upper()} was not evaluated"
