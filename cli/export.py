@@ -58,20 +58,24 @@ def command(
     """Write MODEL (a run folder, .safetensors, .pth, .pt, .ckpt, hf:owner/name/file or timm/NAME) as one ONNX file.
 
     The file is run in onnxruntime and OpenCV at several batch sizes before it gets its name: when an embedding differs
-    from the model's, nothing is written and the exit code is 1. The file holds its preprocessing, digests and licences
-    as metadata, and never refers to a second file.
+    from the model's, nothing is written and the exit code is 1. The file holds its preprocessing, digests, licences and
+    the thresholds that facekd calibrate kept as metadata, and never refers to a second file.
 
     \b
     Example:
       facekd export runs/student -o student.onnx
       facekd export runs/student -o phone.onnx --preprocess baked --batch 1
     """
+    from facekd.engine.calibration import with_calibration
     from facekd.engine.exporter import check_output, export_onnx
+    from facekd.models.embedder import TorchEmbedder
 
     if model.suffix.lower() == ".onnx":
         raise UsageError(str(model), "is an ONNX file already", "give the run folder or checkpoint it was made from")
     check_output(output, force=force)
     embedder = open_model(model, color, normalize)
+    if isinstance(embedder, TorchEmbedder):
+        embedder = with_calibration(embedder, model)
     with progress_bar() as progress:
         report = export_onnx(
             embedder, output, preprocess=preprocess, batch=batch, opencv=opencv, force=force, progress=progress

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import json
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ from facekd.engine.evaluator import embed_set
 from facekd.engine.figures import EvalSettings, measure_all_pairs, measure_pairs
 from facekd.engine.progress import Progress
 from facekd.engine.signals import Poll
+from facekd.errors import InputError
 from facekd.metrics.all_pairs import all_pair_scores, count_pairs, impostor_subjects
 from facekd.metrics.calibration import KNOTS, Calibration, calibrate, distance_of, percent_of
 from facekd.metrics.measured import Measured
 from facekd.metrics.verification import pair_scores
-from facekd.models.embedder import Embedder
+from facekd.models.embedder import Embedder, TorchEmbedder
 
 FPRS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 FITTED_PAIRS = 2_000_000
@@ -167,3 +169,28 @@ def calibration_place(model: Path) -> Path:
         'models/r50.onnx.calibration.json'
     """
     return model / "calibration.json" if model.is_dir() else model.with_name(f"{model.name}.calibration.json")
+
+
+def with_calibration(embedder: TorchEmbedder, model: Path) -> TorchEmbedder:
+    """The model with what was kept beside it among the facts that an export carries.
+
+    Args:
+        embedder: The model.
+        model: Its run folder or file.
+
+    Raises:
+        InputError: What is kept there cannot be read, or belongs to another model.
+    """
+    place = calibration_place(model)
+    if not place.is_file():
+        return embedder
+    try:
+        record = json.loads(place.read_text(encoding="utf-8"))
+        odds = {key: record["probability"][key] for key in ("prior", "slope", "intercept")}
+        kept = {key: record[key] for key in ("set", "set_digest", "flip", "thresholds")} | {"probability": odds}
+        whose = record["model_digest"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(str(place), f"cannot be read: {error!r}", "calibrate again, or delete it") from None
+    if whose != embedder.digest:
+        raise InputError(str(place), "is of another model", "calibrate again, or delete it")
+    return replace(embedder, metadata={**embedder.metadata, "calibration": json.dumps(kept, sort_keys=True)})

@@ -56,6 +56,7 @@ CARRIED = (
     "teacher_digest",
     "licence_teacher",
     "licence_data",
+    "calibration",
 )
 """What a student file says of itself that its ONNX file says again, under ``facekd.<key>``."""
 

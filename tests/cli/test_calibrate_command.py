@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from click.testing import CliRunner, Result
@@ -109,3 +110,20 @@ def test_people_are_left_out_where_pairs_are_too_many() -> None:
     genuine, impostor = count_pairs(labels[kept])
     assert 280_000 < impostor <= 300_000 and genuine > 0
     assert {*labels[kept]}.isdisjoint(labels[~kept])
+
+
+def test_export_carries_what_was_kept_and_refuses_what_another_model_left(files: Path, tmp_path: Path) -> None:
+    assert calibrate(files, "--fpr", "0.1").exit_code == 0
+    model, beside = files / "net.safetensors", files / "net.safetensors.calibration.json"
+    assert run("export", model, "-o", tmp_path / "net.onnx", "--no-opencv").exit_code == 0
+    facts = {entry.key: entry.value for entry in onnx.load(tmp_path / "net.onnx").metadata_props}
+    carried, kept = json.loads(facts["facekd.calibration"]), json.loads(beside.read_text())
+    assert (
+        carried["thresholds"] == kept["thresholds"] and carried["probability"]["slope"] == kept["probability"]["slope"]
+    )
+    for text, message in ((json.dumps(kept | {"model_digest": "0"}), "is of another model"), ("{", "cannot be read")):
+        beside.write_text(text)
+        told = run("export", model, "-o", tmp_path / "other.onnx", "--no-opencv")
+        assert told.exit_code == 2 and message in told.output and not (tmp_path / "other.onnx").exists()
+    beside.unlink()
+    assert run("export", model, "-o", tmp_path / "other.onnx", "--no-opencv").exit_code == 0
