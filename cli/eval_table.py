@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from facekd.engine.figures import EvalSettings
 
 WELL_FOUNDED = 30
+SIDE_BY_SIDE = 3
+"""FPRs that have a column each; more stand below each other."""
 
 
 def print_table(results: Sequence[dict[str, Any]], opened: Sequence[OpenedSet], settings: EvalSettings) -> None:
@@ -34,14 +36,16 @@ def print_table(results: Sequence[dict[str, Any]], opened: Sequence[OpenedSet], 
     lowered = any(result["resolution"] for result in results)
     for name in ("model", "set", *(["probe to\ngallery"] if lowered else [])):
         table.add_column(name, overflow="fold")
-    figures = [*(["accuracy"] if accuracy else []), *(f"TPR @ {_short(fpr)}" for fpr in shown), "AUC", "EER"]
+    listed = len(shown) > SIDE_BY_SIDE
+    rates = ["FPR", "TPR", "95 % interval"] if listed else [f"TPR @ {_short(fpr)}" for fpr in shown]
+    figures = [*(["accuracy"] if accuracy else []), *rates, "AUC", "EER"]
     for name in ("genuine +\nimpostor", *figures):
         table.add_column(name, justify="right", no_wrap=True)
     for result in results:
         row = [_who(result), _what(result), *([describe_resolution(result["resolution"])] if lowered else [])]
         row += [f"{result['genuine']:,}\n{result['impostor']:,}"]
         row += [_accuracy_cell(result)] if accuracy else []
-        row += [_tpr_cell(result, fpr) for fpr in shown]
+        row += _listed_cells(result, shown) if listed else [_tpr_cell(result, fpr) for fpr in shown]
         table.add_row(*row, f"{result['auc']:.5f}", f"{result['eer']['value']:.4f}")
     out = console()
     out.print(table)
@@ -78,6 +82,12 @@ def _tpr_cell(result: dict[str, Any], fpr: float) -> str:
             interval = "" if point["ci95"] is None else "\n{:.4f}-{:.4f}".format(*point["ci95"])
             return f"{point['tpr']:.5f}{star}{interval}"
     return "refused"
+
+
+def _listed_cells(result: dict[str, Any], fprs: Sequence[float]) -> list[str]:
+    """FPRs, TPRs and intervals, each below the other."""
+    cells = [(_short(fpr), *_tpr_cell(result, fpr).split("\n"), "") for fpr in fprs]
+    return ["\n".join(column) for column in list(zip(*cells, strict=False))[:3]]
 
 
 def _notes(results: Sequence[dict[str, Any]], opened: Sequence[OpenedSet], settings: EvalSettings) -> Iterator[str]:

@@ -87,6 +87,27 @@ def test_table_json_and_notes(files: Path, tmp_path: Path) -> None:
     assert f"{pairs['accuracy']['mean']:.4f}" in result.stdout and f"{every['auc']:.5f}" in result.stdout
 
 
+def test_many_fprs_stand_below_each_other(files: Path, tmp_path: Path) -> None:
+    fprs = [word for fpr in ("0.5", "0.3", "0.1", "0.05") for word in ("--fpr", fpr)]
+    options = (
+        "--on",
+        files / "list.csv",
+        "--images",
+        files / "faces",
+        "--device",
+        "cpu",
+        "--json",
+        tmp_path / "all.json",
+    )
+    result = run("eval", files / "net.safetensors", *options, *fprs)
+    assert result.exit_code == 0, result.output
+    (found,) = json.loads((tmp_path / "all.json").read_text())["results"]
+    lines = result.stdout.splitlines()
+    for point in found["tpr_at_fpr"]:
+        cells = (f"{point['fpr']:g}", f"{point['tpr']:.5f}", "{:.4f}-{:.4f}".format(*point["ci95"]))
+        assert any(all(cell in line for cell in cells) for line in lines)
+
+
 def test_item_049_images_of_another_cut_need_to_be_allowed(files: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     save_model(
