@@ -43,7 +43,7 @@ TERMS = {
 }
 STUDIES: dict[str, dict[str, tuple[str, ...]]] = {
     "real_faces": dict.fromkeys(RECIPES, ()),
-    "real_faces_terms": {method: (f"losses=[{losses}]",) for method, losses in TERMS.items()},
+    "real_faces_terms": dict.fromkeys(RECIPES, ()) | {name: (f"losses=[{each}]",) for name, each in TERMS.items()},
     "real_faces_longer": {
         "student alone": LONGER,
         "l2": (*LONGER, "data.versions=16"),
@@ -131,15 +131,18 @@ def run_name(method: str) -> str:
     return RECIPES[method].split("/")[0] if method in RECIPES else method.lower().replace(" ", "_")
 
 
-def study(name: str, folder: Path, runs: Path, seeds: list[int]) -> dict[str, Any]:
-    """Train and measure everything that is missing; returns the whole table."""
+def study(name: str, folder: Path, runs: Path, seeds: list[int], only_report: bool = False) -> dict[str, Any]:
+    """Train and measure everything that is missing, or nothing more; returns the table of what is finished."""
     runs.mkdir(parents=True, exist_ok=True)
     teacher = folder / "models" / "edgeface_xs_raw_rgb.onnx"
     rows, run = [], runs
     for seed in seeds:
         for method, changes in STUDIES[name].items():
             recipe = RECIPES.get(method, L2)
-            run = runs / f"{run_name(method)}-{seed}"
+            place = runs / f"{run_name(method)}-{seed}"
+            if only_report and not (place / "student.safetensors").exists():
+                continue
+            run = place
             train(recipe, folder, seed, run, changes)
             results = evaluate([run], folder, runs / f"{run.name}.json")
             rows += [row(result, method, seed, run_size(run)) for result in results]
@@ -151,7 +154,9 @@ def study(name: str, folder: Path, runs: Path, seeds: list[int]) -> dict[str, An
         **conditions(run),
         "seeds": seeds,
         "recipes": {
-            method: " --set ".join([RECIPES.get(method, L2), *changes]) for method, changes in STUDIES[name].items()
+            method: " --set ".join([RECIPES.get(method, L2), *changes])
+            for method, changes in STUDIES[name].items()
+            if any(row["method"] == method for row in rows)
         },
         "teacher": [row(result, "teacher", None, {"parameters": parameters}) for result in results],
         "rows": rows,
@@ -164,9 +169,11 @@ def main() -> None:
     parser.add_argument("--study", choices=STUDIES, default="real_faces")
     parser.add_argument("--runs", type=Path, help="where runs are kept; runs/STUDY if not given")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--only-report", action="store_true", help="train nothing; write down what is finished")
     given = parser.parse_args()
     runs = given.runs or Path("runs") / given.study
-    write_json(RESULTS / f"{given.study}.json", study(given.study, given.folder, runs, given.seeds))
+    found = study(given.study, given.folder, runs, given.seeds, given.only_report)
+    write_json(RESULTS / f"{given.study}.json", found)
 
 
 if __name__ == "__main__":
