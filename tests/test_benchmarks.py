@@ -59,9 +59,12 @@ def test_real_faces__recipes_differ_in_nothing_but_the_method(recipe: str) -> No
 @pytest.mark.parametrize("study", real_faces.STUDIES)
 def test_real_faces__every_study_changes_the_length_of_all_methods_alike(study: str) -> None:
     changes = real_faces.STUDIES[study]
-    assert changes.keys() <= real_faces.RECIPES.keys()
+    assert changes.keys() <= real_faces.RECIPES.keys() | real_faces.TERMS.keys()
+    assert all([c.split("=")[0] for c in changes[method]] == ["losses"] for method in changes.keys() & real_faces.TERMS)
     loaded = [
-        load_recipe(find_recipe(real_faces.RECIPES[method]), overrides=overrides, allow_required=True).train
+        load_recipe(
+            find_recipe(real_faces.RECIPES.get(method, real_faces.L2)), overrides=overrides, allow_required=True
+        ).train
         for method, overrides in changes.items()
     ]
     assert all(train == loaded[0] for train in loaded)
