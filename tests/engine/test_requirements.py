@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from facekd.engine.requirements import parse_requirement, require
@@ -25,8 +27,11 @@ PAIRS = {"model": "m", "set": "p", "protocol": "pairs", "tpr_at_fpr": [{"fpr": 0
 
 
 @pytest.mark.parametrize("text", ["rank@1>=0.9", "rank @ 5 >= .95", "tpir@0.1>=0.8", "tpir@1e-1>=0.75"])
-def test_met_demands_on_a_search(text: str) -> None:
-    require([SEARCH], [parse_requirement(text)])
+def test_met_demands_on_a_search_are_met_to_their_limit(text: str) -> None:
+    demand = parse_requirement(text)
+    require([SEARCH], [demand])
+    with pytest.raises(RequirementError):
+        require([SEARCH], [replace(demand, limit=0.951)])
 
 
 @pytest.mark.parametrize(
