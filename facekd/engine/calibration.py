@@ -24,7 +24,6 @@ from facekd.metrics.measured import Measured
 from facekd.metrics.verification import pair_scores
 from facekd.models.embedder import Embedder, TorchEmbedder
 
-FPRS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 FITTED_PAIRS = 2_000_000
 """Probabilities are fitted to all pairs of as many people, drawn at random, as make up to so many impostor pairs."""
 

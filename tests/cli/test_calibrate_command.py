@@ -8,15 +8,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import torch
 from click.testing import CliRunner, Result
 from facekd_cli.main import cli
+from random_model import save_random_model
 
 from facekd.engine.calibration import some_people
 from facekd.metrics.all_pairs import count_pairs
-from facekd.models.backbone import build_backbone
-from facekd.models.preprocessing import Preprocessing
-from facekd.models.weights import save_model
 
 PEOPLE, EACH = 12, 6
 
@@ -25,16 +22,7 @@ PEOPLE, EACH = 12, 6
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of random weights, and a folder of drawn faces."""
     root = tmp_path_factory.mktemp("calibrate")
-    torch.manual_seed(0)
-    save_model(
-        root / "net.safetensors",
-        build_backbone("resnet_tiny", embedding_size=64, input_size=32, options={}).eval(),
-        backbone="resnet_tiny",
-        embedding_size=64,
-        options={},
-        preprocessing=Preprocessing.named("half", size=(32, 32)),
-        extra={},
-    )
+    save_random_model(root / "net.safetensors")
     assert run("data", "synth", root / "faces", "--identities", PEOPLE, "--samples", EACH).exit_code == 0
     return root
 

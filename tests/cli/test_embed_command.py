@@ -10,18 +10,16 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from facekd_cli.main import cli
+from random_model import save_random_model
 
 from facekd.data import embedding_cache
 from facekd.data.image_folder import ImageFolder
 from facekd.data.images import resize, to_chw
 from facekd.engine.embed import load_embeddings
 from facekd.files import file_digest
-from facekd.models.backbone import build_backbone
 from facekd.models.embedder import load_embedder
 from facekd.models.heads import VarianceHead
-from facekd.models.preprocessing import Preprocessing
 from facekd.models.uncertainty_file import UNCERTAINTY_FILE, load_head, save_head
-from facekd.models.weights import save_model
 
 PEOPLE, EACH = 5, 4
 
@@ -30,16 +28,7 @@ PEOPLE, EACH = 5, 4
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of random weights, and a folder of drawn faces."""
     root = tmp_path_factory.mktemp("embed")
-    torch.manual_seed(0)
-    save_model(
-        root / "net.safetensors",
-        build_backbone("resnet_tiny", embedding_size=64, input_size=32, options={}).eval(),
-        backbone="resnet_tiny",
-        embedding_size=64,
-        options={},
-        preprocessing=Preprocessing.named("half", size=(32, 32)),
-        extra={},
-    )
+    save_random_model(root / "net.safetensors")
     assert run("data", "synth", root / "faces", "--identities", PEOPLE, "--samples", EACH).exit_code == 0
     return root
 

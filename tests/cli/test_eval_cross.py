@@ -8,15 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from click.testing import CliRunner, Result
 from facekd_cli.main import cli
+from random_model import save_random_model
 from sklearn.metrics import roc_auc_score
 
 from facekd.engine.embed import load_embeddings
-from facekd.models.backbone import build_backbone
-from facekd.models.preprocessing import Preprocessing
-from facekd.models.weights import save_model
 
 FIXED = ("--device", "cpu", "--allow-resize")
 
@@ -30,16 +27,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two models of one embedding size and one of another, and a folder of drawn faces."""
     root = tmp_path_factory.mktemp("cross")
     for name, size in (("one", 64), ("two", 64), ("short", 32)):
-        torch.manual_seed(len(name) + size)
-        save_model(
-            root / f"{name}.safetensors",
-            build_backbone("resnet_tiny", embedding_size=size, input_size=32, options={}).eval(),
-            backbone="resnet_tiny",
-            embedding_size=size,
-            options={},
-            preprocessing=Preprocessing.named("half", size=(32, 32)),
-            extra={"name": name},
-        )
+        save_random_model(root / f"{name}.safetensors", size=size, seed=len(name) + size)
     assert run("data", "synth", root / "faces", "--identities", 8, "--samples", 5).exit_code == 0
     return root
 

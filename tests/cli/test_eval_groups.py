@@ -7,13 +7,9 @@ import re
 from pathlib import Path
 
 import pytest
-import torch
 from click.testing import CliRunner, Result
 from facekd_cli.main import cli
-
-from facekd.models.backbone import build_backbone
-from facekd.models.preprocessing import Preprocessing
-from facekd.models.weights import save_model
+from random_model import save_random_model
 
 FIXED = ("--device", "cpu", "--allow-resize", "--bootstrap", 20, "--fpr", 0.1)
 
@@ -26,16 +22,7 @@ def run(*arguments: object) -> Result:
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model, drawn faces, lists of images and of pairs with a column more, and of each group alone."""
     root = tmp_path_factory.mktemp("groups")
-    torch.manual_seed(0)
-    save_model(
-        root / "net.safetensors",
-        build_backbone("resnet_tiny", embedding_size=64, input_size=32, options={}).eval(),
-        backbone="resnet_tiny",
-        embedding_size=64,
-        options={},
-        preprocessing=Preprocessing.named("half", size=(32, 32)),
-        extra={},
-    )
+    save_random_model(root / "net.safetensors")
     assert run("data", "synth", root / "faces", "--identities", 10, "--samples", 5).exit_code == 0
     images = sorted((root / "faces").glob("*/*.*"))
     people = sorted({image.parent.name for image in images})
