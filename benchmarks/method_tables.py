@@ -13,6 +13,7 @@ from benchmarks.tables import (
     markdown_table,
     points,
     recipe_list,
+    runs_table,
     size_cells,
     spread,
     star_note,
@@ -43,6 +44,18 @@ def share_of_gap(rows: Sequence[Record], alone: Sequence[Record], teacher: Recor
     return [(here[seed] - there[seed]) / (most - there[seed]) for seed in here if seed in there]
 
 
+def elsewhere_note(data: Record) -> str:
+    """Which rows were recorded under other conditions than the page tells, and under which."""
+    groups: dict[str, dict[str, None]] = {}
+    for row in data["rows"]:
+        if "conditions" in row:
+            there = row["conditions"]
+            versions = ", ".join(f"{package} {version}" for package, version in there["packages"].items())
+            told = f"{there['machine']}, python {there['python']}, {versions}"
+            groups.setdefault(told, {})[row["method"]] = None
+    return "".join(f"\n\nRecorded with {told}: {', '.join(names)}." for told, names in groups.items())
+
+
 def methods(data: Record) -> str:
     """Every method, the best first, with the teacher on top, and what each is.
 
@@ -70,5 +83,7 @@ def methods(data: Record) -> str:
         "the gap is the gain over the student alone of the same seed, as a fraction of the teacher's."
     )
     table = markdown_table(head, body) + star_note([teacher, *data["rows"]])
+    table += elsewhere_note(data)
     recipe = f"All change the recipe `{data['recipe']}` and are otherwise equal."
-    return "\n\n".join([told, table, recipe, recipe_list(data["recipes"])])
+    runs = ["Each run, with 95 % intervals that resample people:", runs_table(data["rows"])]
+    return "\n\n".join([told, table, recipe, *runs, recipe_list(data["recipes"])])

@@ -56,6 +56,8 @@ STUDIES: dict[str, dict[str, tuple[str, ...]]] = {
 """Study -> method -> what it changes in the method's recipe, or in that of l2 where it has none."""
 L2 = RECIPES["l2"]
 RESULTS = Path(__file__).parent / "results"
+CONDITIONS = ("facekd", "python", "machine", "packages", "device", "accelerator", "threads")
+"""What a record tells of where its runs were trained."""
 
 
 def facekd(*arguments: str) -> None:
@@ -117,8 +119,7 @@ def run_size(run: Path) -> dict[str, Any]:
 def conditions(run: Path) -> dict[str, Any]:
     """Machine, versions, device and threads a run was trained with, as it recorded them."""
     record = json.loads((run / "environment.json").read_text())
-    names = ("facekd", "python", "machine", "packages", "device", "accelerator", "threads")
-    return {name: record[name] for name in names}
+    return {name: record[name] for name in CONDITIONS}
 
 
 def run_name(method: str) -> str:

@@ -9,7 +9,8 @@ import pytest
 from facekd_cli.shipped import find_recipe
 
 from benchmarks import methods as study
-from benchmarks.method_tables import methods, share_of_gap
+from benchmarks import real_faces
+from benchmarks.method_tables import elsewhere_note, methods, share_of_gap
 from benchmarks.tables import ALONE
 from facekd.recipe import Recipe, load_recipe
 
@@ -41,12 +42,48 @@ def test_methods__differ_in_their_losses_and_draws_alone(arena: study.Arena, met
 
 def test_drawn_faces__nobody_measured_was_trained_on() -> None:
     arena = ARENAS[1]
-    people = loaded(arena, ALONE).data.synthetic
-    commands = {command[0]: command for command in arena.preparations.values()}
-    changes = [word for word in commands["train"] if "=" in word]
-    teacher = load_recipe(find_recipe(commands["train"][1]), changes).data.synthetic
-    assert teacher == people
-    assert int(commands["data"][-1]) >= people.first_identity + people.identities
+    taught, drawn, unseen = arena.preparations.values()
+    teacher = load_recipe(find_recipe(taught[1]), [word for word in taught if "=" in word]).data.synthetic
+    assert loaded(arena, ALONE).data.path == drawn[2]
+    assert drawn[3:] == ("--identities", str(teacher.identities), "--samples", "8") and teacher.first_identity == 0
+    assert int(unseen[-1]) >= teacher.identities >= 1000
+
+
+def recorded(rows: list[dict], machine: str = "here") -> dict:
+    there = dict.fromkeys(real_faces.CONDITIONS, "same") | {"machine": machine, "packages": {"torch": "1"}}
+    recipes = {row["method"]: " --set ".join(study.METHODS[row["method"]].settings()) for row in rows}
+    return {"benchmark": "b", "recipe": "r", "recipes": recipes, "rows": rows, "seeds": [0], "teacher": [], **there}
+
+
+def told(rows: list[dict]) -> list[tuple[str, int]]:
+    return [(row["method"], row["seed"]) for row in rows]
+
+
+def test_joined__keeps_what_is_not_measured_again_and_says_where_it_comes_from() -> None:
+    earlier = recorded([measured("l2", 0, 0.1), measured("l2", 1, 0.2), measured("PAD", 5, 0.3)], "elsewhere")
+    now = recorded([measured("l2", 1, 0.7), measured("STKD", 1, 0.8)])
+    found = study.joined(earlier, now)
+    assert told(found["rows"]) == [("l2", 0), ("PAD", 5), ("l2", 1), ("STKD", 1)]
+    assert [row.get("conditions", now)["machine"] for row in found["rows"]] == [
+        "elsewhere",
+        "elsewhere",
+        "here",
+        "here",
+    ]
+    assert found["rows"][2]["auc"] == 0.7 and found["seeds"] == [0, 1, 5]
+    assert list(found["recipes"]) == ["l2", "PAD", "STKD"]
+    assert "Recorded with elsewhere, python same, torch 1: l2, PAD." in elsewhere_note(found)
+    assert not any("conditions" in row for row in study.joined(recorded([measured("PAD", 5, 0.3)]), now)["rows"])
+
+
+def test_joined__drops_rows_of_another_study_and_of_a_recipe_that_has_changed() -> None:
+    now = recorded([measured("STKD", 1, 0.8)])
+    assert study.joined(None, now) == now
+    shorter, other = recorded([{**measured("l2", 0, 0.1), "steps": 8}]), recorded([measured("l2", 0, 0.1)])
+    assert told(study.joined(other, now)["rows"]) == [("l2", 0), ("STKD", 1)]
+    other["recipes"]["l2"] = "losses=[{name: l2, weight: 2}]"
+    for earlier in (shorter, other, {**recorded([measured("l2", 0, 0.1)]), "recipe": "another"}):
+        assert told(study.joined(earlier, now)["rows"]) == [("STKD", 1)]
 
 
 def measured(method: str, seed: int | None, tpr: float) -> dict:
@@ -64,7 +101,7 @@ def test_share_of_gap__is_taken_seed_by_seed() -> None:
 def test_table__names_the_best_first_and_a_loss_as_a_loss() -> None:
     rows = [measured(ALONE, 0, 0.4), measured("worse", 0, 0.3), measured("best", 0, 0.8)]
     data = {"teacher": [measured("teacher", None, 0.9)], "rows": rows, "recipe": "r", "recipes": {"best": "x"}}
-    lines = [line for line in methods(data).splitlines() if line.startswith("| ")][1:]
+    lines = [line for line in methods(data).splitlines() if line.startswith("| ")][1:5]
     assert [line.split(" | ")[0] for line in lines] == ["| teacher", "| best", f"| {ALONE}", "| worse"]
     assert "0.800" in lines[1] and "-0.200" in lines[3]
 
