@@ -31,6 +31,7 @@ LIGHT_SOFTMAX = "{name: margin_softmax, margin: 0.2, scale: 32, weight: 0.02}"
 INHERITED = "{name: margin_softmax, class_weights: teacher, margin: 0.2, scale: 32}"
 LIGHT_INHERITED = "{name: margin_softmax, class_weights: teacher, margin: 0.2, scale: 32, weight: 0.02}"
 PAD = "{name: pad, variance: scalar, floor: 0.25, warmup_epochs: 3}"
+LIGHT_CENTRES = "{name: adadistill, margin: 0.2, scale: 32, weight: 0.02}"
 BALANCED = ("train.images_per_identity=4",)
 
 
@@ -80,6 +81,10 @@ METHODS = {
     "CCKD, class-uniform batches": Method((SOFTMAX, "{name: cckd, weight: 100}"), BALANCED),
     "SP": Method((SOFTMAX, "{name: sp, weight: 3000}")),
     "PKT": Method((SOFTMAX, "{name: pkt, weight: 100}")),
+    "l2 + ProxylessKD": Method((LIGHT_INHERITED, "{name: l2}")),
+    "AdaDistill + l2": Method((LIGHT_CENTRES, "{name: l2}")),
+    "AdaDistill + PAD": Method((LIGHT_CENTRES, PAD)),
+    "PAD, floor 1": Method((PAD.replace("0.25", "1.0"),)),
 }
 
 
