@@ -28,6 +28,7 @@ from torch import Tensor
 
 import facekd
 from benchmarks.data_loading import peak_mib
+from benchmarks.record import hand_over
 from benchmarks.synthetic_speed import spread
 from facekd.metrics.pair_tiles import TILE
 from facekd.metrics.swept_pairs import sweep_all_pairs
@@ -175,10 +176,7 @@ def main() -> None:
     if given.tell:
         tell_one(given.tell, given.images, given.dim)
         return
-    text = json.dumps(report(given.images, given.dim, given.repeats, given.device), indent=2) + "\n"
-    sys.stdout.write(text)
-    if given.out is not None:
-        given.out.write_text(text, encoding="utf-8")
+    hand_over(report(given.images, given.dim, given.repeats, given.device), given.out)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ import cv2
 import numpy as np
 
 import facekd
+from benchmarks.record import hand_over
 from facekd.data.images import encode_jpeg
 from facekd.data.record_source import RecordSource
 from facekd.data.record_writer import write_records
@@ -213,10 +214,7 @@ def main() -> None:
     if given.open is not None:
         tell_opening(given.open)
         return
-    text = json.dumps(report(given.count, given.repeats, given.images, given.seed), indent=2) + "\n"
-    sys.stdout.write(text)
-    if given.out is not None:
-        given.out.write_text(text, encoding="utf-8")
+    hand_over(report(given.count, given.repeats, given.images, given.seed), given.out)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,7 @@ instead of the wall clock, and so stays comparable on a busy machine.
 from __future__ import annotations
 
 import argparse
-import json
 import platform
-import sys
 import time
 from pathlib import Path
 
@@ -20,6 +18,7 @@ import cv2
 import numpy as np
 
 import facekd
+from benchmarks.record import hand_over
 from facekd.data.synthetic import RENDERER_VERSION, SyntheticFaces
 
 
@@ -73,10 +72,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="write the JSON object here too")
     given = parser.parse_args()
-    text = json.dumps(report(given.repeats, given.images, given.warm_up, given.seed), indent=2) + "\n"
-    sys.stdout.write(text)
-    if given.out is not None:
-        given.out.write_text(text, encoding="utf-8")
+    hand_over(report(given.repeats, given.images, given.warm_up, given.seed), given.out)
 
 
 if __name__ == "__main__":

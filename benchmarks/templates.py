@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 import facekd
+from benchmarks.record import hand_over
 from facekd.data.ijb import IjbFolder
 from facekd.data.ijb_lists import Faces
 from facekd.data.ijb_protocols import TemplatePairs, read_pairs
@@ -178,10 +179,7 @@ def main() -> None:
     if given.tell is not None:
         tell(given.tell, given.seed, given.share, given.repeats, given.replicates)
         return
-    text = json.dumps(report(given.share, given.repeats, given.replicates, given.seed), indent=2) + "\n"
-    sys.stdout.write(text)
-    if given.out is not None:
-        given.out.write_text(text, encoding="utf-8")
+    hand_over(report(given.share, given.repeats, given.replicates, given.seed), given.out)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,29 @@
+"""How a benchmark hands over what it measured."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from facekd.files import write_json
+
+
+def hand_over(record: Mapping[str, Any], out: Path | None) -> None:
+    """Print a record as JSON, and keep it in a file where one is named.
+
+    Args:
+        record: What was measured.
+        out: The file, written whole or not at all.
+
+    Example:
+        >>> hand_over({"images": 2}, None)
+        {
+          "images": 2
+        }
+    """
+    sys.stdout.write(json.dumps(record, indent=2) + "\n")
+    if out is not None:
+        write_json(out, record)
