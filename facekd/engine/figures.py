@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from facekd.data.verification import VerificationSet
-from facekd.metrics.all_pairs import all_pair_scores, count_pairs
+from facekd.metrics.all_pairs import AllPairs, all_pair_scores, count_pairs
 from facekd.metrics.details import all_pairs_images, extreme_places, hard_pairs, roc_curve, score_histogram
 from facekd.metrics.intervals import Interval, bootstrap_all_pairs, bootstrap_pairs
 from facekd.metrics.measured import Details, HardPair, Measured
@@ -51,17 +51,75 @@ class EvalSettings:
 
 
 @dataclass(frozen=True)
-class _Scored:
-    """Scores of one model on one set, and what depends on more than the scores.
+class Compared:
+    """The pairs of a set, whatever scores them.
 
-    ``hardest`` takes scores and whether they are the genuine ones.
+    Attributes:
+        genuine: How many are of one person.
+        impostor: How many are of two people.
+        images: The two images (k, 2) behind chosen places of the genuine pairs, or of the others where False.
+        intervals: Of the TPR at each FPR, from genuine scores and impostor scores in the order of the pairs.
     """
 
-    genuine: Tensor
-    impostor: Tensor
-    accuracy: KFold | None
-    intervals: Callable[[Sequence[float]], list[Interval]]
-    hardest: Callable[[Tensor, bool], tuple[HardPair, ...]]
+    genuine: int
+    impostor: int
+    images: Callable[[Tensor, bool], Tensor]
+    intervals: Callable[[Tensor, Tensor, Sequence[float]], list[Interval]]
+
+
+def compared_pairs(data: VerificationSet, settings: EvalSettings) -> Compared:
+    """The listed pairs of a set.
+
+    Args:
+        data: The set.
+        settings: How intervals are drawn.
+    """
+    by_kind = {kind: torch.from_numpy(np.ascontiguousarray(data.pairs[data.genuine == kind])) for kind in (True, False)}
+    subjects = None
+    if data.subjects is not None:
+        people = data.subjects[data.pairs]
+        subjects = people[data.genuine], people[~data.genuine]
+
+    def intervals(genuine: Tensor, impostor: Tensor, fprs: Sequence[float]) -> list[Interval]:
+        replicates, seed = settings.bootstrap, settings.seed
+        return bootstrap_pairs(genuine, impostor, subjects, fprs, replicates=replicates, seed=seed)
+
+    counts = len(by_kind[True]), len(by_kind[False])
+    return Compared(*counts, lambda places, kind: by_kind[kind][places.cpu()], intervals)
+
+
+def compared_all_pairs(pairs: AllPairs, labels: np.ndarray, settings: EvalSettings) -> Compared:
+    """All pairs of images with identities.
+
+    Args:
+        pairs: Their cosines, in whose order other scores are.
+        labels: (n,) who each image shows.
+        settings: How intervals are drawn.
+    """
+
+    def intervals(genuine: Tensor, impostor: Tensor, fprs: Sequence[float]) -> list[Interval]:
+        scored = replace(pairs, genuine=genuine, impostor=impostor)
+        return bootstrap_all_pairs(scored, fprs, replicates=settings.bootstrap, seed=settings.seed)
+
+    def images(places: Tensor, kind: bool) -> Tensor:
+        return all_pairs_images(pairs, labels, places, genuine=kind)
+
+    return Compared(pairs.genuine.numel(), pairs.impostor.numel(), images, intervals)
+
+
+def pair_cosines(probe: np.ndarray, gallery: np.ndarray, data: VerificationSet) -> tuple[Tensor, Tensor, KFold | None]:
+    """Cosines of the genuine and of the impostor pairs of a set, and its accuracy where its pairs lie in folds.
+
+    Args:
+        probe: (n, dim) embeddings that the first image of each pair is looked up in.
+        gallery: (n, dim) embeddings that the second is looked up in.
+        data: The set.
+    """
+    scores, distances = pair_scores(probe, data.pairs, gallery=gallery)
+    genuine = torch.from_numpy(np.asarray(data.genuine, dtype=bool))
+    folded = np.unique(data.folds).size > 1
+    accuracy = kfold_distances(distances, data.genuine, data.folds) if folded else None
+    return scores[genuine], scores[~genuine], accuracy
 
 
 def measure_pairs(probe: np.ndarray, gallery: np.ndarray, data: VerificationSet, settings: EvalSettings) -> Measured:
@@ -73,26 +131,8 @@ def measure_pairs(probe: np.ndarray, gallery: np.ndarray, data: VerificationSet,
         data: The set.
         settings: How.
     """
-    scores, distances = pair_scores(probe, data.pairs, gallery=gallery)
-    genuine = torch.from_numpy(np.asarray(data.genuine, dtype=bool))
-    positive, negative = scores[genuine], scores[~genuine]
-    subjects = None
-    if data.subjects is not None:
-        people = data.subjects[data.pairs]
-        subjects = people[data.genuine], people[~data.genuine]
-
-    def intervals(fprs: Sequence[float]) -> list[Interval]:
-        replicates, seed = settings.bootstrap, settings.seed
-        return bootstrap_pairs(positive, negative, subjects, fprs, replicates=replicates, seed=seed)
-
-    def hardest(among: Tensor, is_genuine: bool) -> tuple[HardPair, ...]:
-        places = extreme_places(among, highest=not is_genuine)
-        images = data.pairs[data.genuine if is_genuine else ~data.genuine]
-        return hard_pairs(among, places, images[places.numpy()])
-
-    folded = np.unique(data.folds).size > 1
-    accuracy = kfold_distances(distances, data.genuine, data.folds) if folded else None
-    return _measure(_Scored(positive, negative, accuracy, intervals, hardest), settings)
+    genuine, impostor, accuracy = pair_cosines(probe, gallery, data)
+    return replace(measure_scores(compared_pairs(data, settings), genuine, impostor, settings), accuracy=accuracy)
 
 
 def measure_all_pairs(probe: np.ndarray, gallery: np.ndarray, labels: np.ndarray, settings: EvalSettings) -> Measured:
@@ -107,15 +147,7 @@ def measure_all_pairs(probe: np.ndarray, gallery: np.ndarray, labels: np.ndarray
     if count_pairs(labels)[1] > HELD_PAIRS:
         return _measure_swept(sweep_all_pairs(probe, labels, settings.fprs, gallery=gallery), settings)
     pairs = all_pair_scores(probe, labels, gallery=gallery)
-
-    def intervals(fprs: Sequence[float]) -> list[Interval]:
-        return bootstrap_all_pairs(pairs, fprs, replicates=settings.bootstrap, seed=settings.seed)
-
-    def hardest(among: Tensor, is_genuine: bool) -> tuple[HardPair, ...]:
-        places = extreme_places(among, highest=not is_genuine)
-        return hard_pairs(among, places, all_pairs_images(pairs, labels, places, genuine=is_genuine))
-
-    return _measure(_Scored(pairs.genuine, pairs.impostor, None, intervals, hardest), settings)
+    return measure_scores(compared_all_pairs(pairs, labels, settings), pairs.genuine, pairs.impostor, settings)
 
 
 def _measure_swept(swept: SweptPairs, settings: EvalSettings) -> Measured:
@@ -134,29 +166,43 @@ def _measure_swept(swept: SweptPairs, settings: EvalSettings) -> Measured:
     )
 
 
-def _measure(scored: _Scored, settings: EvalSettings) -> Measured:
-    genuine, impostor = ascending(scored.genuine), ascending(scored.impostor)
-    points, refused = operating_points(genuine, impostor, settings.fprs)
-    intervals = tuple(scored.intervals([point.fpr for point in points])) if settings.bootstrap else None
+def measure_scores(compared: Compared, genuine: Tensor, impostor: Tensor, settings: EvalSettings) -> Measured:
+    """Measure scores, of whatever kind: the larger, the more alike.
+
+    Args:
+        compared: The pairs they are of.
+        genuine: (g,) scores of the genuine pairs, in their order.
+        impostor: (i,) scores of the others.
+        settings: How.
+    """
+    own, other = ascending(genuine), ascending(impostor)
+    points, refused = operating_points(own, other, settings.fprs)
+    intervals = None
+    if settings.bootstrap:
+        intervals = tuple(compared.intervals(genuine, impostor, [point.fpr for point in points]))
     details = None
     if settings.details:
         details = Details(
-            curve=roc_curve(genuine, impostor),
-            histogram=score_histogram(genuine, impostor),
-            hardest_impostor=scored.hardest(scored.impostor, False),
-            hardest_genuine=scored.hardest(scored.genuine, True),
+            curve=roc_curve(own, other),
+            histogram=score_histogram(own, other),
+            hardest_impostor=_hardest(compared, impostor, False),
+            hardest_genuine=_hardest(compared, genuine, True),
         )
     return Measured(
-        genuine=genuine.numel(),
-        impostor=impostor.numel(),
+        genuine=own.numel(),
+        impostor=other.numel(),
         points=tuple(points),
         refused=tuple(refused),
-        auc=auc(genuine, impostor),
-        eer=eer(genuine, impostor),
-        accuracy=scored.accuracy,
+        auc=auc(own, other),
+        eer=eer(own, other),
         intervals=intervals,
         details=details,
     )
+
+
+def _hardest(compared: Compared, among: Tensor, genuine: bool) -> tuple[HardPair, ...]:
+    places = extreme_places(among, highest=not genuine)
+    return hard_pairs(among, places, compared.images(places, genuine))
 
 
 def figures(measured: Measured) -> dict[str, Any]:
