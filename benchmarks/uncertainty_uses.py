@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from benchmarks.degraded_faces import spearman
 from benchmarks.uncertainty import LENGTH, log_variance_of
 from facekd.engine.embed import StoredEmbeddings
 from facekd.metrics.roc import operating_points
-from facekd.metrics.uncertainty import (
-    error_versus_reject,
-    fuse_templates,
-    harmonic_mean_variance,
-    mutual_likelihood,
-    pair_uncertainty,
-    uncertainty_spread,
-)
+from facekd.metrics.sureness import error_versus_reject, pair_uncertainty, quality_rates, unsure_images
+from facekd.metrics.uncertainty import fuse_templates, harmonic_mean_variance, mutual_likelihood, uncertainty_spread
 from facekd.metrics.verification import unit
 
 FPRS = (1e-2, 1e-3, 1e-4)
@@ -108,14 +104,9 @@ def quality_groups(
     scores: np.ndarray, genuine: np.ndarray, pairs: np.ndarray, uncertainty: np.ndarray, threshold: float
 ) -> list[dict[str, Any]]:
     """TPR and FPR at one threshold for pairs of two surer images, of one, and of none; surer than the median."""
-    unsure = (uncertainty > np.median(uncertainty)).astype(int)
-    low = unsure[pairs[:, 0]] + unsure[pairs[:, 1]]
-    found = []
-    for quality, count in (("high", 0), ("mixed", 1), ("low", 2)):
-        own, other = scores[genuine & (low == count)], scores[~genuine & (low == count)]
-        rates = {"tpr": float((own >= threshold).mean()), "fpr": float((other >= threshold).mean())}
-        found.append({"quality": quality, "genuine": len(own), "impostor": len(other), **rates})
-    return found
+    counts, values = unsure_images(uncertainty, pairs), torch.from_numpy(scores)
+    sides = [(values[chosen], counts[chosen]) for chosen in (torch.from_numpy(genuine), torch.from_numpy(~genuine))]
+    return [asdict(rates) for rates in quality_rates(*sides, threshold=threshold)]
 
 
 def templates_of(labels: np.ndarray, size: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

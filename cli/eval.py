@@ -99,6 +99,13 @@ class Fpr(click.ParamType):
     metavar="COLUMN",
     help="Also measure each group that a column of the list names: of images, or of pairs (a race, an age, a quality).",
 )
+@click.option(
+    "--uncertainty",
+    is_flag=True,
+    help="Heed how sure each model is of each image: also tell TPR and FPR by quality and what turning the least sure "
+    "pairs away saves, score pairs by mutual likelihood, and fuse templates by inverse variance. For runs that learned "
+    "a variance, and .npz files with log_variance.",
+)
 @foreign_options
 @resize_option
 @click.option("--drop-same", is_flag=True, help="Leave out pairs that hold one image on both sides.")
@@ -165,6 +172,7 @@ def command(
       facekd eval runs/student --on IJBC/ --all-modes
       facekd eval runs/student --on IJBC/ --protocol ijb-1:n
       facekd eval runs/student --on faces.csv --by race
+      facekd eval runs/sure --on faces.csv --uncertainty
       facekd eval --verify figures.json
       facekd eval embeddings.npz --fpr 1e-5
     """
@@ -191,6 +199,8 @@ def _request(asked: Mapping[str, Any], demanded: Sequence[float]) -> Request:
     _check_arguments(models, stored, sets, images)
     _check_resolutions(asked["sides"], asked["gallery"], stored)
     _check_cross(asked["cross"], models, stored, asked["sides"])
+    if asked["cross"] and asked["uncertainty"]:
+        raise UsageError("--cross", "compares embeddings, whose variances are of two models", "leave --uncertainty out")
     fprs = asked["fprs"] or usual_rates(sets, asked["protocol"], FPRS)
     if asked["by"] is not None and (asked["drop_same"] or stored):
         other = "--drop-same" if asked["drop_same"] else "stored embeddings"
@@ -216,6 +226,7 @@ def _request(asked: Mapping[str, Any], demanded: Sequence[float]) -> Request:
         det=asked["det"],
         all_modes=asked["all_modes"],
         count_failures=asked["count_failures"],
+        uncertainty=asked["uncertainty"],
         by=asked["by"],
     )
 

@@ -192,15 +192,18 @@ def _evaluations(
     from facekd.engine.resumable import Watched
     from facekd.engine.signals import interruptible
     from facekd.engine.template_sets import TemplateSet
+    from facekd.engine.uncertainty import with_variance
 
     modes = resolution_modes(request.resolutions, request.gallery)
     with interruptible("facekd eval", "stopped; nothing was written") as poll, progress_bar() as progress:
         for path in map(Path, request.models):
             if path.suffix.lower() == ".npz":
                 stored = load_embeddings(path)
-                yield evaluate_stored(stored, path.name, settings), Faces(stored.names.__getitem__)
+                for found in evaluate_stored(stored, path.name, settings, uncertainty=request.uncertainty):
+                    yield found, Faces(stored.names.__getitem__)
                 continue
             embedder = load(path)
+            asked = with_variance(embedder, path) if request.uncertainty else embedder
             for one in opened:
 
                 def report(phase: str, done: int, total: int, name: str = f"{path.name} on {one.name}") -> None:
@@ -208,11 +211,11 @@ def _evaluations(
 
                 if isinstance(one, TemplateSet):
                     watched = Watched(report, poll)
-                    for result in evaluate_template_set(embedder, one, settings, request, cache, watched):
+                    for result in evaluate_template_set(asked, one, settings, request, cache, watched):
                         yield result, Faces("template {}".format)
                 else:
                     faces = faces_of_set(one, embedder.preprocessing.size)
-                    for found in evaluate_resolutions(embedder, one, settings, modes, progress=report, poll=poll):
+                    for found in evaluate_resolutions(asked, one, settings, modes, progress=report, poll=poll):
                         yield found, faces
                 if one is opened[0] and not request.count_failures:
                     doubt(embedder, one, progress=report, poll=poll)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from facekd.engine.figures import EvalSettings
 
 WELL_FOUNDED = 30
+SHOWN_REJECTS = (0.0, 0.1, 0.2, 0.3)
 SIDE_BY_SIDE = 3
 """FPRs that have a column each; more stand below each other."""
 
@@ -60,9 +61,10 @@ def _who(result: dict[str, Any]) -> str:
 
 
 def _what(result: dict[str, Any]) -> str:
-    """The set, or which group of it."""
-    group = result.get("group")
-    return result["set"] if group is None else f"{result['set']}\n{group['column']} {group['value']}"
+    """The set, or which group of it, and what scored its pairs if not the cosine."""
+    group, score = result.get("group"), result.get("score")
+    lines = [result["set"], group and f"{group['column']} {group['value']}", score and f"by {score}"]
+    return "\n".join(line for line in lines if line)
 
 
 def _short(fpr: float) -> str:
@@ -90,8 +92,26 @@ def _listed_cells(result: dict[str, Any], fprs: Sequence[float]) -> list[str]:
     return ["\n".join(column) for column in list(zip(*cells, strict=False))[:3]]
 
 
+def _sureness_lines(who: str, point: dict[str, Any]) -> Iterator[str]:
+    """What the model's own uncertainty tells at an operating point: rates by quality, and what turning away saves."""
+    told = [
+        f"{rates['quality']} {_rate(rates['tpr'], '.4f')} / {_rate(rates['fpr'], '.2g')}" for rates in point["quality"]
+    ]
+    yield f"{who}, threshold of FPR {_short(point['fpr'])}, TPR / FPR by quality: {', '.join(told)}"
+    steps = {step["turned_away"]: step["missed"] for step in point["reject"]}
+    missed = ", ".join(f"{share:.0%} {steps[share]:.4f}" for share in SHOWN_REJECTS)
+    yield f"{who}, the same, missed as the least sure genuine pairs are turned away: {missed}"
+
+
+def _rate(value: float | None, form: str) -> str:
+    return "-" if value is None else f"{value:{form}}"
+
+
 def _notes(results: Sequence[dict[str, Any]], opened: Sequence[OpenedSet], settings: EvalSettings) -> Iterator[str]:
     yield from map(describe, across_sets(results))
+    for result in results:
+        for point in result.get("by_uncertainty", ()):
+            yield from _sureness_lines(f"{_who(result)} on {_what(result)}".replace("\n", " "), point)
     points = [point for result in results for point in result["tpr_at_fpr"]]
     if any(point["fpr"] < WELL_FOUNDED / point["impostors"] for point in points):
         yield f"* rests on fewer than {WELL_FOUNDED} false accepts: the threshold is uncertain"

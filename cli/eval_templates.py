@@ -204,13 +204,17 @@ def _ranks(results: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]
     for result in results:
         counts = f"{sum(result['gallery'].values()):,}\n{result['probes']:,}"
         shares = [f"{result['rank'][rank]:.4f}" for rank in ranks]
-        rows.append([result["model"], result["set"], "on" if result["flip"] else "off", counts, *shares])
+        way = "\n".join(["on" if result["flip"] else "off", *([result["fusion"]] if "fusion" in result else [])])
+        rows.append([result["model"], result["set"], way, counts, *shares])
     return ["model", "set", "flip", "gallery\nprobes", *(f"rank {rank}" for rank in ranks)], rows
 
 
 def _head(result: dict[str, Any]) -> list[str]:
     det, flip = ("on" if result[name] else "off" for name in ("det", "flip"))
-    return [result["model"], result["set"], f"{result['norm']}\n{det}\n{flip}"]
+    way = [result["norm"], det, flip]
+    if "fusion" in result:
+        way = [result["fusion"], result.get("score"), flip]
+    return [result["model"], result["set"], "\n".join(line for line in way if line)]
 
 
 def _short(rate: float) -> str:

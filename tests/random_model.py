@@ -6,8 +6,11 @@ from pathlib import Path
 
 import torch
 
+from facekd.files import file_digest
 from facekd.models.backbone import build_backbone
+from facekd.models.heads import VarianceHead
 from facekd.models.preprocessing import Preprocessing
+from facekd.models.uncertainty_file import UNCERTAINTY_FILE, save_head
 from facekd.models.weights import save_model
 
 
@@ -23,3 +26,13 @@ def save_random_model(path: Path, *, size: int = 64, seed: int = 0) -> None:
         preprocessing=Preprocessing.named("half", size=(32, 32)),
         extra={},
     )
+
+
+def save_random_run(folder: Path) -> Path:
+    """A folder with that model as a run leaves it, and beside it a head of random weights that reads variances off."""
+    folder.mkdir()
+    model = folder / "student.safetensors"
+    save_random_model(model)
+    torch.manual_seed(1)
+    save_head(folder / UNCERTAINTY_FILE, VarianceHead(64), student_digest=file_digest(model), loss="dul")
+    return folder

@@ -100,6 +100,11 @@ class Group:
         return all(one.measured is not None and one.measured.details is not None for one in self.evaluations)
 
     @property
+    def score(self) -> str:
+        """What compared the pairs, in words."""
+        return str(self.evaluations[0].result.get("score", "cosine")).replace("-", " ")
+
+    @property
     def searched(self) -> bool:
         """Whether galleries were searched, so that there are ranks."""
         return all(one.result.get("rank") for one in self.evaluations)
@@ -138,9 +143,11 @@ def grouped(evaluations: Sequence[Evaluated]) -> list[Group]:
 
 def _mode(result: Mapping[str, Any]) -> str:
     """What sets a result apart from others of its model on its set, in words; empty for the usual."""
-    resolution = describe_resolution(result["resolution"])
-    words = [] if resolution == "full" else [resolution]
-    if "norm" in result:
+    resolution, part = describe_resolution(result["resolution"]), result.get("group")
+    words = [f"{part['column']} {part['value']}"] if part else []
+    words += [] if resolution == "full" else [resolution]
+    words += [str(result[name]).replace("-", " ") for name in ("fusion", "score") if name in result]
+    if "norm" in result and "fusion" not in result:
         words.append(Aggregation(result["norm"], result["det"], result["flip"]).told)
     if "norm" in result or result.get("rank"):
         words.insert(0, result["protocol"])
@@ -153,6 +160,8 @@ def curves_of(group: Group) -> list[tuple[Frame, list[Line]]]:
     if group.searched:
         found.append(cmc(group))
         found += [tpir(group)] if all(one.result["tpir_at_fpir"] for one in group.evaluations) else []
+    if all(one.result.get("by_uncertainty") for one in group.evaluations):
+        found.append(reject(group))
     return found
 
 
@@ -187,6 +196,20 @@ def cmc(group: Group) -> tuple[Frame, list[Line]]:
         lines.append(_through(label, marks))
     most = max(float(line.x.max()) for line in lines)
     return Frame("CMC", "rank", "found", True, False, (0.9, 1.2 * most), _above_least(lines)), lines
+
+
+def reject(group: Group) -> tuple[Frame, list[Line]]:
+    """Error versus reject: genuine pairs missed at the smallest FPR, as those the model is least sure of go."""
+    lines = []
+    for label, one in zip(group.labels, group.evaluations, strict=True):
+        point = min(one.result["by_uncertainty"], key=lambda told: told["fpr"])
+        shares, missed = zip(*((step["turned_away"], step["missed"]) for step in point["reject"]), strict=True)
+        lines.append(Line(f"{label} at FPR {point['fpr']:g}", np.array(shares), np.array(missed)))
+    most = max(float(line.y.max()) for line in lines)
+    frame = Frame(
+        "Error versus reject", "turned away", "missed (1 - TPR)", False, False, (0, 0.5), (0, 1.1 * most or 1)
+    )
+    return frame, lines
 
 
 def tpir(group: Group) -> tuple[Frame, list[Line]]:

@@ -20,6 +20,8 @@ from facekd.engine.fitting import fitting
 from facekd.engine.progress import Progress
 from facekd.engine.resolution_modes import FULL, Resolution
 from facekd.engine.signals import Poll
+from facekd.engine.uncertain_pairs import LIKELIHOOD, Seen, measure_with_uncertainty, require_held, sureness_figures
+from facekd.engine.uncertainty import WithVariance, embedding_width, parted
 from facekd.errors import UsageError
 from facekd.metrics.measured import Measured, with_images
 from facekd.models.embedder import Embedder
@@ -70,8 +72,8 @@ def evaluate_resolutions(
             down to; none is ever left out.
         NonFiniteError: An embedding that is zero or not finite.
     """
-    embed = partial(embed_set, embedder, opened, settings, progress=progress, poll=poll)
-    seen: dict[int | None, np.ndarray] = {}
+    embed = partial(see_set, embedder, opened, settings, progress=progress, poll=poll)
+    seen: dict[int | None, Seen] = {}
     for mode in modes:
         began = time.perf_counter()
         for side in (mode.probe, mode.gallery):
@@ -110,9 +112,10 @@ def evaluate_cross(
         NonFiniteError: As there.
     """
     began = time.perf_counter()
-    seen = [embed_set(model, opened, settings, progress=progress, poll=poll) for model in models]
-    if seen[0].shape != seen[1].shape:
-        what = " and ".join(f"{model.name} gives {rows.shape[1]}" for model, rows in zip(models, seen, strict=True))
+    seen = [Seen(embed_set(model, opened, settings, progress=progress, poll=poll)) for model in models]
+    widths = [one.embeddings.shape[1] for one in seen]
+    if widths[0] != widths[1]:
+        what = " and ".join(f"{model.name} gives {width}" for model, width in zip(models, widths, strict=True))
         raise UsageError("--cross", f"{what} numbers a face", "only models of one embedding space can be compared")
     embedded = time.perf_counter()
     for probe, gallery in ((0, 0), (1, 1), (0, 1), (1, 0)):
@@ -124,7 +127,7 @@ def evaluate_cross(
 
 
 def _parts(
-    probe: np.ndarray, gallery: np.ndarray, opened: OpenedSet, settings: EvalSettings
+    probe: Seen, gallery: Seen, opened: OpenedSet, settings: EvalSettings
 ) -> Iterator[tuple[dict[str, Any], Measured]]:
     """What is measured of the whole set, and of each of its groups under its name."""
     data, groups = opened.data, opened.groups
@@ -132,18 +135,62 @@ def _parts(
     for name, chosen in everything:
         part = {} if groups is None or name is None else {"group": {"column": groups.column, "value": name}}
         if isinstance(data, VerificationSet):
-            yield part, measure_pairs(probe, gallery, data if chosen is None else some_pairs(data, chosen), settings)
+            some = data if chosen is None else some_pairs(data, chosen)
+            for kind, measured in _scored(probe, gallery, some, settings):
+                yield part | kind, measured
         elif chosen is None:
-            yield part, measure_all_pairs(probe, gallery, data.labels, settings)
+            for kind, measured in _scored(probe, gallery, data.labels, settings):
+                yield part | kind, measured
         else:
-            measured = measure_all_pairs(probe[chosen], gallery[chosen], data.labels[chosen], settings)
-            yield part, with_images(measured, np.flatnonzero(chosen))
+            sides = probe.part(chosen), gallery.part(chosen)
+            for kind, measured in _scored(*sides, data.labels[chosen], settings):
+                yield part | kind, with_images(measured, np.flatnonzero(chosen))
+
+
+def _scored(
+    probe: Seen, gallery: Seen, data: VerificationSet | np.ndarray, settings: EvalSettings
+) -> Iterator[tuple[dict[str, Any], Measured]]:
+    """What is measured by cosine and, where there are variances, by mutual likelihood."""
+    if probe.log_variance is not None:
+        by_cosine, by_likelihood = measure_with_uncertainty(probe, gallery, data, settings)
+        yield {}, by_cosine
+        yield {"score": LIKELIHOOD}, by_likelihood
+    elif isinstance(data, VerificationSet):
+        yield {}, measure_pairs(probe.embeddings, gallery.embeddings, data, settings)
+    else:
+        yield {}, measure_all_pairs(probe.embeddings, gallery.embeddings, data, settings)
 
 
 def _head(embedder: Embedder, opened: OpenedSet, settings: EvalSettings, mode: Resolution) -> dict[str, Any]:
-    who = {"model": embedder.name, "model_digest": embedder.digest, "set": opened.name}
+    model = embedder.model if isinstance(embedder, WithVariance) else embedder
+    who = {"model": model.name, "model_digest": model.digest, "set": opened.name}
     who |= {"set_digest": opened.data.digest, "protocol": opened.protocol}
     return who | {"flip": settings.flip, "resolution": mode.as_dict()}
+
+
+def see_set(
+    embedder: Embedder,
+    opened: OpenedSet,
+    settings: EvalSettings,
+    side: int | None = None,
+    *,
+    progress: Progress | None = None,
+    poll: Poll | None = None,
+) -> Seen:
+    """What a model gives for every image of a set, with variances where it is a model with its head.
+
+    Raises:
+        DataError: As :func:`evaluate_resolutions`.
+        NonFiniteError: As there.
+        UsageError: Variances of a set with more pairs than are held.
+    """
+    if not isinstance(embedder, WithVariance):
+        return Seen(embed_set(embedder, opened, settings, side, progress=progress, poll=poll))
+    source = opened.data.images if isinstance(opened.data, VerificationSet) else opened.data
+    if not isinstance(opened.data, VerificationSet):
+        require_held(opened.name, opened.data.labels)
+    rows = embed_set(embedder, opened, settings, side, progress=progress, poll=poll)
+    return parted(embedder, rows, source.sample_name, flip=settings.flip)
 
 
 def embed_set(
@@ -166,22 +213,41 @@ def embed_set(
     read = whole if side is None else reader_at(whole, source.sample_name, side)
     batch, flip = settings.batch_size, settings.flip
     found = embed_images(embedder, read, len(source), batch_size=batch, flip=flip, progress=progress, poll=poll)
-    require_usable(found, embedder.name, source.sample_name)
+    require_usable(found[:, : embedding_width(embedder)], embedder.name, source.sample_name)
     return found
 
 
-def evaluate_stored(stored: StoredEmbeddings, name: str, settings: EvalSettings) -> Evaluation:
+def evaluate_stored(
+    stored: StoredEmbeddings, name: str, settings: EvalSettings, *, uncertainty: bool = False
+) -> Iterator[Evaluation]:
     """All pairs of stored embeddings; as :func:`evaluate_set`, with ``flip`` as the file says or None.
+
+    Args:
+        stored: The embeddings.
+        name: What to call them.
+        settings: How.
+        uncertainty: Heed the variances beside them.
+
+    Yields:
+        The figures by cosine and, with variances, those by mutual likelihood.
 
     Raises:
         InputError: No genuine pair, no impostor pair, or too many.
+        UsageError: No variances in the file, or too many pairs for them.
     """
     require_countable(name, stored.labels)
-    began = time.perf_counter()
-    measured = measure_all_pairs(stored.embeddings, stored.embeddings, stored.labels, settings)
-    head = {"model": stored.model, "model_digest": stored.model_digest, "set": name}
+    seen = Seen(stored.embeddings)
+    if uncertainty:
+        if stored.log_variance is None:
+            raise UsageError(name, "holds no log_variance", "write it with facekd embed --uncertainty")
+        require_held(name, stored.labels)
+        seen = Seen(stored.embeddings, stored.log_variance)
+    head: dict[str, Any] = {"model": stored.model, "model_digest": stored.model_digest, "set": name}
     head |= {"set_digest": _stored_digest(stored), "protocol": "all-pairs"}
-    return _evaluation({**head, "flip": stored.flip, "resolution": None}, measured, began, began)
+    head |= {"flip": stored.flip, "resolution": None}
+    began = time.perf_counter()
+    for kind, measured in _scored(seen, seen, stored.labels, settings):
+        yield _evaluation(head | kind, measured, began, began)
 
 
 def _stored_digest(stored: StoredEmbeddings) -> str:
@@ -193,4 +259,4 @@ def _stored_digest(stored: StoredEmbeddings) -> str:
 
 def _evaluation(head: dict[str, Any], measured: Measured, began: float, embedded: float) -> Evaluation:
     seconds = {"embed": round(embedded - began, 3), "score": round(time.perf_counter() - embedded, 3)}
-    return Evaluation({**head, **figures(measured), "seconds": seconds}, measured)
+    return Evaluation({**head, **figures(measured), **sureness_figures(measured), "seconds": seconds}, measured)

@@ -23,6 +23,8 @@ from facekd.metrics.swept_pairs import SweptPairs, sweep_all_pairs
 from facekd.metrics.verification import KFold, kfold_distances, pair_scores
 
 DEFAULT_FPRS = (1e-2, 1e-3, 1e-4)
+ROUNDING = 1e-5
+"""By how much rounding may take a cosine beyond 1."""
 HELD_PAIRS = 5_000_000
 """Of all pairs, impostor scores up to so many are held, 4 bytes each; of more, what decides is swept together."""
 
@@ -184,7 +186,7 @@ def measure_scores(compared: Compared, genuine: Tensor, impostor: Tensor, settin
     if settings.details:
         details = Details(
             curve=roc_curve(own, other),
-            histogram=score_histogram(own, other),
+            histogram=score_histogram(own, other, score_ends(own, other)),
             hardest_impostor=_hardest(compared, impostor, False),
             hardest_genuine=_hardest(compared, genuine, True),
         )
@@ -198,6 +200,18 @@ def measure_scores(compared: Compared, genuine: Tensor, impostor: Tensor, settin
         intervals=intervals,
         details=details,
     )
+
+
+def score_ends(genuine: Tensor, impostor: Tensor) -> tuple[float, float]:
+    """Between which values scores are drawn: -1 and 1 for cosines, else the least and the largest of them.
+
+    Args:
+        genuine: (g,) ascending.
+        impostor: (i,) ascending.
+    """
+    least, most = (float(choose(genuine[at], impostor[at])) for choose, at in ((torch.minimum, 0), (torch.maximum, -1)))
+    cosines = least >= -1 - ROUNDING and most <= 1 + ROUNDING
+    return (-1.0, 1.0) if cosines else (least, most)
 
 
 def _hardest(compared: Compared, among: Tensor, genuine: bool) -> tuple[HardPair, ...]:

@@ -85,7 +85,8 @@ def write_plot(path: Path, groups: Sequence[Group]) -> None:
         raise UsageError(str(path), "no result gives a curve to draw", "leave it out")
     most = max(len(group.evaluations) for group in groups)
     height = max(3.6, 0.9 + 0.95 * most)
-    size = (13.5, height * len(groups))
+    abreast = max(len(curves_of(group)) for group in groups)
+    size = (13.5 + 4.3 * max(0, abreast - 2), height * len(groups))
     data = _rendered(lambda figure: _draw_groups(figure, groups), size, path.suffix.lower()[1:])
     write_atomic(path, lambda temporary: temporary.write_bytes(data))
 
@@ -136,9 +137,10 @@ def _draw_groups(figure: Figure, groups: Sequence[Group]) -> None:
     rows = figure.subfigures(len(groups), 1, squeeze=False)[:, 0]
     for row, group in zip(rows, groups, strict=True):
         row.suptitle(group.title, x=0.01, ha="left", fontsize=11, fontweight="bold")
-        left, right = row.subfigures(1, 2, width_ratios=(2, 1.15))
         curves = curves_of(group)
-        for axes, (frame, lines) in zip(left.subplots(1, 2, squeeze=False)[0], curves, strict=False):
+        places = max(2, len(curves))
+        left, right = row.subfigures(1, 2, width_ratios=(places, 1.15))
+        for axes, (frame, lines) in zip(left.subplots(1, places, squeeze=False)[0], curves, strict=False):
             draw_lines(axes, frame, lines)
         for axes in left.axes[len(curves) :]:
             axes.set_axis_off()
@@ -224,9 +226,12 @@ def draw_scores(figure: Any, group: Group) -> None:
         group: Measured with details.
     """
     strips = figure.subplots(len(group.evaluations), 1, sharex=True, squeeze=False)[:, 0]
-    lowest = min(_first_score(details.histogram) for _, _, details in group.measured)
-    strips[0].set(xlim=(lowest, 1.0), title="Scores, and the threshold of each FPR")
-    strips[-1].set_xlabel("cosine")
+    edges = [details.histogram.edges for _, _, details in group.measured]
+    ends = min(float(each[0]) for each in edges), max(float(each[-1]) for each in edges)
+    if ends == (-1.0, 1.0):
+        ends = min(_first_score(details.histogram) for _, _, details in group.measured), 1.0
+    strips[0].set(xlim=ends, title="Scores, and the threshold of each FPR")
+    strips[-1].set_xlabel(group.score)
     for place, (axes, (_, measured, details)) in enumerate(zip(strips, group.measured, strict=True)):
         _draw_strip(axes, measured, details.histogram, line_look(place)[0])
 

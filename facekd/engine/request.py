@@ -37,6 +37,7 @@ class Request:
         det: Weigh the images of templates with the score of the face detector.
         all_modes: Every combination of ``norm``, ``det`` and ``flip`` for templates.
         count_failures: Count images of templates that cannot be used as failed.
+        uncertainty: Heed how sure each model is of each image.
     """
 
     models: tuple[str, ...]
@@ -61,6 +62,7 @@ class Request:
     det: bool = True
     all_modes: bool = False
     count_failures: bool = False
+    uncertainty: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """For the JSON of ``facekd eval``."""
@@ -117,6 +119,7 @@ def command_words(request: Request) -> list[str]:
         ("--batch", request.batch, 128),
         ("--device", request.device, "auto"),
         ("--norm", request.norm, "keep"),
+        ("--by", request.by, None),
     ):
         words += [] if given == usual else [option, str(given)]
     flags = (
@@ -127,6 +130,7 @@ def command_words(request: Request) -> list[str]:
         ("--no-det", not request.det),
         ("--all-modes", request.all_modes),
         ("--count-failures", request.count_failures),
+        ("--uncertainty", request.uncertainty),
     )
     return [*words, *(flag for flag, given in flags if given)]
 
@@ -180,4 +184,5 @@ _ACCEPTED: dict[str, Callable[[Any], bool]] = {
     "det": _flag,
     "all_modes": _flag,
     "count_failures": _flag,
+    "uncertainty": _flag,
 }

@@ -15,11 +15,14 @@ from facekd.data.identities import first_few
 from facekd.data.ijb import AlignedCrops, aligned_side
 from facekd.data.ijb_protocols import TemplatePairs, TemplateSearch
 from facekd.data.lists import FileImages
-from facekd.engine.figures import EvalSettings, figures
+from facekd.engine.figures import EvalSettings, figures, score_ends
 from facekd.engine.fitting import fitting
 from facekd.engine.resumable import Watched
 from facekd.engine.template_sets import TemplateSet
 from facekd.engine.two_views import NamedImages, ViewCache, embed_two_views
+from facekd.engine.uncertain_pairs import LIKELIHOOD
+from facekd.engine.uncertain_templates import FUSION, Fused, fuse_views, template_likelihoods
+from facekd.engine.uncertainty import WithVariance
 from facekd.metrics.details import roc_curve, score_histogram
 from facekd.metrics.identification import Search, merged_keep, merged_points, nist_points, rank_rates, search_gallery
 from facekd.metrics.intervals import Interval, bootstrap_pairs
@@ -85,26 +88,41 @@ def evaluate_templates(
     if failed.size:
         names = first_few([images.sample_name(index) for index in failed[:3].tolist()])
         notes.append(f"{opened.name}: {failed.size:,} of {len(images):,} images failed, the first {names}")
-    for mode in modes:
-        embedded = time.perf_counter()
-        templates = aggregate_templates(views, opened.members, mode, usable=usable)
-        head = {
-            "model": embedder.name,
-            "model_digest": embedder.digest,
-            "set": opened.name,
-            "set_digest": opened.digest,
-        }
-        how = {"protocol": opened.protocol, **asdict(mode), "resolution": None}
+    model = embedder.model if isinstance(embedder, WithVariance) else embedder
+    head = {"model": model.name, "model_digest": model.digest, "set": opened.name, "set_digest": opened.digest}
+    embedded = time.perf_counter()
+    for way, templates, fused in _ways(views, usable, model.embedding_size, opened, modes):
+        how = {"protocol": opened.protocol, **way, "resolution": None}
         counted = {"failed_images": int(failed.size), "failed_templates": int((~templates.any(dim=1)).sum())}
         measured = None
-        if isinstance(opened.compared, TemplatePairs):
-            measured = measure_template_pairs(templates, opened.compared, settings)
-            found = figures(measured)
-        else:
+        if not isinstance(opened.compared, TemplatePairs):
             found = search_figures(templates, opened.compared, settings.fprs, RANKS[opened.protocol])
+        else:
+            if fused is None:
+                measured = measure_template_pairs(templates, opened.compared, settings)
+            else:
+                likelihoods = template_likelihoods(fused, opened.compared.left, opened.compared.right)
+                measured = measure_template_scores(likelihoods.numpy(), opened.compared, settings)
+            found = figures(measured)
         seconds = {"embed": round(embedded - began, 3), "score": round(time.perf_counter() - embedded, 3)}
         yield TemplateEvaluation({**head, **how, **found, **counted, "seconds": seconds}, measured, tuple(notes))
-        began = time.perf_counter()
+        began = embedded = time.perf_counter()
+
+
+def _ways(
+    views: np.ndarray, usable: np.ndarray, width: int, opened: TemplateSet, modes: Sequence[Aggregation]
+) -> Iterator[tuple[dict[str, Any], Tensor, Fused | None]]:
+    """Every way of making templates: in words of the JSON, the templates, and with variances if those score them."""
+    for mode in modes:
+        yield asdict(mode), aggregate_templates(views[:, :, :width], opened.members, mode, usable=usable), None
+    if views.shape[2] == width:
+        return
+    for flip in dict.fromkeys(mode.flip for mode in modes):
+        way = {**asdict(Aggregation("unit", False, flip)), "fusion": FUSION}
+        fused = fuse_views(views, width, opened.members.rows, usable, flip=flip)
+        yield way, fused.embeddings, None
+        if isinstance(opened.compared, TemplatePairs):
+            yield {**way, "score": LIKELIHOOD}, fused.embeddings, fused
 
 
 def measure_template_pairs(templates: Tensor, pairs: TemplatePairs, settings: EvalSettings) -> Measured:
@@ -115,7 +133,17 @@ def measure_template_pairs(templates: Tensor, pairs: TemplatePairs, settings: Ev
         pairs: What is compared.
         settings: How.
     """
-    scores = template_pair_scores(templates, pairs.left, pairs.right).numpy()
+    return measure_template_scores(template_pair_scores(templates, pairs.left, pairs.right).numpy(), pairs, settings)
+
+
+def measure_template_scores(scores: np.ndarray, pairs: TemplatePairs, settings: EvalSettings) -> Measured:
+    """Measure scores of listed pairs of templates.
+
+    Args:
+        scores: (p,) of each pair.
+        pairs: What is compared.
+        settings: How.
+    """
     unsorted = scores[pairs.genuine], scores[~pairs.genuine]
     del scores
     genuine, impostor = (torch.from_numpy(np.sort(side)) for side in unsorted)
@@ -124,7 +152,8 @@ def measure_template_pairs(templates: Tensor, pairs: TemplatePairs, settings: Ev
     intervals = _intervals(*unsorted, pairs, fprs, settings) if settings.bootstrap else None
     details = None
     if settings.details:
-        details = Details(roc_curve(genuine, impostor), score_histogram(genuine, impostor), (), ())
+        histogram = score_histogram(genuine, impostor, score_ends(genuine, impostor))
+        details = Details(roc_curve(genuine, impostor), histogram, (), ())
     return Measured(
         genuine=genuine.numel(),
         impostor=impostor.numel(),

@@ -13,6 +13,7 @@ from facekd.data.embedding_cache import cache_key, open_cache
 from facekd.data.images import resize, to_chw
 from facekd.engine.embed import require_usable
 from facekd.engine.resumable import Watched
+from facekd.engine.uncertainty import embedding_width
 from facekd.errors import DataError, NonFiniteError
 from facekd.files import value_digest
 from facekd.models.embedder import Embedder
@@ -91,7 +92,8 @@ def embed_two_views(
 
     shape = (len(images), 2, embedder.embedding_size)
     views = open_cache(cache.root, key, shape=shape, embed=embed, multiple=cache.batch_size)
-    usable = np.concatenate([_usable(views[start : start + SCAN]) for start in range(0, len(views), SCAN)])
+    width = embedding_width(embedder)
+    usable = np.concatenate([_usable(views[start : start + SCAN], width) for start in range(0, len(views), SCAN)])
     if not usable.any():
         raise DataError(embedder.name, f"none of {len(images)} images has an embedding", "look at one of them")
     return views, usable
@@ -115,12 +117,16 @@ def _batch(embedder: Embedder, images: NamedImages, indices: range, count_failur
             found[places, view] = embedder.embed(shown).cpu().numpy()
     for view in range(2):
         try:
-            require_usable(found[:, view], embedder.name, lambda place: images.sample_name(indices[place]))
+            require_usable(
+                found[:, view, : embedding_width(embedder)],
+                embedder.name,
+                lambda place: images.sample_name(indices[place]),
+            )
         except NonFiniteError:
             if not count_failures:
                 raise
     return found
 
 
-def _usable(views: np.ndarray) -> np.ndarray:
-    return np.isfinite(views).all(axis=(1, 2)) & (np.abs(views).max(axis=2) > 0).all(axis=1)
+def _usable(views: np.ndarray, width: int) -> np.ndarray:
+    return np.isfinite(views).all(axis=(1, 2)) & (np.abs(views[:, :, :width]).max(axis=2) > 0).all(axis=1)

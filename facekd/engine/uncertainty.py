@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from facekd.engine.embed import Passes, StoredEmbeddings, embed_images, save_emb
 from facekd.engine.embed_file import embed_rows, partial_folder
 from facekd.engine.resumable import Watched
 from facekd.engine.session import Session
+from facekd.engine.uncertain_pairs import Seen
 from facekd.errors import NonFiniteError, UsageError
 from facekd.files import value_digest
 from facekd.metrics.uncertainty import harmonic_mean_variance, uncertainty_spread
@@ -84,6 +86,15 @@ class WithVariance:
         return torch.cat([embeddings, self.head(embeddings)], dim=1)
 
 
+def embedding_width(model: Embedder) -> int:
+    """Columns of a row that are the embedding; what comes after them is the log variance.
+
+    Args:
+        model: A model, or a model with its head.
+    """
+    return model.model.embedding_size if isinstance(model, WithVariance) else model.embedding_size
+
+
 def with_variance(model: Embedder, path: Path) -> WithVariance:
     """A model with the head that its run trained beside it.
 
@@ -121,17 +132,41 @@ def embed_with_uncertainty(
     """
     width = model.model.embedding_size
     rows = embed_rows(model, source, output, width, passes=passes, watched=watched)
-    log_variance = rows[:, width:] * np.float32(0.5 if passes.flip else 1.0)
+    seen = parted(model, rows, source.sample_name, flip=passes.flip)
     names = [source.sample_name(index) for index in range(len(source))]
-    bad = np.flatnonzero(~np.isfinite(log_variance).all(axis=1))
-    if len(bad):
-        what = f"the variance of {names[bad[0]]} is not finite, {len(bad)} of {len(rows)}"
-        raise NonFiniteError(model.name, what, "check the weights")
     stored = StoredEmbeddings(
-        rows[:, :width], source.labels, names, source.names, model.name, model.model.digest, passes.flip, log_variance
+        seen.embeddings,
+        source.labels,
+        names,
+        source.names,
+        model.name,
+        model.model.digest,
+        passes.flip,
+        seen.log_variance,
     )
     save_embeddings(output, stored)
     shutil.rmtree(partial_folder(output), ignore_errors=True)
+
+
+def parted(model: WithVariance, rows: np.ndarray, name: Callable[[int], str], *, flip: bool) -> Seen:
+    """Embeddings and log variances out of the rows a model gave.
+
+    Args:
+        model: The model with its head.
+        rows: (n, dim + outputs), those of the mirrored images added where ``flip``.
+        name: Of image i, for messages.
+        flip: Whether they were; the log variance is then the mean of both.
+
+    Raises:
+        NonFiniteError: A variance is not finite.
+    """
+    width = model.model.embedding_size
+    log_variance = rows[:, width:] * np.float32(0.5 if flip else 1.0)
+    bad = np.flatnonzero(~np.isfinite(log_variance).all(axis=1))
+    if len(bad):
+        what = f"the variance of {name(int(bad[0]))} is not finite, {len(bad)} of {len(rows)}"
+        raise NonFiniteError(model.name, what, "check the weights")
+    return Seen(rows[:, :width], log_variance)
 
 
 def save_uncertainty(session: Session, path: Path, student_digest: str) -> None:

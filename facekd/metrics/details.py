@@ -63,12 +63,13 @@ def roc_curve(genuine: Scores, impostor: Scores) -> Curve:
     return Curve(fprs, (positive.numel() - missed) / positive.numel())
 
 
-def score_histogram(genuine: Scores, impostor: Scores) -> Histogram:
-    """Scores counted in 200 bins of equal width from -1 to 1; the edges are rounded to the precision of the scores.
+def score_histogram(genuine: Scores, impostor: Scores, ends: tuple[float, float] = (-1.0, 1.0)) -> Histogram:
+    """Scores counted in 200 bins of equal width; the edges are rounded to the precision of the scores.
 
     Args:
         genuine: (g,) scores.
         impostor: (i,) scores.
+        ends: First and last edge; those of cosines if not given.
 
     Raises:
         ValueError: An empty, non-finite or not one-dimensional side.
@@ -78,7 +79,8 @@ def score_histogram(genuine: Scores, impostor: Scores) -> Histogram:
         >>> int(found.genuine[-1]), int(found.impostor[0]), int(found.impostor[100])
         (2, 1, 2)
     """
-    edges = np.arange(-BINS // 2, BINS // 2 + 1) / (BINS // 2)
+    steps = np.arange(BINS + 1)
+    edges = (steps * ends[1] + steps[::-1] * ends[0]) / BINS
     counts = []
     for scores in (ascending(genuine, "genuine scores"), ascending(impostor, "impostor scores")):
         inner = torch.as_tensor(edges[1:-1], device=scores.device).to(scores.dtype)

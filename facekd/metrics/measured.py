@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from facekd.metrics.roc import Eer, OperatingPoint, Refused
+from facekd.metrics.sureness import Sureness
 from facekd.metrics.verification import KFold
 
 
@@ -32,7 +33,7 @@ class Histogram:
     """How many scores lie between neighbouring edges, the left one included; those beyond an end count at that end.
 
     Attributes:
-        edges: (b + 1,) float64, from -1 to 1.
+        edges: (b + 1,) float64, ascending; from -1 to 1 for cosines.
         genuine: (b,) int64 genuine scores.
         impostor: (b,) int64 impostor scores.
 
@@ -54,7 +55,7 @@ class HardPair:
     Attributes:
         first: Image of the set; the probe where probes are told apart.
         second: Image of the set.
-        score: Cosine.
+        score: What the pair was given.
 
     Example:
         >>> max(HardPair(4, 7, 0.6), HardPair(1, 2, 0.7), key=lambda pair: pair.score).first
@@ -105,6 +106,7 @@ class Measured:
             asked for.
         details: What pictures are drawn from; None unless asked for.
         auc_error: The most by which ``auc`` may be off; above 0 where the scores were too many to be held.
+        sureness: What the model's uncertainty tells at each point; empty unless asked for.
 
     Example:
         >>> from facekd.metrics.roc import eer
@@ -122,6 +124,7 @@ class Measured:
     intervals: tuple[tuple[float, float] | None, ...] | None = None
     details: Details | None = None
     auc_error: float = 0.0
+    sureness: tuple[Sureness, ...] = ()
 
 
 def with_images(measured: Measured, images: np.ndarray) -> Measured:

@@ -1,9 +1,8 @@
-"""What a variance beside an embedding is good for: one figure an image, a score of pairs, templates, rejection."""
+"""What a variance beside an embedding is good for: one figure an image, a score of pairs, templates."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -107,6 +106,7 @@ def fuse_templates(
     templates: np.ndarray,
     *,
     variance: str = "inverse_sum",
+    block: int = 4096,
 ) -> tuple[Tensor, Tensor]:
     """One embedding and variance for each set of images of a person: the surer an image, the more it counts.
 
@@ -120,6 +120,7 @@ def fuse_templates(
         log_variance: Natural log of sigma squared, (n, dim) or (n, 1).
         templates: (n,) template of each image, whole numbers from 0 without gaps.
         variance: ``inverse_sum`` or ``least``.
+        block: Images worked on at a time, which bounds the memory beyond variances and result.
 
     Returns:
         Unit embeddings (templates, dim) and log variances (templates, dim) or (templates, 1), float64.
@@ -136,75 +137,23 @@ def fuse_templates(
     """
     if variance not in FUSED_VARIANCES:
         raise ValueError(f"variance is {variance!r}, expected one of {', '.join(FUSED_VARIANCES)}")
-    means, values = unit(embeddings), _checked(log_variance)
-    _check_agreement(means, values)
-    values = values.to(means.device)
-    where = torch.as_tensor(np.asarray(templates), dtype=torch.int64, device=means.device)
-    if where.shape != means.shape[:1]:
-        raise ValueError(f"{tuple(where.shape)} templates for {len(means)} embeddings")
+    values = _checked(log_variance)
+    _check_agreement(embeddings, values)
+    where = torch.as_tensor(np.asarray(templates), dtype=torch.int64, device=values.device)
+    if where.shape != values.shape[:1]:
+        raise ValueError(f"{tuple(where.shape)} templates for {len(values)} embeddings")
     count = int(where.max()) + 1
     if int(where.min()) < 0 or len(where.unique()) != count:
         raise ValueError(f"templates are not the numbers 0 to {count - 1}, each with an image")
     index = where[:, None].expand_as(values)
     least = values.new_full((count, values.shape[1]), math.inf).scatter_reduce(0, index, values, "amin")
-    weights = torch.exp(least[where] - values)  # against the surest image, so that no weight overflows
-    total = torch.zeros_like(least).index_add(0, where, weights)
-    fused = torch.zeros(count, means.shape[1]).to(means).index_add(0, where, means * weights) / total
-    return unit(fused), least if variance == "least" else least - total.log()
-
-
-def pair_uncertainty(uncertainty: Tensor | np.ndarray, pairs: np.ndarray) -> Tensor:
-    """How unsure a comparison is: as its less sure image.
-
-    Args:
-        uncertainty: (n,) of each image.
-        pairs: (p, 2) rows.
-
-    Example:
-        >>> pair_uncertainty(np.array([1.0, 5.0, 2.0]), np.array([[0, 1], [0, 2]])).tolist()
-        [5.0, 2.0]
-    """
-    return torch.as_tensor(uncertainty)[torch.as_tensor(np.asarray(pairs))].amax(dim=1)
-
-
-def error_versus_reject(
-    genuine: Tensor | np.ndarray,
-    uncertainty: Tensor | np.ndarray,
-    *,
-    threshold: float,
-    fractions: Sequence[float] = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3),
-) -> list[float]:
-    """Share of genuine pairs missed at a fixed threshold, as the least sure pairs are turned away.
-
-    A good uncertainty turns away the misses first and the curve falls; an arbitrary one leaves it level. Grother and
-    Tabassi, "Performance of Biometric Quality Measures", IEEE TPAMI 2007.
-
-    Args:
-        genuine: (p,) scores of genuine pairs; accepted when score >= threshold.
-        uncertainty: (p,) of each pair, see :func:`pair_uncertainty`; of equals the first is turned away first.
-        threshold: Lowest accepted score.
-        fractions: Shares of the pairs turned away, in [0, 1); ``floor(share * p)`` are.
-
-    Returns:
-        The false non-match rate of the pairs that stay, for each share.
-
-    Raises:
-        ValueError: Not one uncertainty a score, no score, or a share out of range.
-
-    Example:
-        The miss at score 0.1 is also the least sure pair.
-
-        >>> error_versus_reject([0.9, 0.1, 0.8, 0.7], [1.0, 9.0, 2.0, 3.0], threshold=0.5, fractions=(0.0, 0.25))
-        [0.25, 0.0]
-    """
-    missed = torch.as_tensor(genuine, dtype=torch.float64) < threshold
-    unsure = torch.as_tensor(uncertainty, dtype=torch.float64)
-    if missed.ndim != 1 or missed.shape != unsure.shape or len(missed) == 0:
-        raise ValueError(f"scores of shape {tuple(missed.shape)} and uncertainties of shape {tuple(unsure.shape)}")
-    if not all(0 <= fraction < 1 for fraction in fractions):
-        raise ValueError(f"fractions are {tuple(fractions)}, expected shares from 0 to below 1")
-    ordered = missed[torch.argsort(unsure, descending=True, stable=True)].double()
-    return [float(ordered[math.floor(fraction * len(ordered)) :].mean()) for fraction in fractions]
+    total, fused = torch.zeros_like(least), values.new_zeros(count, embeddings.shape[1])
+    for start in range(0, len(values), block):
+        rows = where[start : start + block]
+        weights = torch.exp(least[rows] - values[start : start + block])  # against the surest, so that none overflows
+        total.index_add_(0, rows, weights)
+        fused.index_add_(0, rows, unit(embeddings[start : start + block]).to(values.device) * weights)
+    return unit(fused / total), least if variance == "least" else least - total.log()
 
 
 def _checked(log_variance: Tensor | np.ndarray) -> Tensor:
@@ -217,6 +166,6 @@ def _checked(log_variance: Tensor | np.ndarray) -> Tensor:
     return values
 
 
-def _check_agreement(means: Tensor, values: Tensor) -> None:
-    if len(means) != len(values) or values.shape[1] not in (1, means.shape[1]):
+def _check_agreement(means: Tensor | np.ndarray, values: Tensor) -> None:
+    if means.ndim != 2 or len(means) != len(values) or values.shape[1] not in (1, means.shape[1]):
         raise ValueError(f"log_variance of shape {tuple(values.shape)} for embeddings of shape {tuple(means.shape)}")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from facekd_cli.main import cli
-from random_model import save_random_model
+from random_model import save_random_model, save_random_run
 
 from facekd.data import embedding_cache
 from facekd.data.image_folder import ImageFolder
@@ -18,8 +18,7 @@ from facekd.data.images import resize, to_chw
 from facekd.engine.embed import load_embeddings
 from facekd.files import file_digest
 from facekd.models.embedder import load_embedder
-from facekd.models.heads import VarianceHead
-from facekd.models.uncertainty_file import UNCERTAINTY_FILE, load_head, save_head
+from facekd.models.uncertainty_file import UNCERTAINTY_FILE, load_head
 
 PEOPLE, EACH = 5, 4
 
@@ -90,18 +89,8 @@ def test_another_image_in_the_folder_starts_anew(files: Path, tmp_path: Path, mo
     assert not (tmp_path / "faces.npz.partial").exists()
 
 
-def give_head(files: Path, folder: Path) -> Path:
-    """The model with a variance head beside it."""
-    folder.mkdir()
-    model = folder / "student.safetensors"
-    model.write_bytes((files / "net.safetensors").read_bytes())
-    torch.manual_seed(1)
-    save_head(folder / UNCERTAINTY_FILE, VarianceHead(64), student_digest=file_digest(model), loss="dul")
-    return folder
-
-
 def test_uncertainty__is_written_beside_the_same_embeddings(files: Path, tmp_path: Path) -> None:
-    model, output = give_head(files, tmp_path / "run"), tmp_path / "faces.npz"
+    model, output = save_random_run(tmp_path / "run"), tmp_path / "faces.npz"
     arguments = ("--batch", 4, "--device", "cpu", "--no-flip")
     assert run("embed", model, files / "faces", "-o", output, "--uncertainty", *arguments).exit_code == 0
     assert embed(files, tmp_path / "plain.npz", "--no-flip").exit_code == 0
@@ -118,7 +107,7 @@ def test_uncertainty__is_written_beside_the_same_embeddings(files: Path, tmp_pat
 
 
 def test_uncertainty__with_flip_is_the_mean_log_variance_of_both_views(files: Path, tmp_path: Path) -> None:
-    model, output = give_head(files, tmp_path / "run"), tmp_path / "faces.npz"
+    model, output = save_random_run(tmp_path / "run"), tmp_path / "faces.npz"
     assert run("embed", model, files / "faces", "-o", output, "--uncertainty", "--device", "cpu").exit_code == 0
     student, source = load_embedder(model), ImageFolder(files / "faces")
     head = load_head(model / UNCERTAINTY_FILE, student.digest)
@@ -131,7 +120,7 @@ def test_uncertainty__stopped_and_gone_on_gives_the_same_bytes(
     files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(embedding_cache, "BLOCK", 4)
-    model, output, read, seen = give_head(files, tmp_path / "run"), tmp_path / "faces.npz", ImageFolder.read, []
+    model, output, read, seen = save_random_run(tmp_path / "run"), tmp_path / "faces.npz", ImageFolder.read, []
     arguments = ("embed", model, files / "faces", "--uncertainty", "--batch", 4, "--device", "cpu", "-o")
     assert run(*arguments, tmp_path / "whole.npz").exit_code == 0
 

@@ -11,6 +11,7 @@ import torch
 from click.testing import CliRunner, Result
 from facekd_cli import eval as eval_command
 from facekd_cli.main import cli
+from random_model import save_random_model
 
 from facekd import __version__
 from facekd.data.images import encode_png
@@ -48,19 +49,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     encoded = [encode_png(face(p, n)) for p in range(PEOPLE) for n in (0, 1)]
     strangers = [encode_png(face(p + n, n)) for p in range(PEOPLE - 1) for n in (0, 1)]
     write_bin(root / "set.bin", encoded + strangers, [True] * PEOPLE + [False] * (PEOPLE - 1))
-    torch.manual_seed(0)
-    options = {"embedding_size": 64, "input_size": SIDE}
-    module = build_backbone("resnet_tiny", embedding_size=64, input_size=SIDE, options={}).eval()
-    preprocessing = Preprocessing.named("half", size=(SIDE, SIDE))
-    save_model(
-        root / "net.safetensors",
-        module,
-        backbone="resnet_tiny",
-        embedding_size=options["embedding_size"],
-        options={},
-        preprocessing=preprocessing,
-        extra={},
-    )
+    save_random_model(root / "net.safetensors")
     return root
 
 

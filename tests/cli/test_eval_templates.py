@@ -10,11 +10,9 @@ import torch
 from click.testing import CliRunner, Result
 from facekd_cli.main import cli
 from ijb_folder import write_ijb
+from random_model import save_random_model
 
 from facekd.data.images import encode_png
-from facekd.models.backbone import build_backbone
-from facekd.models.preprocessing import Preprocessing
-from facekd.models.weights import save_model
 
 SIDE = 32
 
@@ -32,16 +30,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (root / "tiny" / part / f"{name}.png").write_bytes(encode_png(picture))
             (root / "faces" / name[0]).mkdir(parents=True, exist_ok=True)
             (root / "faces" / name[0] / f"{name}.png").write_bytes(encode_png(picture))
-    torch.manual_seed(0)
-    save_model(
-        root / "net.safetensors",
-        build_backbone("resnet_tiny", embedding_size=64, input_size=SIDE, options={}).eval(),
-        backbone="resnet_tiny",
-        embedding_size=64,
-        options={},
-        preprocessing=Preprocessing.named("half", size=(SIDE, SIDE)),
-        extra={},
-    )
+    save_random_model(root / "net.safetensors")
     return root
 
 

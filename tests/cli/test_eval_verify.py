@@ -9,29 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from click.testing import CliRunner, Result
 from facekd_cli.main import cli
+from random_model import save_random_model
 
 from facekd.data.images import encode_png
-from facekd.models.backbone import build_backbone
-from facekd.models.preprocessing import Preprocessing
-from facekd.models.weights import save_model
 
 SIDE = 32
-
-
-def save_net(path: Path, seed: int) -> None:
-    torch.manual_seed(seed)
-    save_model(
-        path,
-        build_backbone("resnet_tiny", embedding_size=64, input_size=SIDE, options={}).eval(),
-        backbone="resnet_tiny",
-        embedding_size=64,
-        options={},
-        preprocessing=Preprocessing.named("half", size=(SIDE, SIDE)),
-        extra={},
-    )
 
 
 @pytest.fixture
@@ -47,7 +31,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             rows.append(f"p{person}_{number}.png,p{person}")
             Path(f"p{person}_{number}.png").write_bytes(encode_png(np.clip(image, 0, 255).astype(np.uint8)))
     Path("list.csv").write_text("\n".join(rows) + "\n")
-    save_net(Path("net.safetensors"), 0)
+    save_random_model(Path("net.safetensors"), seed=0)
     options = (
         "--fpr",
         0.1,
@@ -135,7 +119,7 @@ def test_counts_of_pairs_are_exact_on_every_machine(made: Path, key: str) -> Non
 
 
 def test_another_model_is_refused_before_it_is_measured(made: Path) -> None:
-    save_net(Path("net.safetensors"), 1)
+    save_random_model(Path("net.safetensors"), seed=1)
     result = run("eval", "--verify", made)
     assert result.exit_code == 2 and not result.stdout
     assert "net.safetensors: its digest is " in result.stderr and "was made with " in result.stderr
@@ -223,7 +207,7 @@ def test_a_changed_summary_is_named_too(made: Path) -> None:
 
 
 def test_a_comparison_of_two_models_is_verified_with_both_named(made: Path) -> None:
-    save_net(Path("two.safetensors"), 2)
+    save_random_model(Path("two.safetensors"), seed=2)
     words = ("eval", "net.safetensors", "two.safetensors", "--on", "list.csv", "--bootstrap", 0, "--device", "cpu")
     made_again = run(*words, "--cross", "--fpr", 0.1, "--json", "c.json", "--report", "c.html")
     assert made_again.exit_code == 0, made_again.output

@@ -128,7 +128,7 @@ def test_all_pairs_and_stored_embeddings_agree_with_brute_force() -> None:
     rows = np.stack([FACES.read(i).transpose(2, 0, 1).astype(np.float32) - 127 for i in range(80)])
     rows = (rows + rows[..., ::-1]).reshape(80, -1)
     stored = StoredEmbeddings(rows, LABELS, [str(i) for i in range(80)], [], "net", "d2", None)
-    again = evaluate_stored(stored, "e.npz", SETTINGS).result
+    again = next(evaluate_stored(stored, "e.npz", SETTINGS)).result
     assert list(again) == KEYS and (again["model"], again["flip"]) == ("net", None)
     same = ("auc", "eer", "tpr_at_fpr", "refused", "pairs")
     assert {key: again[key] for key in same} == {key: result[key] for key in same}
@@ -266,9 +266,9 @@ def test_more_pairs_than_are_held__are_swept_to_the_same_figures(monkeypatch: py
     rows = np.repeat(rng.normal(size=(40, 16)), 5, axis=0) + rng.normal(size=(200, 16))
     settings = EvalSettings(fprs=(1e-1, 1e-2, 1e-3), bootstrap=50, details=True)
     stored = StoredEmbeddings(rows, np.repeat(np.arange(40), 5), [str(i) for i in range(200)], [], "net", "d2", None)
-    held = evaluate_stored(stored, "e.npz", settings)
+    held = next(evaluate_stored(stored, "e.npz", settings))
     monkeypatch.setattr(figures, "HELD_PAIRS", 1000)
-    swept = evaluate_stored(stored, "e.npz", settings)
+    swept = next(evaluate_stored(stored, "e.npz", settings))
     area = swept.result.pop("auc_error")
     assert area < 1e-4 and abs(swept.result.pop("auc") - held.result.pop("auc")) <= area
     del swept.result["seconds"], held.result["seconds"]

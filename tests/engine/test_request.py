@@ -36,6 +36,7 @@ CHANGES = [
     {"resolutions": (28, 14), "gallery": "both", "allow_resize": True, "drop_same": True},
     {"bootstrap": 0, "batch": 7, "device": "cpu"},
     {"norm": "unit", "det": False, "all_modes": True, "count_failures": True},
+    {"by": "race", "uncertainty": True, "fprs": (1e-3,)},
 ]
 
 
@@ -51,6 +52,10 @@ def test_a_request_survives_json_and_the_command_line(
     words = command_words(request)
     assert words[:2] == ["facekd", "eval"]
     assert _request(command.make_context("eval", words[2:]).params, []) == request
+
+
+def test_every_argument_but_the_seed_is_tried_on_the_command_line() -> None:
+    assert {name for changes in CHANGES for name in changes} == {field.name for field in fields(Request)} - {"seed"}
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(Request)])

@@ -9,14 +9,8 @@ import pytest
 import torch
 
 from facekd.metrics.roc import operating_points
-from facekd.metrics.uncertainty import (
-    error_versus_reject,
-    fuse_templates,
-    harmonic_mean_variance,
-    mutual_likelihood,
-    pair_uncertainty,
-    uncertainty_spread,
-)
+from facekd.metrics.sureness import error_versus_reject, pair_uncertainty, quality_rates, unsure_images
+from facekd.metrics.uncertainty import fuse_templates, harmonic_mean_variance, mutual_likelihood, uncertainty_spread
 
 COUNT, DIM = 12, 5
 PAIRS = np.array([(i, j) for i in range(COUNT) for j in range(COUNT) if i < j])
@@ -132,6 +126,31 @@ def test_rejecting__by_what_is_wrong_helps_and_by_chance_does_not() -> None:
 
 def test_a_pair_is_as_unsure_as_its_worse_image() -> None:
     assert pair_uncertainty(np.array([3.0, 1.0, 2.0]), np.array([[0, 1], [1, 2], [2, 2]])).tolist() == [3.0, 2.0, 2.0]
+
+
+def test_quality__one_threshold_treats_sure_and_unsure_pairs_as_differently_as_they_score() -> None:
+    rng = np.random.default_rng(5)
+    uncertainty, pairs = rng.random(40), rng.integers(0, 40, (600, 2))
+    counts = unsure_images(uncertainty, pairs)
+    assert counts.tolist() == [sum(uncertainty[i] > np.median(uncertainty) for i in pair) for pair in pairs.tolist()]
+    scores = torch.from_numpy(rng.random(600)) - 0.2 * counts
+    own, other = slice(0, 300), slice(300, None)
+    found = quality_rates((scores[own], counts[own]), (scores[other], counts[other]), threshold=0.4)
+    for count, rates in enumerate(found):
+        assert rates.genuine == int((counts[own] == count).sum()) > 0
+        assert rates.tpr == pytest.approx(float((scores[own][counts[own] == count] >= 0.4).double().mean()))
+    assert found[0].tpr > found[1].tpr > found[2].tpr
+    with pytest.raises(ValueError, match="counts of shape"):
+        quality_rates((scores[own], counts), (scores[other], counts[other]), threshold=0.4)
+
+
+@pytest.mark.parametrize("block", [1, 5, 4096])
+def test_fusion__does_not_depend_on_the_block(block: int) -> None:
+    embeddings, log_variance = draw()
+    templates = np.arange(COUNT) % 4
+    wanted = fuse_templates(embeddings, log_variance, templates)
+    for one, other in zip(fuse_templates(embeddings, log_variance, templates, block=block), wanted, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 @pytest.mark.parametrize(
