@@ -154,3 +154,18 @@ def test_synthetic_hardness__runs_from_nothing_and_a_second_time_measures_nothin
     assert [(row.get("identities"), row["genuine"]) for row in first["rows"]] == [(None, 360)] * 2 + [(8, 360)] * 2
     assert [lies_within(bound) for bound in first["bounds"]] == [True, False, False]
     assert synthetic_hardness.study(tmp_path / "runs", [3]) == first and len(calls) == 7
+
+
+def test_recommended__is_the_best_run_of_the_study_and_its_losses_at_any_size() -> None:
+    (settings,) = real_faces.STUDIES["real_faces_longest"].values()
+    recipe = real_faces.RECIPES["ProxylessKD + PAD"]
+    measured = load_recipe(find_recipe(recipe), overrides=settings, allow_required=True)
+    shipped, general = (
+        load_recipe(find_recipe(f"recommended/{name}"), allow_required=True)
+        for name in ("edgeface_xs_resnet_tiny", "iresnet50_mobilefacenet")
+    )
+    told = {"name": shipped.name, "description": shipped.description}
+    train = measured.train.model_copy(update={"checkpoint_every": shipped.train.checkpoint_every})
+    assert shipped == measured.model_copy(update={**told, "train": train})
+    warm = [loss.model_copy(update={"warmup_epochs": 2.0}) for loss in shipped.losses if loss.name == "pad"]
+    assert list(general.losses) == [shipped.losses[0], *warm]
