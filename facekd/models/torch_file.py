@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 
@@ -38,7 +39,8 @@ def decode(data: bytes, where: str) -> object:
         what = f"not a checkpoint (it begins with {data[:16]!r})"
         raise CheckpointError(where, what, "give .safetensors, .pt, .pth or .onnx")
     try:
-        tree = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # torch talks of its own plans, beside the one line of a refusal
+            tree = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:
         raise _refusal(data, where, str(error)) from None
     for key, tensor in tensors_in(tree):

@@ -1,0 +1,109 @@
+"""Bad inputs 126 to 128: folders, devices and environments that refuse; and recipes refused before torch is loaded."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from bad_inputs import RECIPE, TRAIN, Case, answer, recipe, write_faces, write_model
+from test_bad_recipes import TEXTS
+
+
+def absent_accelerator(here: Path) -> Sequence[str]:
+    write_faces(here / "faces")
+    return [*recipe(here)[:-1], "cuda:77"]
+
+
+def output_below_a_file(here: Path) -> Sequence[str]:
+    write_faces(here / "faces")
+    (here / "file").write_text("x")
+    return [*recipe(here)[:2], "--out", "file/run", "--device", "cpu"]
+
+
+def output_is_a_file(here: Path) -> Sequence[str]:
+    write_faces(here / "faces")
+    (here / "out").write_text("x")
+    return recipe(here)
+
+
+def figures_into_no_folder(here: Path) -> Sequence[str]:
+    return [*recipe(here), "--json", "gone/figures.json"]
+
+
+def embeddings_into_no_folder(here: Path) -> Sequence[str]:
+    write_faces(here / "faces")
+    write_model(here / "m.safetensors")
+    return ["embed", "m.safetensors", "faces", "-o", "gone/e.npz", "--device", "cpu"]
+
+
+def onnx_into_no_folder(here: Path) -> Sequence[str]:
+    write_model(here / "m.safetensors")
+    return ["export", "m.safetensors", "-o", "gone/m.onnx"]
+
+
+CASES = [
+    Case("126-output-below-a-file", output_below_a_file, "file/run: cannot be written: Not a directory", 5),
+    Case("126-output-is-a-file", output_is_a_file, "out: is a file, not a folder"),
+    Case("126-json-into-no-folder", figures_into_no_folder, "Invalid value for '--json': .*gone is not a folder"),
+    Case("126-embed-into-no-folder", embeddings_into_no_folder, "gone/e.npz: its folder does not exist"),
+    Case("126-export-into-no-folder", onnx_into_no_folder, "gone/m.onnx: its folder does not exist"),
+    Case("127-no-such-accelerator", absent_accelerator, "cuda:77: no such device here", 5),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.number)
+def test_bad_surroundings_are_told(case: Case, tmp_path: Path) -> None:
+    assert answer(case, tmp_path).exit_code == case.code
+
+
+REFUSE_ALL = """
+import pathlib, sys
+from click.testing import CliRunner
+from facekd_cli.main import cli
+for path in sorted(pathlib.Path().glob("*.yaml")):
+    result = CliRunner().invoke(cli, ["train", str(path), "--out", "out"])
+    assert result.exit_code == 2 and result.stderr.startswith("facekd: error: " + path.name), (path, result.stderr)
+heavy = {"torch", "timm", "cv2", "onnx", "onnxruntime", "sklearn"} & set(sys.modules)
+assert not heavy, heavy
+"""
+
+
+def test_recipes_are_refused_before_torch_is_loaded(tmp_path: Path) -> None:
+    for number, text, _ in TEXTS:
+        (tmp_path / f"{number}.yaml").write_bytes(text)
+    done = subprocess.run([sys.executable, "-c", REFUSE_ALL], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+ENVIRONMENTS = {
+    "no-home": {"HOME": ""},
+    "c-locale": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    "narrow-terminal": {"COLUMNS": "20"},
+    "no-threads": {"OMP_NUM_THREADS": "0"},
+    "no-accelerator": {"CUDA_VISIBLE_DEVICES": ""},
+}
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_item_126_odd_environments_change_no_refusal(environment: str, tmp_path: Path) -> None:
+    (tmp_path / "é.yaml").write_text(RECIPE.replace("epochs: 1", "epochs: 0"))
+    words = [sys.executable, "-m", "facekd_cli", "train", "é.yaml", *TRAIN[2:]]
+    surroundings = {**os.environ, **ENVIRONMENTS[environment]}
+    done = subprocess.run(words, cwd=tmp_path, env=surroundings, capture_output=True, timeout=60)
+    assert done.returncode == 2
+    (line,) = done.stderr.decode("utf-8", "replace").splitlines()
+    assert line.startswith("facekd: error: ") and "train.epochs: must be at least 1, got 0" in line
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_item_099_a_folder_that_cannot_be_written_is_exit_5(tmp_path: Path) -> None:
+    def make(here: Path) -> Sequence[str]:
+        write_faces(here / "faces")
+        (here / "locked").mkdir(mode=0o500)
+        return [*recipe(here)[:2], "--out", "locked/run", "--device", "cpu"]
+
+    assert answer(Case("99-read-only", make, "locked/run", 5), tmp_path).exit_code == 5
