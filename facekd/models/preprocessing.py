@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from facekd.errors import ContradictionError, InputError, UsageError
 from facekd.registry import did_you_mean
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 COLORS = ("rgb", "bgr")
 _IMAGENET_MEAN, _IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -38,6 +39,7 @@ class Preprocessing:
         UsageError: An unknown colour, a spread that is not positive, or a size that is not.
 
     Example:
+        >>> import torch
         >>> Preprocessing.named("half").apply(torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1)
         ...                                   .expand(2, 3, 112, 112))[:, 0, 0, 0].tolist()
         [-1.0, 1.0]
@@ -70,6 +72,8 @@ class Preprocessing:
         Raises:
             ValueError: Another type or shape; resizing is the caller's business.
         """
+        import torch
+
         if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1:] != (3, *self.size):
             raise ValueError(
                 f"expected uint8 (batch, 3, {self.size[0]}, {self.size[1]}), got {images.dtype} {tuple(images.shape)}"

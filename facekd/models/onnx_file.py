@@ -1,0 +1,131 @@
+"""What an ONNX file of an embedding network is, without torch: its graph, its input, a session to run it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from facekd.errors import InputError
+from facekd.models.preprocessing import METADATA_KEYS, Preprocessing
+
+METADATA_PREFIX = "facekd."
+ANOTHER = "export one image input and one embedding output"
+
+
+@dataclass(frozen=True)
+class ImageInput:
+    """The one input of a graph.
+
+    Attributes:
+        name: What it is called.
+        batch: The one batch size it takes, or None for any.
+        size: Its fixed (height, width), or None for any.
+        bytes: It takes uint8 pictures (batch, height, width, 3) in the order blue, green, red, not float
+            (batch, 3, height, width).
+    """
+
+    name: str
+    batch: int | None
+    size: tuple[int, int] | None
+    bytes: bool
+
+
+def parse(data: bytes, where: str) -> Any:
+    """The ModelProto in a file's bytes.
+
+    Raises:
+        InputError: Truncated, no ONNX file, no graph, or weights that lie in another file.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        model = onnx.load_model_from_string(data)
+    except (DecodeError, ValueError):
+        raise InputError(where, "truncated, damaged or no ONNX file", "copy or export it again") from None
+    if not model.graph.node:
+        raise InputError(where, "holds no graph", "copy or export it again")
+    outside = [t.name for t in tensors(model.graph) if t.data_location == onnx.TensorProto.EXTERNAL]
+    if outside:
+        what = f"keeps {len(outside)} tensors in another file, {outside[0]} for one"
+        raise InputError(where, what, "save it as one file: onnx.save(model, path, save_as_external_data=False)")
+    return model
+
+
+def tensors(graph: Any) -> list[Any]:
+    """Every tensor stored in a graph, those of nodes and of graphs inside nodes too."""
+    found = list(graph.initializer)
+    for sparse in graph.sparse_initializer:
+        found += [sparse.values, sparse.indices]
+    for node in graph.node:
+        for attribute in node.attribute:
+            found += [attribute.t, *attribute.tensors]
+            for inner in (attribute.g, *attribute.graphs):
+                found += tensors(inner)
+    return found
+
+
+def image_input(model: Any, where: str) -> ImageInput:
+    """The input of a graph that takes pictures and gives one embedding.
+
+    Raises:
+        InputError: More than one input or output, or another shape or type.
+    """
+    import onnx
+
+    weights = {weight.name for weight in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in weights]
+    for kind, values in (("inputs", inputs), ("outputs", model.graph.output)):
+        if len(values) != 1:
+            names = ", ".join(value.name for value in values[:5])
+            raise InputError(where, f"{len(values)} {kind}: {names}", ANOTHER)
+    name, tensor = inputs[0].name, inputs[0].type.tensor_type
+    shape = [d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in tensor.shape.dim]
+    shown = "x".join("?" if d is None else str(d) for d in shape)
+    if len(shape) != 4:
+        raise InputError(where, f"input {name} is {shown or 'a scalar'}, not batch x 3 x height x width", ANOTHER)
+    as_bytes = tensor.elem_type == onnx.TensorProto.UINT8 and shape[3] == 3
+    if shape[1] != 3 and not as_bytes:
+        fix = "export it with channels first" if shape[3] == 3 else "export it with three channels"
+        raise InputError(where, f"input {name} is {shown}, not batch x 3 x height x width", fix)
+    if tensor.elem_type != onnx.TensorProto.FLOAT and not as_bytes:
+        kind = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
+        raise InputError(where, f"input {name} is {kind}, not float", "export it with a float32 input")
+    sides = shape[1:3] if as_bytes else shape[2:]
+    size = None if sides[0] is None or sides[1] is None else (sides[0], sides[1])
+    return ImageInput(name, shape[0], size, as_bytes)
+
+
+def stored_preprocessing(metadata: dict[str, str], size: tuple[int, int] | None, where: str) -> Preprocessing | None:
+    """What a file's metadata says of its images, or None where it says nothing.
+
+    Raises:
+        InputError: It cannot be read, or names another size than the file's input has.
+    """
+    said = {key: metadata[METADATA_PREFIX + key] for key in METADATA_KEYS if METADATA_PREFIX + key in metadata}
+    stored = Preprocessing.from_metadata(said, where) if said else None
+    if stored is not None and size is not None and stored.size != size:
+        raise InputError(where, f"its metadata says {stored.size} pixels, its input is {size}", "export it again")
+    return stored
+
+
+def open_session(data: bytes, where: str, *, threads: int, cuda: bool = False) -> Any:
+    """onnxruntime's InferenceSession of a file's bytes.
+
+    Raises:
+        InputError: onnxruntime refuses it.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads
+    wanted = ["CUDAExecutionProvider"] if cuda else []
+    available = onnxruntime.get_available_providers()
+    providers = [p for p in (*wanted, "CPUExecutionProvider") if p in available]
+    try:
+        return onnxruntime.InferenceSession(data, options, providers=providers)
+    except Exception as error:
+        short = " ".join(str(error).split())[:200]
+        fix = "export it again, with a lower opset perhaps"
+        raise InputError(where, f"onnxruntime refuses it: {short}", fix) from None
