@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from facekd.errors import UsageError
+from facekd.errors import InputError, UsageError
 
 from .common import console, foreign_options, json_option, open_model, progress_bar, write_json
 
 if TYPE_CHECKING:
-    from facekd.engine.exporter import ExportReport
+    from facekd.engine.export_report import ExportReport
+    from facekd.engine.exporter import Evidence
+    from facekd.models.embedder import Embedder
 
 
 class Batch(click.ParamType):
@@ -29,17 +32,38 @@ class Batch(click.ParamType):
         return int(text)
 
 
+FACES = 256
+"""Of those given with --calibrate."""
+
+
 @click.command("export", short_help="Write a model as one ONNX file that equals it.")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The .onnx file to write.")
 @click.option(
-    "--preprocess",
-    type=click.Choice(["plain", "baked"]),
-    default="plain",
+    "--precision",
+    type=click.Choice(["fp32", "fp16", "int8"]),
+    default="fp32",
     show_default=True,
-    help="plain: the file expects normalised input in the model's colour order. baked: it expects RGB values 0..255.",
+    help="fp16: half the size, float32 in and out. int8: a third of it, in integers where that does no harm.",
 )
-@click.option("--batch", type=Batch(), default="dynamic", show_default=True, help="Batch size the file takes.")
+@click.option(
+    "--preprocess",
+    type=click.Choice(["plain", "baked", "uint8"]),
+    help="plain: the file expects normalised input in the model's colour order. baked: RGB values 0..255. uint8: "
+    "pictures of bytes (batch, height, width, 3) in the order blue, green, red.  [default: plain; of an ONNX file: as "
+    "it is]",
+)
+@click.option("--batch", type=Batch(), help="Batch size the file takes.  [default: dynamic; of an ONNX file: its own]")
+@click.option("--unit", is_flag=True, help="Give embeddings of length one.")
+@click.option("--keep-prelu", is_flag=True, help="Leave each PReLU as it is: faster in OpenCV, slower in onnxruntime.")
+@click.option("--calibrate", type=click.Path(path_type=Path), help="Aligned faces that int8 takes its ranges from.")
+@click.option("--on", "sets", multiple=True, type=click.Path(path_type=Path), help="Measure model and file on it, too.")
+@click.option("--images", type=click.Path(path_type=Path), help="Root of the paths in lists.  [default: their folder]")
+@click.option(
+    "--max-drop",
+    type=click.FloatRange(0, 1),
+    help="Refuse a file whose TPR on a set falls by more, at any FPR that 30 impostor pairs or more can show.",
+)
 @foreign_options
 @click.option("--opencv/--no-opencv", default=True, help="Check the file in OpenCV as well (default: yes).")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
@@ -47,42 +71,85 @@ class Batch(click.ParamType):
 def command(
     model: Path,
     output: Path,
-    preprocess: str,
-    batch: str | int,
+    precision: str,
+    preprocess: str | None,
+    batch: str | int | None,
+    unit: bool,
+    keep_prelu: bool,
+    calibrate: Path | None,
+    sets: Sequence[Path],
+    images: Path | None,
+    max_drop: float | None,
     color: str | None,
     normalize: str | None,
     opencv: bool,
     force: bool,
     json_path: str | None,
 ) -> None:
-    """Write MODEL (a run folder, .safetensors, .pth, .pt, .ckpt, hf:owner/name/file or timm/NAME) as one ONNX file.
+    """Write MODEL (a run folder, .safetensors, .pth, .pt, .ckpt, hf:owner/name/file, timm/NAME, or an .onnx file that
+    computes in float) as one ONNX file.
 
     The file is run in onnxruntime and OpenCV at several batch sizes before it gets its name: when an embedding differs
-    from the model's, nothing is written and the exit code is 1. The file holds its preprocessing, digests, licences and
-    the thresholds that facekd calibrate kept as metadata, and never refers to a second file.
+    from the model's by more than its precision explains, nothing is written and the exit code is 1. PReLU is written in
+    other words, which are exact and which onnxruntime runs two to four times as fast on a CPU. The file holds its
+    preprocessing, digests, licences and the thresholds that facekd calibrate kept as metadata, and never refers to a
+    second file. Beside it are written FILE.manifest.json, the same for programs, and FILE.card.md for people.
 
     \b
     Example:
       facekd export runs/student -o student.onnx
       facekd export runs/student -o phone.onnx --preprocess baked --batch 1
+      facekd export runs/student -o small.onnx --precision int8 --calibrate faces/ --on lfw.bin --max-drop 0.005
+      facekd export teacher.onnx -o fast.onnx --color rgb --normalize none
     """
     from facekd.engine.calibration import with_calibration
-    from facekd.engine.exporter import check_output, export_onnx
+    from facekd.engine.export_card import check_side_files, write_side_files
+    from facekd.engine.export_form import Form, check_output
+    from facekd.engine.exporter import export_onnx
     from facekd.models.embedder import TorchEmbedder
 
-    if model.suffix.lower() == ".onnx":
-        raise UsageError(str(model), "is an ONNX file already", "give the run folder or checkpoint it was made from")
     check_output(output, force=force)
+    check_side_files(output, force=force)
+    _check_options(precision, calibrate, sets, max_drop)
+    for path in (*sets, *(path for path in (calibrate, images) if path)):
+        if not path.exists():
+            raise InputError(str(path), "no such file or folder", "check the path")
     embedder = open_model(model, color, normalize)
     if isinstance(embedder, TorchEmbedder):
         embedder = with_calibration(embedder, model)
+    form = Form(preprocess, batch, precision, unit, keep_prelu)
     with progress_bar() as progress:
-        report = export_onnx(
-            embedder, output, preprocess=preprocess, batch=batch, opencv=opencv, force=force, progress=progress
-        )
+        evidence = _evidence(embedder, calibrate, images, sets, max_drop)
+        report = export_onnx(embedder, output, form, evidence=evidence, opencv=opencv, force=force, progress=progress)
+    write_side_files(report)
     if json_path:
         write_json(report.to_json(), json_path)
     _print(report)
+
+
+def _check_options(precision: str, calibrate: Path | None, sets: Sequence[Path], max_drop: float | None) -> None:
+    if precision == "int8" and calibrate is None:
+        raise UsageError("--precision int8", "takes its ranges from faces", "give some with --calibrate DATA")
+    if precision != "int8" and calibrate is not None:
+        raise UsageError("--calibrate", f"{precision} takes no ranges", "leave it out, or ask for --precision int8")
+    if max_drop is not None and not sets:
+        raise UsageError("--max-drop", "nothing to measure the fall on", "name a set with --on")
+
+
+def _evidence(
+    embedder: Embedder, calibrate: Path | None, images: Path | None, sets: Sequence[Path], max_drop: float | None
+) -> Evidence:
+    from facekd.data.open_source import open_identities
+    from facekd.engine.evaluation_sets import open_set
+    from facekd.engine.export_judge import judge_on, some_faces
+    from facekd.engine.exporter import Evidence
+    from facekd.engine.figures import EvalSettings
+
+    opened = [open_set(path, images=images) for path in sets]
+    judge = judge_on(embedder, opened, EvalSettings(bootstrap=0), max_drop) if opened else None
+    if calibrate is None:
+        return Evidence(judge=judge)
+    return Evidence(some_faces(open_identities(calibrate, images), embedder.preprocessing.size, FACES), judge)
 
 
 def _print(report: ExportReport) -> None:
@@ -95,7 +162,19 @@ def _print(report: ExportReport) -> None:
         table.add_row(check.runtime, str(check.batch), *(f"{figure:.1e}" for figure in figures))
     out.print(table)
     shapes = [" x ".join(str(side) for side in shape) for shape in (report.input_shape, report.output_shape)]
-    out.print(f"{report.input}: {shapes[0]}, {report.preprocess}; {report.output}: {shapes[1]}; opset {report.opset}")
+    told = f"{report.input}: {shapes[0]}, {report.preprocess}; {report.output}: {shapes[1]}"
+    out.print(f"{told}; {report.precision}, opset {report.opset}")
+    if report.prelu_rewritten:
+        out.print(f"{report.prelu_rewritten} PReLU written as depthwise convolutions and ReLU")
+    if report.quantised is not None:
+        done = report.quantised
+        kept = f"{len(done.left)} left in float, ranges of {done.faces} faces"
+        out.print(f"{done.integer} operations in integers, {kept}")
+    for result in report.measured:
+        points = ", ".join(f"TPR {point['tpr']:.4f} at FPR {point['fpr']:g}" for point in result["tpr_at_fpr"])
+        mean = "" if result["accuracy"] is None else f"accuracy {result['accuracy']['mean']:.4f}, "
+        out.print(f"{result['model']} on {result['set']}: {mean}{points}", markup=False, soft_wrap=True)
     for note in report.notes:
-        out.print(f"note: {note}")
-    out.print(f"wrote {report.file} ({report.bytes / 1e6:.2f} MB)")
+        out.print(f"note: {note}", markup=False, soft_wrap=True)
+    ratio = f", {report.bytes / report.float_bytes:.2f} of fp32" if report.precision != "fp32" else ""
+    out.print(f"wrote {report.file} ({report.bytes / 1e6:.2f} MB{ratio})", soft_wrap=True)

@@ -31,7 +31,7 @@ def forward_onnx(path: Path, blob: np.ndarray) -> np.ndarray:
 
     Args:
         path: The file; read as bytes, so any file name will do.
-        blob: float32 (batch, 3, height, width), what the file expects as its only input.
+        blob: What the file expects as its only input: float32 (batch, 3, height, width), or pictures of uint8.
 
     Returns:
         float32 output of the network's last layer, (batch, dim) for an embedding network.
@@ -52,7 +52,7 @@ def forward_onnx(path: Path, blob: np.ndarray) -> np.ndarray:
     try:
         with _quiet():
             network = cv2.dnn.readNetFromONNX(data)
-            network.setInput(np.ascontiguousarray(blob, np.float32))
+            network.setInput(np.ascontiguousarray(blob))
             return np.array(network.forward(), np.float32)
     except cv2.error as error:
         reason = " ".join((error.err or str(error)).split())

@@ -12,7 +12,7 @@ import torch
 from click.testing import CliRunner, Result
 from facekd_cli.main import cli
 
-from facekd.engine import exporter
+from facekd.engine import export_checks
 from facekd.engine.parity import compare, probe_images
 from facekd.models.backbone import build_backbone
 from facekd.models.embedder import load_embedder
@@ -98,10 +98,19 @@ def test_a_foreign_checkpoint_that_is_told_its_colours(tmp_path: Path) -> None:
     assert load_embedder(out).preprocessing == Preprocessing.named("half", "bgr")
 
 
-def test_an_onnx_model_is_refused_with_a_way_on(run_folder: Path, tmp_path: Path) -> None:
+def test_an_onnx_file_is_exported_again_in_another_form(run_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "a.onnx"
-    assert invoke(run_folder, "-o", out, "--no-opencv").exit_code == 0
-    refused(invoke(out, "-o", tmp_path / "b.onnx"), 2, "a.onnx: is an ONNX file already", "run folder")
+    assert invoke(run_folder, "-o", out, "--no-opencv", "--keep-prelu").exit_code == 0
+    again = invoke(out, "-o", tmp_path / "b.onnx", "--preprocess", "uint8", "--unit")
+    assert again.exit_code == 0, again.output
+    assert "33 PReLU written" in again.output
+    images = torch.from_numpy(probe_images(3, (112, 112), seed=4))
+    expected = torch.nn.functional.normalize(load_embedder(run_folder).embed(images))
+    assert compare("here", expected.numpy(), load_embedder(tmp_path / "b.onnx").embed(images).numpy()).passed
+    told = json.loads((tmp_path / "b.onnx.manifest.json").read_text())["metadata"]
+    assert told["source_digest"] == load_embedder(out).digest
+    assert told["student_digest"] == load_embedder(run_folder).digest
+    refused(invoke(out, "-o", tmp_path / "c.onnx", "--color", "bgr"), 2, "a.onnx", "rgb, not bgr")
 
 
 def test_an_existing_file_is_kept_without_force(run_folder: Path, tmp_path: Path) -> None:
@@ -115,7 +124,7 @@ def test_an_existing_file_is_kept_without_force(run_folder: Path, tmp_path: Path
 def test_a_file_that_differs_ends_with_exit_code_1(
     monkeypatch: pytest.MonkeyPatch, run_folder: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(exporter, "forward_onnx", lambda path, blob: blob[:, 0, 0, :32])
+    monkeypatch.setattr(export_checks, "forward_onnx", lambda path, blob: blob[:, 0, 0, :32])
     result = invoke(run_folder, "-o", tmp_path / "a.onnx", "--json", tmp_path / "a.json")
     refused(result, 1, "a.onnx: opencv at batch 1 does not give the model's embeddings")
     assert list(tmp_path.iterdir()) == []

@@ -20,8 +20,10 @@ from torch import Tensor, nn
 
 import facekd
 from facekd.data.opencv_net import forward_onnx
-from facekd.engine import exporter
-from facekd.engine.exporter import OPSET, export_onnx
+from facekd.engine import export_checks, exporter
+from facekd.engine.export_form import Form
+from facekd.engine.export_source import OPSET
+from facekd.engine.exporter import Built, export_onnx
 from facekd.engine.parity import compare, probe_images
 from facekd.errors import DeviceError, ExportError, InputError, Interrupted, NonFiniteError, UsageError
 from facekd.models.backbone import build_backbone
@@ -110,7 +112,7 @@ def test_a_file_equals_its_model_in_both_runtimes_at_any_batch(
 ) -> None:
     embedder = small if color == "rgb" else small_bgr
     out = tmp_path / "student.onnx"
-    report = export_onnx(embedder, out, preprocess=preprocess)
+    report = export_onnx(embedder, out, Form(preprocess))
     assert [(p.runtime, p.batch) for p in report.parity] == [
         (r, b) for b in (1, 2, 5) for r in ("onnxruntime", "opencv")
     ]
@@ -141,13 +143,13 @@ def test_a_file_equals_its_model_in_both_runtimes_at_any_batch(
     ],
 )
 def test_other_backbones_pass_the_gate(backbone: str, tmp_path: Path) -> None:
-    report = export_onnx(student(tmp_path / "run", backbone=backbone), tmp_path / "a.onnx", preprocess="baked")
+    report = export_onnx(student(tmp_path / "run", backbone=backbone), tmp_path / "a.onnx", Form("baked"))
     assert max(check.max_relative for check in report.parity) < 2e-5
 
 
 def test_an_odd_size_exports(tmp_path: Path) -> None:
     embedder = student(tmp_path / "run", Preprocessing.named("128", size=(64, 64)))
-    report = export_onnx(embedder, tmp_path / "a.onnx", preprocess="baked")
+    report = export_onnx(embedder, tmp_path / "a.onnx", Form("baked"))
     assert report.input_shape == ["batch", 3, 64, 64]
     assert any("64x64" in note for note in report.notes)
 
@@ -156,7 +158,7 @@ def test_an_odd_size_exports(tmp_path: Path) -> None:
 def test_a_fixed_batch_is_fixed_and_checked_there(
     small: TorchEmbedder, batch: int, preprocess: str, tmp_path: Path
 ) -> None:
-    report = export_onnx(small, tmp_path / "a.onnx", batch=batch, preprocess=preprocess)
+    report = export_onnx(small, tmp_path / "a.onnx", Form(preprocess, batch=batch))
     assert {check.batch for check in report.parity} == {batch}
     session = onnxruntime.InferenceSession(tmp_path / "a.onnx", providers=["CPUExecutionProvider"])
     assert session.get_inputs()[0].shape == report.input_shape == [batch, 3, 112, 112]
@@ -173,6 +175,7 @@ def test_what_a_stranger_sees(small: TorchEmbedder, tmp_path: Path) -> None:
     assert session.get_modelmeta().custom_metadata_map == {
         "facekd.version": facekd.__version__,
         "facekd.preprocess": "plain",
+        "facekd.precision": "fp32",
         "facekd.color": "rgb",
         "facekd.mean": "127.5,127.5,127.5",
         "facekd.std": "127.5,127.5,127.5",
@@ -191,7 +194,7 @@ def test_what_a_stranger_sees(small: TorchEmbedder, tmp_path: Path) -> None:
 
 
 def test_the_file_is_one_file_without_names_of_this_machine(small: TorchEmbedder, tmp_path: Path) -> None:
-    export_onnx(small, tmp_path / "a.onnx", preprocess="baked")
+    export_onnx(small, tmp_path / "a.onnx", Form("baked"))
     model = onnx.load(tmp_path / "a.onnx", load_external_data=False)
     assert not [w.name for w in model.graph.initializer if w.data_location == onnx.TensorProto.EXTERNAL]
     assert not [node.name for node in model.graph.node if node.doc_string]
@@ -213,7 +216,7 @@ def test_baked_names_are_what_insightface_looks_for(
     small: TorchEmbedder, small_bgr: TorchEmbedder, tmp_path: Path
 ) -> None:
     for embedder in (small, small_bgr):
-        export_onnx(embedder, tmp_path / "a.onnx", preprocess="baked", opencv=False, force=True)
+        export_onnx(embedder, tmp_path / "a.onnx", Form("baked"), opencv=False, force=True)
         names = names_of_first_nodes(tmp_path / "a.onnx")
         assert names[0].startswith("Sub_") and names[1].startswith("Mul_")
 
@@ -225,7 +228,7 @@ def test_opencv_face_recogniser_reads_a_baked_file_right(
     images = probe_images(1, (112, 112), seed=21)
     picture = np.ascontiguousarray(images[0].transpose(1, 2, 0)[:, :, ::-1])
     for embedder in (small, small_bgr):
-        export_onnx(embedder, tmp_path / "a.onnx", preprocess="baked", force=True)
+        export_onnx(embedder, tmp_path / "a.onnx", Form("baked"), force=True)
         feature = cv2.FaceRecognizerSF.create(str(tmp_path / "a.onnx"), "").feature(picture)
         assert compare("opencv", embedder.embed(torch.from_numpy(images)).numpy(), feature).passed
 
@@ -252,7 +255,7 @@ def test_plain_names_never_look_baked(tmp_path: Path) -> None:
 def test_the_file_needs_no_word_on_colour_to_be_opened(
     small_bgr: TorchEmbedder, preprocess: str, batch: str | int, tmp_path: Path
 ) -> None:
-    export_onnx(small_bgr, tmp_path / "a.onnx", preprocess=preprocess, batch=batch)
+    export_onnx(small_bgr, tmp_path / "a.onnx", Form(preprocess, batch=batch))
     opened = load_embedder(tmp_path / "a.onnx")
     images = torch.from_numpy(probe_images(5, (112, 112), seed=9))
     cosine = nn.functional.cosine_similarity(opened.embed(images).double(), small_bgr.embed(images).double())
@@ -265,11 +268,11 @@ def test_the_file_needs_no_word_on_colour_to_be_opened(
 def spoil(monkeypatch: pytest.MonkeyPatch, amount: float) -> None:
     build = exporter.build_model
 
-    def spoiled(embedder: TorchEmbedder, preprocess: str, batch: str | int) -> onnx.ModelProto:
-        model = build(embedder, preprocess, batch)
-        weight = model.graph.initializer[0]
+    def spoiled(*arguments: object) -> Built:
+        built = build(*arguments)
+        weight = built.model.graph.initializer[0]
         weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * (1 + amount), weight.name))
-        return model
+        return built
 
     monkeypatch.setattr(exporter, "build_model", spoiled)
 
@@ -303,8 +306,8 @@ def test_wrong_metadata_fails_the_gate(
     """A file is fed as its own metadata says, so a wrong word on colour is a wrong file."""
     described = exporter._metadata
 
-    def lying(embedder: TorchEmbedder, preprocess: str, expects: Preprocessing) -> dict[str, str]:
-        return described(embedder, preprocess, replace(expects, color="rgb"))
+    def lying(embedder: TorchEmbedder, form: Form, expects: Preprocessing) -> dict[str, str]:
+        return described(embedder, form, replace(expects, color="rgb"))
 
     monkeypatch.setattr(exporter, "_metadata", lying)
     with pytest.raises(ExportError, match="at batch 1"):
@@ -327,7 +330,7 @@ def test_control_flow_frozen_by_the_trace_is_found(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="onnxruntime at batch 1 "):
         export_onnx(wrapped(FrozenBatch()), tmp_path / "a.onnx")
     assert files(tmp_path) == []
-    export_onnx(wrapped(FrozenBatch()), tmp_path / "a.onnx", batch=3)
+    export_onnx(wrapped(FrozenBatch()), tmp_path / "a.onnx", Form(batch=3))
 
 
 class Cutting(nn.Module):
@@ -345,7 +348,7 @@ def test_what_opencv_cannot_run_is_refused_unless_left_out(monkeypatch: pytest.M
     def refuse(path: Path, blob: np.ndarray) -> np.ndarray:
         raise InputError(str(path), "OpenCV cannot run it: no such layer")
 
-    monkeypatch.setattr(exporter, "forward_onnx", refuse)
+    monkeypatch.setattr(export_checks, "forward_onnx", refuse)
     with pytest.raises(ExportError, match=r"a.onnx: OpenCV cannot run it: no such layer \(.*--no-opencv"):
         export_onnx(tiny(), tmp_path / "a.onnx")
     assert files(tmp_path) == []
@@ -383,14 +386,16 @@ def test_bad_requests_are_refused_before_any_work(tmp_path: Path) -> None:
     (tmp_path / "d.onnx").mkdir()
     with pytest.raises(UsageError, match="is a folder"):
         export_onnx(tiny(), tmp_path / "d.onnx")
-    with pytest.raises(UsageError, match="plain or baked"):
-        export_onnx(tiny(), tmp_path / "a.onnx", preprocess="raw")
+    with pytest.raises(UsageError, match="plain, baked, uint8"):
+        export_onnx(tiny(), tmp_path / "a.onnx", Form("raw"))
     for batch in (0, -1, "4", "any"):
         with pytest.raises(UsageError, match="batch"):
-            export_onnx(tiny(), tmp_path / "a.onnx", batch=batch)
-    export_onnx(tiny(), tmp_path / "a.onnx")
-    with pytest.raises(UsageError, match="is an ONNX file already"):
-        export_onnx(load_embedder(tmp_path / "a.onnx"), tmp_path / "b.onnx")
+            export_onnx(tiny(), tmp_path / "a.onnx", Form(batch=batch))
+    with pytest.raises(UsageError, match="fp32 or fp16 or int8"):
+        export_onnx(tiny(), tmp_path / "a.onnx", Form(precision="fp8"))
+    with pytest.raises(UsageError, match="takes its ranges from faces .*--calibrate"):
+        export_onnx(tiny(), tmp_path / "a.onnx", Form(precision="int8"))
+    assert files(tmp_path) == ["d.onnx"]
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS])
@@ -432,7 +437,7 @@ def test_progress_runs_to_its_end_and_nothing_is_printed(tmp_path: Path, capfd: 
 
 
 def test_the_report_is_plain_values(tmp_path: Path) -> None:
-    report = export_onnx(tiny(), tmp_path / "a.onnx", batch=2).to_json()
+    report = export_onnx(tiny(), tmp_path / "a.onnx", Form(batch=2)).to_json()
     expected = {"file", "digest", "bytes", "opset", "preprocess", "batch", "input", "output", "parity"}
     assert expected <= set(report)
     assert set(report["parity"][0]) == {"runtime", "batch", "max_abs", "max_relative", "min_cosine"}
