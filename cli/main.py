@@ -21,6 +21,8 @@ COMMANDS = {
     "eval": "Measure models on verification sets.",
     "calibrate": "Find thresholds and probabilities to ship with a model.",
     "export": "Write a model as one ONNX file, checked against it.",
+    "match": "Compare two faces, or one with a gallery, by an exported file.",
+    "bench": "Tell the size and the speed of a model.",
     "embed": "Store the embeddings of a data set.",
     "data": "Make, inspect, check and convert data sets.",
     "teacher": "Look at models to learn from, gather their classifiers.",

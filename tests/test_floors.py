@@ -1,7 +1,7 @@
 """Who may import whom, and the calls nobody may make; read off the syntax tree, nothing is run but one import check.
 
 Floors: 0 the modules beside ``facekd/__init__.py`` (errors, registry, ...); 1 recipe; 2 losses, metrics;
-3 models, data; 4 engine; 5 the command line. Imports go down, never up, never across to the neighbour.
+3 models, data; 4 engine, runtime; 5 the command line. Imports go down, never up, never across to the neighbour.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import pytest
 from house import ROOT, modules
 
-FLOORS = {"recipe": 1, "losses": 2, "metrics": 2, "models": 3, "data": 3, "engine": 4}
+FLOORS = {"recipe": 1, "losses": 2, "metrics": 2, "models": 3, "data": 3, "engine": 4, "runtime": 4}
 TOP = 5
 
 FORBIDDEN_NAMES = {
@@ -97,6 +97,8 @@ def import_problem(module: str, imported: str, at_top: bool) -> str | None:
             return f"{package} is for facekd/engine/export*.py and facekd/models/onnx_*.py only"
         if at_top:
             return f"{package} is imported inside functions only"
+    if package == "torch" and unit == "runtime":
+        return "torch is not for facekd/runtime/: it runs where there is none"
     if package in {"matplotlib", "jinja2"} and at_top:
         return f"{package} is imported inside functions only: only who asks for a picture or a page waits for it"
     if package == "torch" and at_top and (floor in {0, 1} or unit == "cli"):
@@ -206,6 +208,8 @@ BREACHES = [
     ("facekd.engine.evaluator", "def f():\n    import onnxscript", "onnxscript is for facekd/engine/export*.py"),
     ("facekd.engine.plots", "from matplotlib.figure import Figure", "matplotlib is imported inside functions only"),
     ("facekd.engine.report", "import jinja2", "jinja2 is imported inside functions only"),
+    ("facekd.runtime.model", "def f():\n    import torch", "torch is not for facekd/runtime/"),
+    ("facekd.runtime.model", "from facekd.engine import embed", "beside it on floor 4"),
     ("facekd_cli.train", "import torch", "torch is imported inside functions here"),
     ("facekd_cli.train", "try:\n    from torch import nn\nexcept ImportError:\n    pass", "torch is imported inside"),
     ("facekd_cli.train", "class A:\n    import torch.nn", "torch is imported inside"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -46,14 +47,47 @@ def forward_onnx(path: Path, blob: np.ndarray) -> np.ndarray:
         Traceback (most recent call last):
         facekd.errors.InputError: ...: OpenCV cannot run it: the file is empty
     """
+    return open_net(path).forward(blob)
+
+
+@dataclass(frozen=True)
+class OpenedNet:
+    """An ONNX file in ``cv2.dnn``; made by `open_net`.
+
+    Attributes:
+        path: The file.
+        network: OpenCV's network.
+    """
+
+    path: Path
+    network: cv2.dnn.Net
+
+    def forward(self, blob: np.ndarray) -> np.ndarray:
+        """As `forward_onnx`, in a network already open."""
+        with _refusals(self.path):
+            self.network.setInput(np.ascontiguousarray(blob))
+            return np.array(self.network.forward(), np.float32)
+
+
+def open_net(path: Path) -> OpenedNet:
+    """Open an ONNX file in ``cv2.dnn``.
+
+    Raises:
+        InputError: OpenCV cannot read the file.
+    """
     data = np.frombuffer(path.read_bytes(), np.uint8)
     if not data.size:
         raise InputError(str(path), "OpenCV cannot run it: the file is empty")
+    with _refusals(path):
+        return OpenedNet(path, cv2.dnn.readNetFromONNX(data))
+
+
+@contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    """Turn OpenCV's own exception into one line."""
     try:
         with _quiet():
-            network = cv2.dnn.readNetFromONNX(data)
-            network.setInput(np.ascontiguousarray(blob))
-            return np.array(network.forward(), np.float32)
+            yield
     except cv2.error as error:
         reason = " ".join((error.err or str(error)).split())
         raise InputError(str(path), f"OpenCV cannot run it: {reason[:200]}") from error

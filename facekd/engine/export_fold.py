@@ -134,9 +134,9 @@ def _fold_batchnorm(model: ModelProto) -> None:
     kept = []
     for node in graph.node:
         maker = makers.get(node.input[0]) if node.op_type == "BatchNormalization" else None
-        alone = maker is not None and readers[node.input[0]] == 1 and node.input[0] not in outputs
-        known = alone and all(name in values for name in (*maker.input[1:], *node.input[1:5]) if name)
-        if maker is None or not known:
+        alone = readers[node.input[0]] == 1 and node.input[0] not in outputs if maker is not None else False
+        read = (*maker.input[1:], *node.input[1:5]) if maker is not None else ()
+        if maker is None or not alone or not all(name in values for name in read if name):
             kept.append(node)
             continue
         gain, shift, mean, variance = (numpy_helper.to_array(values[n]).astype(np.float64) for n in node.input[1:5])

@@ -202,7 +202,8 @@ def weight_steps(weight: np.ndarray, axis: int) -> np.ndarray:
 
     Processors without VNNI add two neighbouring products of uint8 and int8 in 16 bits, and what does not fit is cut off
     there without a word. 255 times 128 fits, so neighbours of one sign may be 127 together before they are rounded;
-    neighbours in the order height, width, channels, in which convolutions are summed up. A depthwise convolution has no such sums.
+    neighbours in the order height, width, channels, in which convolutions are summed up. A depthwise convolution has no
+    such sums.
 
     Example:
         >>> weight_steps(np.array([[127.0, -1.0], [0.0, 254.0]], np.float32), 0).tolist()

@@ -51,8 +51,8 @@ def activation_ranges(
 def _within(counts: np.ndarray, edges: np.ndarray) -> tuple[float, float]:
     share = counts.cumsum() / counts.sum()
     rare = 1 - PERCENT / 100
-    low = edges[np.searchsorted(share, rare, side="right")]
-    high = edges[min(np.searchsorted(share, 1 - rare) + 1, len(edges) - 1)]
+    low = edges[int(np.searchsorted(share, rare, side="right"))]
+    high = edges[min(int(np.searchsorted(share, 1 - rare)) + 1, len(edges) - 1)]
     return min(0.0, float(low)), max(0.0, float(high))
 
 

@@ -121,7 +121,7 @@ def test_no_two_neighbours_overflow_sixteen_bits() -> None:
     plain = np.rint(weight / (np.abs(weight).max(axis=(1, 2, 3), keepdims=True) / 127)).transpose(0, 2, 3, 1)
     plain = plain.reshape(64, -1)
     assert np.abs(255 * (plain[:, :-1] + plain[:, 1:])).max() > 2**15 - 1
-    assert -(2**15) <= pairs.min() and pairs.max() <= 2**15 - 1
+    assert pairs.min() >= -(2**15) and pairs.max() <= 2**15 - 1
     assert np.abs(whole).max() > 100
 
 
