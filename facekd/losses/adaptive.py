@@ -6,9 +6,9 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from facekd.losses.classifier import cosine_logits, margin_softmax
+from facekd.losses.class_blocks import entropy_against, own_and_others
+from facekd.losses.classifier import check_labels, margin_softmax
 from facekd.losses.common import check_classifier, check_pair, check_positive, sine_of, unit_rows, widen
 
 LEAST_MEMORY = 1e-6
@@ -95,16 +95,18 @@ def margin_distillation(
     check_pair(student, teacher)
     if not 0.0 <= least_margin <= most_margin < math.pi / 2:
         raise ValueError(f"margins {least_margin} to {most_margin}, expected 0 <= least <= most < pi / 2 radians")
-    index = labels.long().unsqueeze(1)
-    sure = cosine_logits(teacher.detach(), teacher_class_weights.detach()).gather(1, index).clamp(min=0.0)
+    check_classifier("student", student, "teacher_class_weights", teacher_class_weights)
+    check_labels(labels, len(student), len(teacher_class_weights))
+    held = teacher_class_weights.detach()
+    seen, rows = widen(unit_rows(teacher.detach()), unit_rows(held[labels]))
+    sure = (seen * rows).sum(dim=1).clamp(min=0.0)
     margin = least_margin + (most_margin - least_margin) * sure / sure.max().clamp(min=torch.finfo(sure.dtype).tiny)
-    cosines, margin = widen(cosine_logits(student, teacher_class_weights.detach()), margin)
-    own = cosines.gather(1, index)
+    own, others = own_and_others(student, held, labels, scale=scale)
+    own, margin = widen(own, margin)
     enlarged = own * margin.cos() - sine_of(own) * margin.sin()
     past_pi = own - margin * margin.sin()
     target = torch.where(own > -margin.cos(), enlarged, past_pi)
-    with torch.autocast(student.device.type, enabled=False):
-        return functional.cross_entropy(scale * cosines.scatter(1, index, target), labels.long())
+    return entropy_against(others, scale * target)
 
 
 def moved_centres(centres: Tensor, student: Tensor, teacher: Tensor, labels: Tensor, *, weighted: bool) -> Tensor:

@@ -9,9 +9,9 @@ import math
 from collections.abc import Collection
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from facekd.losses.class_blocks import entropy_against, own_and_others
 from facekd.losses.common import check_classifier, check_positive, sine_of, unit_rows, widen
 
 KINDS = ("arcface", "cosface", "combined")
@@ -145,7 +145,7 @@ def margin_softmax(
     Deng et al., "ArcFace", CVPR 2019, arXiv 1801.07698; Wang et al., "CosFace", CVPR 2018, arXiv 1801.09414.
     With the teacher's own classifier as ``class_weights``, kept fixed, it is the loss of Shi et al., "ProxylessKD",
     arXiv 2011.00265: labels only, no distance to the teacher. See :func:`apply_margin` for the kinds and
-    ``past_pi``.
+    ``past_pi``. Logits are never held: see :mod:`facekd.losses.class_blocks`. It can be differentiated once.
 
     ``margin_gradient`` says what the right class's logit passes back. ``exact`` is the derivative of the formula.
     ``passthrough`` keeps the value and passes back the gradient of the plain cosine, leaving out the factor
@@ -185,10 +185,8 @@ def margin_softmax(
     if kind == "cosface" and margin_gradient != "exact":
         raise ValueError(f"margin_gradient {margin_gradient} has no effect with kind cosface; leave it out")
     check_classifier("student", student, "class_weights", class_weights)
-    cosines = cosine_logits(student, class_weights)
-    check_labels(labels, *cosines.shape)
-    index = labels.long().unsqueeze(1)
-    own = cosines.gather(1, index)
+    check_labels(labels, len(student), len(class_weights))
+    own, others = own_and_others(student, class_weights, labels, scale=scale)
     target = apply_margin(
         own,
         margin=margin,
@@ -199,8 +197,7 @@ def margin_softmax(
     )
     if margin_gradient == "passthrough":
         target = target.detach() + (own - own.detach())
-    with torch.autocast(student.device.type, enabled=False):
-        return F.cross_entropy(scale * cosines.scatter(1, index, target), labels.long())
+    return entropy_against(others, scale * target)
 
 
 def _enlarge_angle(cosine: Tensor, margin: float, multiplier: float) -> Tensor:
