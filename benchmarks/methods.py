@@ -85,6 +85,8 @@ METHODS = {
     "AdaDistill + l2": Method((LIGHT_CENTRES, "{name: l2}")),
     "AdaDistill + PAD": Method((LIGHT_CENTRES, PAD)),
     "PAD, floor 1": Method((PAD.replace("0.25", "1.0"),)),
+    "ProxylessKD, 100 candidates": Method((INHERITED.replace("}", ", candidates: 100}"),)),
+    "ProxylessKD, 10 candidates": Method((INHERITED.replace("}", ", candidates: 10}"),)),
 }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from facekd.engine.outputs import FIELDS, OF_STUDENT, PER_IMAGE, Sizes, StepOutputs
-from facekd.engine.parts import PARTS, Uncertainty, Variance
+from facekd.engine.parts import Candidates, Uncertainty, Variance, part_of
 from facekd.errors import RecipeError
 from facekd.losses import LOSSES
 from facekd.models.heads import FrozenClassifier, MarginClassifier, VarianceHead, linear_projector
@@ -70,9 +70,10 @@ class Objective(nn.Module):
             self.inherited = FrozenClassifier(teacher_class_weights)
         wide = replace(sizes, embedding_size=sizes.teacher_size)
         for loss in self.losses:
-            if loss.name in PARTS:
-                self.parts[loss.name] = PARTS[loss.name](loss, wide if loss.name in self.projected else sizes)
-                self.notes += getattr(self.parts[loss.name], "notes", [])
+            part = part_of(loss, wide if loss.name in self.projected else sizes)
+            if part is not None:
+                self.parts[loss.name] = part
+                self.notes += getattr(part, "notes", [])
         self._check(sizes.teacher_size if sizes.projected else sizes.embedding_size)
 
     @property
@@ -101,6 +102,11 @@ class Objective(nn.Module):
                 )
         if problems:
             raise RecipeError(problems)
+
+    def told(self) -> dict[str, dict[str, float]]:
+        """What parts have measured beside the losses, by loss name."""
+        parts = {name: part.told() for name, part in self.parts.items() if isinstance(part, Candidates)}
+        return {name: told for name, told in parts.items() if told}
 
     def begun(self, step: int) -> list[Loss]:
         """The losses that have begun by a 0-based step; one whose own weight is 0 is watched all along."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 
 from torch import Tensor
 
-from facekd.losses import SubsetTeacher
+from facekd.losses import Neighbours, SubsetTeacher
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,7 @@ class StepOutputs:
         virtual_teacher: Raw teacher embeddings of the same pixels, ``(virtual, teacher_dim)``.
         virtual_labels: The classes of the two images of each mixture, int64 ``(virtual, 2)``.
         virtual_shares: Share of the first image in each, float32 ``(virtual,)``.
+        neighbours: The candidates of each class, where a loss is taken among them.
         subset_teachers: Raw embeddings ``(batch, teacher_dim)`` of each teacher of a subset; zeros for other images.
         subsets: These teachers with what a loss holds of them.
     """
@@ -94,6 +95,7 @@ class StepOutputs:
     virtual_teacher: Tensor | None = None
     virtual_labels: Tensor | None = None
     virtual_shares: Tensor | None = None
+    neighbours: Neighbours | None = None
     subset_teachers: tuple[Tensor, ...] = ()
     subsets: tuple[SubsetTeacher, ...] = ()
 

@@ -71,6 +71,7 @@ def take_step(session: Session, network: Network, batch: Batch) -> dict[str, Any
         update_average(session.average, session.student, recipe.train.ema, session.step)
         if session.average_head is not None and session.objective.head is not None:
             update_average(session.average_head, session.objective.head, recipe.train.ema, session.step)
+    told = session.objective.told()
     return {
         "step": session.step,
         "epoch": round(session.step / plan.steps_per_epoch, 4),
@@ -78,6 +79,7 @@ def take_step(session: Session, network: Network, batch: Batch) -> dict[str, Any
         "terms": values,
         "learning_rate": recipe.optimizer.learning_rate * factor,
         "gradient_norm": norm,
+        **({"candidates": told} if told else {}),
     }
 
 

@@ -1,6 +1,6 @@
 """Losses that look at the embedding through a classifier: margin softmax, and distillation of its logits.
 
-``margin_softmax`` has ten parameters because each is one key of a recipe, under the same name.
+``margin_softmax`` has eleven parameters because each is a field of the step or a key of a recipe, under the same name.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Collection
 import torch
 from torch import Tensor
 
+from facekd.losses.candidates import Neighbours, own_and_candidates
 from facekd.losses.class_blocks import entropy_against, own_and_others
 from facekd.losses.common import check_classifier, check_positive, sine_of, unit_rows, widen
 
@@ -131,6 +132,7 @@ def margin_softmax(
     student: Tensor,
     class_weights: Tensor,
     labels: Tensor,
+    neighbours: Neighbours | None = None,
     *,
     margin: float = 0.5,
     scale: float = 64.0,
@@ -156,6 +158,8 @@ def margin_softmax(
         class_weights: One row per class, ``(classes, dim)``. Receives a gradient if it asks for one.
         labels: Index of each image's class, ``(batch,)``, integers in [0, classes). Checked, which waits for the
             device.
+        neighbours: The candidates of each class of a frozen classifier; the softmax is taken among them and the own
+            class alone. See :mod:`facekd.losses.candidates` for what that leaves out.
         margin: In radians, 0 <= margin < pi / 2; for ``cosface`` in units of cosine, 0 <= margin < 2.
         scale: Factor from cosine to logit, greater than 0.
         kind: ``arcface``, ``cosface`` or ``combined``.
@@ -186,7 +190,10 @@ def margin_softmax(
         raise ValueError(f"margin_gradient {margin_gradient} has no effect with kind cosface; leave it out")
     check_classifier("student", student, "class_weights", class_weights)
     check_labels(labels, len(student), len(class_weights))
-    own, others = own_and_others(student, class_weights, labels, scale=scale)
+    if neighbours is None:
+        own, others = own_and_others(student, class_weights, labels, scale=scale)
+    else:
+        own, others = own_and_candidates(student, class_weights, labels, neighbours, scale=scale)
     target = apply_margin(
         own,
         margin=margin,

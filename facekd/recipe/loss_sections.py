@@ -100,7 +100,7 @@ def classifier_need(class_weights: str) -> Need:
 class MarginSoftmax(LossSection):
     """Softmax over identities with a margin on the true class; frozen teacher weights make it ProxylessKD."""
 
-    engine_options: ClassVar[frozenset[str]] = EVERY_LOSS | {"class_weights"}
+    engine_options: ClassVar[frozenset[str]] = EVERY_LOSS | {"class_weights", "candidates"}
 
     name: Literal["margin_softmax"]
     class_weights: ClassWeights = "own"
@@ -115,6 +115,9 @@ class MarginSoftmax(LossSection):
     margin_gradient: Literal["exact", "passthrough"] = "exact"
     margin_cosine: float = Field(default=0.0, ge=0, lt=2, description="margin on the cosine (combined only)")
     margin_multiplier: float = Field(default=1.0, ge=1, le=4, description="factor of the angle (combined only)")
+    candidates: int | None = Field(
+        default=None, ge=1, le=10**6, description="nearest classes the own one is told from; null: all of them"
+    )
 
     def needs(self) -> frozenset[Need]:
         return frozenset({"labels", classifier_need(self.class_weights)})
@@ -130,6 +133,9 @@ class MarginSoftmax(LossSection):
                 yield Problem((key,), f"has no effect with kind: {self.kind}", "remove it, or change kind")
         if self.kind != "combined" and self.margin == 0:
             yield Problem(("margin",), f"must be greater than 0 for {self.kind}", "kind: combined allows 0")
+        if self.candidates is not None and self.class_weights == "own":
+            what = f"{self.candidates}, but a classifier in training has no lasting neighbours"
+            yield Problem(("candidates",), what, "write class_weights: teacher, or remove it")
         boundary = (math.pi - self.margin) / self.margin_multiplier
         if self.past_pi == "linear" and math.cos(boundary) - (math.pi - boundary) * math.sin(boundary) > -1 + 1e-12:
             what = f"{self.margin_multiplier:g} with margin {self.margin:g} makes past_pi: linear step up"

@@ -12,6 +12,7 @@ from facekd.engine.objective import Objective, loss_inputs
 from facekd.engine.outputs import Sizes, StepOutputs
 from facekd.errors import RecipeError
 from facekd.losses import LOSSES, cosine, l2, margin_softmax, pad
+from facekd.losses.candidates import nearest_classes
 from facekd.recipe.loss_options import L2, Cosine, LogitKD, MarginSoftmax, Pad
 
 CLASSES, DIM, BATCH, PER_EPOCH = 5, 8, 6, 4
@@ -37,6 +38,27 @@ def test_terms__are_the_weighted_pure_losses(batch) -> None:
     )
     torch.testing.assert_close(terms["margin_softmax"], 0.5 * margin_softmax(student, weights, labels, margin=0.3))
     torch.testing.assert_close(terms["l2"], 2.0 * l2(student, teacher))
+
+
+def test_candidates__are_those_of_the_classifier_and_the_images_with_a_label_measure_them(batch) -> None:
+    student, _, labels = batch
+    weights, some = torch.randn(CLASSES, DIM), labels.clone()
+    some[::2] = -1
+    options = {"margin": 0.3, "scale": 8.0, "kind": "cosface"}
+    section = MarginSoftmax(name="margin_softmax", class_weights="teacher", candidates=2, **options)
+    objective = _objective(section, teacher_class_weights=weights)
+    assert objective.told() == {}
+    terms = objective(StepOutputs(student, None, some), 0)
+    given = student[1::2], weights, some[1::2]
+    limited, whole = (margin_softmax(*given, near, **options) for near in (nearest_classes(weights, 2), None))
+    torch.testing.assert_close(terms["margin_softmax"], limited)
+    told = objective.told()["margin_softmax"]
+    assert told["left_out"] == pytest.approx(float(whole - limited), rel=1e-4)
+    assert told["left_out"] <= told["at_most"]
+    objective(StepOutputs(-student, None, some), 1)
+    assert objective.told()["margin_softmax"] == told
+    objective(StepOutputs(-student, None, some), PER_EPOCH)
+    assert objective.told()["margin_softmax"] != told
 
 
 def test_images_without_a_label__are_skipped_by_terms_that_take_labels_and_only_by_those(batch) -> None:

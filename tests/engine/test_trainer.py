@@ -102,6 +102,21 @@ def test_resume__negative_control__a_forgotten_optimizer_does_not_end_with_the_s
     assert not same(tmp_path / "whole", tmp_path / "broken")
 
 
+def test_resume__with_candidates__measures_what_they_leave_out_once_an_epoch(distil, tmp_path: Path) -> None:
+    recipe = distil(losses=[{**INHERITED, "candidates": 2}])
+    train(recipe, tmp_path / "whole", device="cpu")
+    with pytest.raises(Interrupted):
+        train(recipe, tmp_path / "broken", device="cpu", listener=stop_at(6))
+    train(recipe, tmp_path / "broken", resume=True, device="cpu")
+    assert same(tmp_path / "whole", tmp_path / "broken")
+    records = steps(tmp_path / "whole")
+    assert records == steps(tmp_path / "broken")
+    told = [record["candidates"]["margin_softmax"] for record in records]
+    assert [told.index(one) for one in told] == [0] * 4 + [4] * 4 + [8] * 4
+    assert all(0 < one["left_out"] <= one["at_most"] for one in told)
+    assert not any("found" in name or "neighbours" in name for name in bits(tmp_path / "whole"))
+
+
 def test_resume__with_average_and_adamw(make_recipe, tmp_path: Path) -> None:
     recipe = make_recipe(
         ("train.ema=0.9", "optimizer.name=adamw", "optimizer.learning_rate=0.01", "optimizer.clip_gradient=1.0")

@@ -115,6 +115,11 @@ def test_all_problems_come_at_once_and_in_the_order_of_the_file(tmp_path):
         ),
         ("margin_softmax", "margin_softmax\n    margin: 1.6", ":8: losses.0.margin: must be less than 1.571, got 1.6"),
         ("margin_softmax", "margin_softmax\n    scale: 0", ":8: losses.0.scale: must be greater than 0, got 0"),
+        (
+            "margin_softmax",
+            "margin_softmax\n    candidates: 9",
+            ":8: losses.0.candidates: 9, but a classifier in training has no lasting neighbours",
+        ),
         ("margin_softmax", "margin_softmax\n    weight: 0", ":6: losses: the weight of every loss is 0"),
         (
             "margin_softmax",

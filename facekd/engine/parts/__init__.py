@@ -12,15 +12,19 @@ from typing import Any
 
 from torch import nn
 
+from facekd.engine.outputs import Sizes
+from facekd.engine.parts.candidates import Candidates
 from facekd.engine.parts.centres import Centres
 from facekd.engine.parts.subsets import Subsets
 from facekd.engine.parts.thresholds import Thresholds
 from facekd.engine.parts.uncertainty import Uncertainty
 from facekd.engine.parts.variance import Variance
+from facekd.recipe.loss_options import Loss, MarginSoftmax
 
-__all__ = ["PARTS", "Centres", "Subsets", "Thresholds", "Uncertainty", "Variance"]
+__all__ = ["PARTS", "Candidates", "Centres", "Subsets", "Thresholds", "Uncertainty", "Variance"]
 
 PARTS: dict[str, Callable[[Any, Any], nn.Module]] = {
+    "margin_softmax": Candidates,
     "pad": Variance,
     "adadistill": Centres,
     "ekd": Thresholds,
@@ -33,3 +37,15 @@ PARTS: dict[str, Callable[[Any, Any], nn.Module]] = {
     "subset_l2": Subsets,
 }
 """The part of each loss that has one, by the loss's name; built from its options and the sizes of the run."""
+
+
+def part_of(loss: Loss, sizes: Sizes) -> nn.Module | None:
+    """The part of a loss as it is set, None where it has none.
+
+    Args:
+        loss: The recipe's term.
+        sizes: What the run is for.
+    """
+    if isinstance(loss, MarginSoftmax) and loss.candidates is None:
+        return None
+    return PARTS[loss.name](loss, sizes) if loss.name in PARTS else None
