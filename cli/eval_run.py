@@ -188,7 +188,7 @@ def _evaluations(
     first set."""
     from facekd.engine.embed import load_embeddings
     from facekd.engine.evaluator import evaluate_resolutions, evaluate_stored
-    from facekd.engine.report_faces import Faces, faces_of_set
+    from facekd.engine.report_faces import Faces, faces_of_set, faces_of_templates
     from facekd.engine.resumable import Watched
     from facekd.engine.signals import interruptible
     from facekd.engine.template_sets import TemplateSet
@@ -204,6 +204,7 @@ def _evaluations(
                 continue
             embedder = load(path)
             asked = with_variance(embedder, path) if request.uncertainty else embedder
+            size = embedder.preprocessing.size
             for one in opened:
 
                 def report(phase: str, done: int, total: int, name: str = f"{path.name} on {one.name}") -> None:
@@ -211,10 +212,11 @@ def _evaluations(
 
                 if isinstance(one, TemplateSet):
                     watched = Watched(report, poll)
+                    faces = faces_of_templates(one, size, count_failures=request.count_failures)
                     for result in evaluate_template_set(asked, one, settings, request, cache, watched):
-                        yield result, Faces("template {}".format)
+                        yield result, faces
                 else:
-                    faces = faces_of_set(one, embedder.preprocessing.size)
+                    faces = faces_of_set(one, size)
                     for found in evaluate_resolutions(asked, one, settings, modes, progress=report, poll=poll):
                         yield found, faces
                 if one is opened[0] and not request.count_failures:

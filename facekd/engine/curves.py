@@ -10,7 +10,7 @@ import numpy as np
 
 from facekd.data.images import shown
 from facekd.engine.resolution_modes import describe_resolution
-from facekd.metrics.measured import Details, Measured
+from facekd.metrics.measured import Details, Measured, SearchDetails
 from facekd.metrics.templates import Aggregation
 
 LONGEST_LABEL = 60
@@ -26,6 +26,10 @@ class Evaluated(Protocol):
     @property
     def measured(self) -> Measured | None:
         """What it was written from; None where no pairs were compared."""
+
+    @property
+    def search_details(self) -> SearchDetails | None:
+        """What is drawn of it; None where no gallery was searched, or no details were asked for."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,7 @@ class Group:
     @property
     def searched(self) -> bool:
         """Whether galleries were searched, so that there are ranks."""
-        return all(one.result.get("rank") for one in self.evaluations)
+        return all(one.search_details is not None for one in self.evaluations)
 
     @property
     def measured(self) -> list[tuple[str, Measured, Details]]:
@@ -189,11 +193,14 @@ def det(group: Group) -> tuple[Frame, list[Line]]:
 
 
 def cmc(group: Group) -> tuple[Frame, list[Line]]:
-    """Cumulative match: the share of probes whose mate is among the first k, at the ranks that were asked for."""
+    """Cumulative match: the share of probes whose mate is among the first k, the ranks that were asked for marked."""
     lines = []
     for label, one in zip(group.labels, group.evaluations, strict=True):
+        if one.search_details is None:
+            raise ValueError("searched without details; ask for them in the settings")
+        found = one.search_details.cmc
         marks = tuple(Mark(int(rank), rate) for rank, rate in one.result["rank"].items())
-        lines.append(_through(label, marks))
+        lines.append(Line(label, np.arange(1, len(found) + 1), found, marks))
     most = max(float(line.x.max()) for line in lines)
     return Frame("CMC", "rank", "found", True, False, (0.9, 1.2 * most), _above_least(lines)), lines
 

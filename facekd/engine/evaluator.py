@@ -23,7 +23,7 @@ from facekd.engine.signals import Poll
 from facekd.engine.uncertain_pairs import LIKELIHOOD, Seen, measure_with_uncertainty, require_held, sureness_figures
 from facekd.engine.uncertainty import WithVariance, embedding_width, parted
 from facekd.errors import UsageError
-from facekd.metrics.measured import Measured, with_images
+from facekd.metrics.measured import Measured, SearchDetails, with_images
 from facekd.models.embedder import Embedder
 
 
@@ -38,6 +38,11 @@ class Evaluation:
 
     result: dict[str, Any]
     measured: Measured
+
+    @property
+    def search_details(self) -> SearchDetails | None:
+        """Nothing: pairs are compared."""
+        return None
 
 
 def evaluate_set(embedder: Embedder, opened: OpenedSet, settings: EvalSettings) -> Evaluation:

@@ -13,28 +13,27 @@ from torch import Tensor
 
 from facekd.data.identities import first_few
 from facekd.data.ijb import AlignedCrops, aligned_side
-from facekd.data.ijb_protocols import TemplatePairs, TemplateSearch
+from facekd.data.ijb_protocols import TemplatePairs
 from facekd.data.lists import FileImages
 from facekd.engine.figures import EvalSettings, figures, score_ends
 from facekd.engine.fitting import fitting
 from facekd.engine.resumable import Watched
+from facekd.engine.template_search import RANKS, measure_search
 from facekd.engine.template_sets import TemplateSet
 from facekd.engine.two_views import NamedImages, ViewCache, embed_two_views
 from facekd.engine.uncertain_pairs import LIKELIHOOD
 from facekd.engine.uncertain_templates import FUSION, Fused, fuse_views, template_likelihoods
 from facekd.engine.uncertainty import WithVariance
-from facekd.metrics.details import roc_curve, score_histogram
-from facekd.metrics.identification import Search, merged_keep, merged_points, nist_points, rank_rates, search_gallery
+from facekd.metrics.details import HARDEST, extreme_places, hard_pairs, roc_curve, score_histogram
 from facekd.metrics.intervals import Interval, bootstrap_pairs
 from facekd.metrics.listed_pairs import bootstrap_listed_pairs
-from facekd.metrics.measured import Details, Measured
+from facekd.metrics.measured import Details, HardPair, Measured, SearchDetails
 from facekd.metrics.roc import auc, eer, operating_points
 from facekd.metrics.templates import Aggregation, aggregate_templates, template_pair_scores
 from facekd.models.embedder import Embedder
 
 IJB_FPRS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 IJB_FPIRS = (1e-2, 1e-1)
-RANKS = {"ijb-1:n": (1, 5, 10), "tinyface": (1, 5, 20)}
 
 MOST_UNKNOWN_PAIRS = 200_000
 """Pairs of unknown people above which no interval is computed."""
@@ -47,11 +46,13 @@ class TemplateEvaluation:
     Attributes:
         result: One entry of ``results`` in the JSON of ``facekd eval``.
         measured: What a 1:1 result was written from; None for 1:N.
+        search_details: What is drawn of a 1:N result; None for 1:1, and unless the settings asked for it.
         notes: What a reader of the result should know.
     """
 
     result: dict[str, Any]
     measured: Measured | None
+    search_details: SearchDetails | None
     notes: tuple[str, ...]
 
 
@@ -94,9 +95,9 @@ def evaluate_templates(
     for way, templates, fused in _ways(views, usable, model.embedding_size, opened, modes):
         how = {"protocol": opened.protocol, **way, "resolution": None}
         counted = {"failed_images": int(failed.size), "failed_templates": int((~templates.any(dim=1)).sum())}
-        measured = None
+        measured = drawn = None
         if not isinstance(opened.compared, TemplatePairs):
-            found = search_figures(templates, opened.compared, settings.fprs, RANKS[opened.protocol])
+            found, drawn = measure_search(templates, opened.compared, settings, RANKS[opened.protocol])
         else:
             if fused is None:
                 measured = measure_template_pairs(templates, opened.compared, settings)
@@ -105,7 +106,8 @@ def evaluate_templates(
                 measured = measure_template_scores(likelihoods.numpy(), opened.compared, settings)
             found = figures(measured)
         seconds = {"embed": round(embedded - began, 3), "score": round(time.perf_counter() - embedded, 3)}
-        yield TemplateEvaluation({**head, **how, **found, **counted, "seconds": seconds}, measured, tuple(notes))
+        result = {**head, **how, **found, **counted, "seconds": seconds}
+        yield TemplateEvaluation(result, measured, drawn, tuple(notes))
         began = embedded = time.perf_counter()
 
 
@@ -152,8 +154,12 @@ def measure_template_scores(scores: np.ndarray, pairs: TemplatePairs, settings: 
     intervals = _intervals(*unsorted, pairs, fprs, settings) if settings.bootstrap else None
     details = None
     if settings.details:
-        histogram = score_histogram(genuine, impostor, score_ends(genuine, impostor))
-        details = Details(roc_curve(genuine, impostor), histogram, (), ())
+        details = Details(
+            curve=roc_curve(genuine, impostor),
+            histogram=score_histogram(genuine, impostor, score_ends(genuine, impostor)),
+            hardest_impostor=_hardest(pairs, unsorted[1], float(impostor[-HARDEST:][0]), False),
+            hardest_genuine=_hardest(pairs, unsorted[0], float(genuine[:HARDEST][-1]), True),
+        )
     return Measured(
         genuine=genuine.numel(),
         impostor=impostor.numel(),
@@ -166,42 +172,13 @@ def measure_template_scores(scores: np.ndarray, pairs: TemplatePairs, settings: 
     )
 
 
-def search_figures(
-    templates: Tensor, search: TemplateSearch, fpirs: Sequence[float], ranks: Sequence[int]
-) -> dict[str, Any]:
-    """Figures of searching for probes in galleries, in the order of the JSON.
-
-    Args:
-        templates: (t, dim) as above.
-        search: Galleries and probes; of one gallery that holds a mate of every probe there is no TPIR to tell.
-        fpirs: Wanted FPIRs.
-        ranks: Wanted ranks.
-    """
-    probes = templates[torch.from_numpy(search.probes.rows)]
-    people = torch.from_numpy(search.probes.subjects)
-    galleries = [(templates[torch.from_numpy(one.rows)], torch.from_numpy(one.subjects)) for one in search.galleries]
-    apart = [search_gallery(probes, people, *gallery) for gallery in galleries]
-    found: dict[str, Any] = {
-        "gallery": {one.name: len(one.rows) for one in search.galleries},
-        "probes": len(probes),
-        "accuracy": None,
-        "auc": None,
-        "eer": None,
-        "tpr_at_fpr": [],
-        "rank": _by_rank(apart, ranks),
-    }
-    if len(galleries) == 1:
-        return {**found, "rank_merged": None, "tpir_at_fpir": [], "refused": []}
-    every = torch.cat([rows for rows, _ in galleries]), torch.cat([subjects for _, subjects in galleries])
-    merged = search_gallery(probes, people, *every, keep=merged_keep(len(probes), fpirs))
-    points, refused = nist_points(apart, fpirs)
-    merged_found, merged_refused = merged_points(merged, fpirs)
-    return {
-        **found,
-        "rank_merged": _by_rank([merged], ranks),
-        "tpir_at_fpir": [{**asdict(point), "threshold": list(point.threshold)} for point in points + merged_found],
-        "refused": [asdict(entry) for entry in refused + merged_refused],
-    }
+def _hardest(pairs: TemplatePairs, scores: np.ndarray, limit: float, genuine: bool) -> tuple[HardPair, ...]:
+    """The worst of one kind of pairs, of scores in the order of the list; none of them is beyond the limit."""
+    candidates = np.flatnonzero(scores <= limit if genuine else scores >= limit)
+    hard = torch.from_numpy(scores[candidates])
+    chosen = candidates[extreme_places(hard, highest=not genuine).numpy()]
+    sides = [side[pairs.genuine == genuine][chosen] for side in (pairs.left, pairs.right)]
+    return hard_pairs(torch.from_numpy(scores), torch.from_numpy(chosen), np.stack(sides, axis=1))
 
 
 def _fitted(opened: TemplateSet, size: tuple[int, int], allow_resize: bool) -> tuple[NamedImages, str]:
@@ -230,10 +207,6 @@ class _Fitting:
 
     def sample_name(self, index: int) -> str:
         return self.images.sample_name(index)
-
-
-def _by_rank(searches: Sequence[Search], ranks: Sequence[int]) -> dict[str, float]:
-    return {str(rank): rate for rank, rate in zip(ranks, rank_rates(searches, ranks), strict=True)}
 
 
 def _intervals(

@@ -25,12 +25,10 @@ import torch
 from torch import Tensor
 
 from facekd.metrics.roc import needed_impostors, operating_points
-from facekd.metrics.templates import FAILED_SCORE
+from facekd.metrics.templates import gallery_scores
 
 BLOCK_SCORES = 2**23
 """Scores held at a time: 32 MB."""
-
-GALLERY_ROWS = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,9 +143,7 @@ def search_gallery(
     parts, top = [], probes.new_empty(0, dtype=torch.float32)
     for start in range(0, len(probes), block):
         rows = probes[start : start + block]
-        scores = _scores(rows, gallery)
-        scores[:, absent] = FAILED_SCORE
-        scores[~rows.any(dim=1)] = FAILED_SCORE
+        scores = gallery_scores(rows, gallery, absent)
         own = probe_subjects[start : start + block, None] == gallery_subjects[None]
         mate = torch.where(own, scores, -2.0).amax(dim=1)
         others = scores.masked_fill_(own, -2.0)
@@ -278,14 +274,6 @@ def merged_keep(probes: int, fpirs: Sequence[float]) -> int:
     if not all(0 < fpir < 1 for fpir in fpirs):
         raise ValueError(f"FPIRs {list(fpirs)} are not between 0 and 1")
     return max((math.ceil(probes * fpir) for fpir in fpirs), default=0)
-
-
-def _scores(rows: Tensor, gallery: Tensor) -> Tensor:
-    wide = rows.double()
-    scores = torch.empty(len(rows), len(gallery), dtype=torch.float32, device=rows.device)
-    for start in range(0, len(gallery), GALLERY_ROWS):
-        scores[:, start : start + GALLERY_ROWS] = wide @ gallery[start : start + GALLERY_ROWS].double().T
-    return scores.clamp_(-1.0, 1.0)
 
 
 def _nist_point(search: Search, fpir: float) -> tuple[float, float, float, int, float]:

@@ -1,4 +1,4 @@
-"""What one set of scores is measured to be: counts, operating points, and what a picture of it is drawn from."""
+"""What one set of scores is measured to be: counts, operating points, and what pictures are drawn from."""
 
 from __future__ import annotations
 
@@ -88,6 +88,46 @@ class Details:
     histogram: Histogram
     hardest_impostor: tuple[HardPair, ...]
     hardest_genuine: tuple[HardPair, ...]
+
+
+@dataclass(frozen=True)
+class HardProbe:
+    """A probe and the template of a gallery that it is taken for, or should be.
+
+    Attributes:
+        probe: Template of the set.
+        other: Template of the set, in a gallery.
+        score: Of the two.
+        rank: Of the probe's mate; 0 where no gallery holds one.
+
+    Example:
+        >>> HardProbe(probe=4, other=9, score=0.25, rank=3).rank
+        3
+    """
+
+    probe: int
+    other: int
+    score: float
+    rank: int
+
+
+@dataclass(frozen=True, eq=False)
+class SearchDetails:
+    """What is drawn and shown of a search beside its figures.
+
+    Attributes:
+        cmc: (k,) share of mated probes whose mate is among the first 1, 2, ..., k: the CMC curve.
+        hardest_impostor: Probes with the highest scores with templates of other people, highest first.
+        hardest_genuine: Probes with the lowest scores with their mates, lowest first.
+
+    Example:
+        >>> SearchDetails(np.array([0.5, 1.0]), (), (HardProbe(4, 9, 0.25, 3),)).cmc.tolist()
+        [0.5, 1.0]
+    """
+
+    cmc: np.ndarray
+    hardest_impostor: tuple[HardProbe, ...]
+    hardest_genuine: tuple[HardProbe, ...]
 
 
 @dataclass(frozen=True)

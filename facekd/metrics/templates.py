@@ -22,6 +22,7 @@ from torch import Tensor
 NORMS = ("keep", "unit")
 FAILED_SCORE = -1.0
 """What a comparison with a failed template scores: it counts, and no threshold accepts it."""
+GALLERY_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -184,6 +185,33 @@ def template_pair_scores(templates: Tensor, left: np.ndarray, right: np.ndarray,
         if some_failed:
             found[failed[pair[0]] | failed[pair[1]]] = FAILED_SCORE
     return scores.clamp_(-1.0, 1.0)
+
+
+def gallery_scores(probes: Tensor, gallery: Tensor, absent: Tensor) -> Tensor:
+    """Cosine of every probe with every template of a gallery: float64 products rounded to float32, so that equal
+    templates tie.
+
+    Args:
+        probes: (p, dim) of length one, or zero where a template failed.
+        gallery: (g, dim), likewise.
+        absent: (g,) which templates of the gallery failed.
+
+    Returns:
+        float32 (p, g) in [-1, 1]; :data:`FAILED_SCORE` where a template failed.
+
+    Example:
+        >>> rows = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 0.0]])
+        >>> gallery_scores(rows[:1], rows, torch.tensor([False, False, True])).tolist()
+        [[1.0, 0.6000000238418579, -1.0]]
+    """
+    wide = probes.double()
+    scores = torch.empty(len(probes), len(gallery), dtype=torch.float32, device=probes.device)
+    for start in range(0, len(gallery), GALLERY_ROWS):
+        scores[:, start : start + GALLERY_ROWS] = wide @ gallery[start : start + GALLERY_ROWS].double().T
+    scores.clamp_(-1.0, 1.0)
+    scores[:, absent] = FAILED_SCORE
+    scores[~probes.any(dim=1)] = FAILED_SCORE
+    return scores
 
 
 def _unit_or_zero(vectors: Tensor) -> Tensor:

@@ -106,7 +106,9 @@ def test_tinyface_ranks_and_other_sets_beside_it(files: Path, tmp_path: Path) ->
 
 def test_a_report_on_templates_is_verified_without_the_cache(files: Path, tmp_path: Path) -> None:
     evaluated(files, tmp_path, "--plot", tmp_path / "plot.svg", "--report", tmp_path / "page.html", "--bootstrap", 20)
-    assert "norm keep" in (tmp_path / "page.html").read_text() and (tmp_path / "plot.svg").stat().st_size
+    page = (tmp_path / "page.html").read_text()
+    assert "norm keep" in page and "the image its detector was surest of" in page
+    assert page.count('<img src="data:image/jpeg;base64,') == 2 * 24 and (tmp_path / "plot.svg").stat().st_size
     (embeddings,) = (tmp_path / "cache").glob("*/embeddings.f32")
     embeddings.write_bytes(bytes(embeddings.stat().st_size))
     result = run("eval", "--verify", tmp_path / "out.json", "--device", "cpu")
@@ -116,7 +118,9 @@ def test_a_report_on_templates_is_verified_without_the_cache(files: Path, tmp_pa
 def test_a_report_tells_of_searching_too(files: Path, tmp_path: Path) -> None:
     words = ("--protocol", "ijb-1:n", "--report", tmp_path / "page.html", "--plot", tmp_path / "plot.svg")
     (found,), _ = evaluated(files, tmp_path, *words, "--fpr", 0.2)
-    assert f"{found['rank']['10']:.4f}" in (tmp_path / "page.html").read_text()
+    page = (tmp_path / "page.html").read_text()
+    assert f"{found['rank']['10']:.4f}" in page and "Hardest probes" in page
+    assert page.count('<img src="data:image/jpeg;base64,') == 2 * 24 and ".png</span>" in page
 
 
 def test_item_122_a_missing_image_is_an_error_unless_failures_count(files: Path, tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from facekd.engine.curves import Frame, Group, Line, Mark, cmc, curves_of, det, 
 from facekd.engine.evaluator import Evaluation
 from facekd.engine.figures import EvalSettings, figures, measure_all_pairs
 from facekd.engine.plots import draw_lines, draw_scores, inline_svg, plain, write_plot
-from facekd.engine.template_evaluation import TemplateEvaluation, search_figures
+from facekd.engine.template_evaluation import TemplateEvaluation
+from facekd.engine.template_search import measure_search
 from facekd.errors import UsageError
 from facekd.metrics.measured import Measured
 
@@ -163,8 +164,8 @@ def searched(model: str, spread: float, galleries: int = 2) -> TemplateEvaluatio
     search = TemplateSearch(lists, TemplateList("probes", probes, LABELS[probes]))
     head = {"model": model, "model_digest": "d", "set": "IJBC", "protocol": "ijb-1:n", "resolution": None}
     how = {"norm": "keep", "det": True, "flip": True, "failed_images": 3, "failed_templates": 1}
-    found = search_figures(templates, search, (0.3, 1e-3), (1, 5, 10))
-    return TemplateEvaluation({**head, **how, **found, "seconds": {"embed": 1.5, "score": 0.25}}, None, ())
+    found, drawn = measure_search(templates, search, EvalSettings((0.3, 1e-3), details=True), (1, 5, 10))
+    return TemplateEvaluation({**head, **how, **found, "seconds": {"embed": 1.5, "score": 0.25}}, None, drawn, ())
 
 
 def test_identification_is_drawn_by_rank_and_by_false_alarms(tmp_path: Path) -> None:
@@ -173,7 +174,11 @@ def test_identification_is_drawn_by_rank_and_by_false_alarms(tmp_path: Path) -> 
     assert group.title == "IJBC, ijb-1:n, norm keep, det on, flip on" and group.searched and not group.pairwise
     assert [frame.title for frame, _ in curves_of(group)] == ["CMC", "Identification"]
     for line, one in zip(cmc(group)[1], entries, strict=True):
-        assert line.x.tolist() == [1, 5, 10] and line.y.tolist() == list(one.result["rank"].values())
+        assert line.x.tolist() == list(range(1, 11)) and one.search_details is not None
+        assert line.y.tolist() == one.search_details.cmc.tolist() == sorted(line.y)
+        assert {str(mark.x): mark.y for mark in line.marks} == one.result["rank"]
+        assert [line.y[mark.x - 1] for mark in line.marks] == [mark.y for mark in line.marks]
+    assert cmc(group)[0].x_log and len(set(cmc(group)[1][1].y)) > 5
     for line, one in zip(tpir(group)[1], entries, strict=True):
         points = [point for point in one.result["tpir_at_fpir"] if point["definition"] == "nist"]
         assert line.x.tolist() == [0.3] and line.y.tolist() == [point["tpir"] for point in points]
@@ -187,7 +192,9 @@ def test_identification_is_drawn_by_rank_and_by_false_alarms(tmp_path: Path) -> 
 def test_nothing_to_draw_is_refused(tmp_path: Path) -> None:
     one = searched("a", 0.5)
     with pytest.raises(UsageError, match="no result gives a curve"):
-        write_plot(tmp_path / "p.png", grouped([replace(one, result={**one.result, "rank": {}})]))
+        write_plot(tmp_path / "p.png", grouped([replace(one, search_details=None)]))
+    with pytest.raises(ValueError, match="searched without details"):
+        cmc(Group("g", (replace(one, search_details=None),)))
 
 
 def test_scores_of_every_model_stand_under_each_other(groups: list[Group]) -> None:

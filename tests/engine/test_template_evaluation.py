@@ -18,6 +18,7 @@ from facekd.data.embedding_cache import BLOCK
 from facekd.data.images import encode_png, resize
 from facekd.engine import template_evaluation
 from facekd.engine.figures import EvalSettings
+from facekd.engine.report_faces import faces_of_templates
 from facekd.engine.requirements import parse_requirement, require
 from facekd.engine.resumable import Watched
 from facekd.engine.template_evaluation import TemplateEvaluation, evaluate_templates
@@ -259,7 +260,77 @@ def test_details_hold_the_curve_of_the_templates(folder: Path, tmp_path: Path) -
     opened = open_template_set(folder, "ijb-1:1")
     (found,) = evaluate(opened, tmp_path, AGGREGATIONS[:1], replace(SETTINGS, details=True))
     assert found.measured is not None and found.measured.details is not None
-    assert int(found.measured.details.histogram.genuine.sum()) == found.result["genuine"]
+    details, pairs = found.measured.details, opened.compared
+    assert int(details.histogram.genuine.sum()) == found.result["genuine"]
+    by_hand, ids = templates_by_hand(opened, AGGREGATIONS[0]), opened.members.ids
+    rows = np.stack([by_hand[template] for template in ids.tolist()])
+    scores = (rows[pairs.left] * rows[pairs.right]).sum(axis=1)
+    worst = np.where(pairs.genuine, scores, 9).argsort()[:12], np.where(pairs.genuine, -9, scores).argsort()[:-13:-1]
+    for hard, places in zip((details.hardest_genuine, details.hardest_impostor), worst, strict=True):
+        assert [(one.first, one.second) for one in hard] == [(pairs.left[k], pairs.right[k]) for k in places]
+        assert [one.score for one in hard] == pytest.approx(scores[places], abs=1e-6)
+
+
+def test_details_of_a_search_hold_every_rank_and_the_hardest_probes(folder: Path, tmp_path: Path) -> None:
+    opened, whole = open_template_set(folder, "ijb-1:n"), AGGREGATIONS[:1]
+    (found,) = evaluate(opened, tmp_path, whole, replace(SETTINGS, fprs=(0.2,), details=True))
+    details, search = found.search_details, opened.compared
+    assert details is not None and evaluate(opened, tmp_path, whole)[0].search_details is None
+    by_hand, ids = templates_by_hand(opened, whole[0]), opened.members.ids
+    rows, probes = np.stack([by_hand[template] for template in ids.tolist()]), search.probes
+    apart = []
+    for gallery in search.galleries:
+        scores, own = rows[probes.rows] @ rows[gallery.rows].T, probes.subjects[:, None] == gallery.subjects
+        mated = own.any(axis=1)
+        apart.append(1 + (np.where(own, -2, scores)[mated] >= scores[own][:, None]).sum(axis=1))
+    wanted = [np.mean([(ranks <= k).mean() for ranks in apart]) for k in range(1, 13)]
+    assert details.cmc == pytest.approx(wanted) and len(set(wanted)) > 3 and wanted[-1] == 1
+    every = np.concatenate([gallery.rows for gallery in search.galleries])
+    people = np.concatenate([gallery.subjects for gallery in search.galleries])
+    scores, own = rows[probes.rows] @ rows[every].T, probes.subjects[:, None] == people
+    mates, others = np.where(own, scores, -2), np.where(own, -2, scores)
+    ranks = 1 + (others >= mates.max(axis=1)[:, None]).sum(axis=1)
+    for hard, side, order in (
+        (details.hardest_impostor, others, (-others.max(axis=1)).argsort()),
+        (details.hardest_genuine, mates, mates.max(axis=1).argsort()),
+    ):
+        told = [(one.probe, one.other, one.rank) for one in hard]
+        assert told == [(probes.rows[k], every[side[k].argmax()], ranks[k]) for k in order[:12]]
+        assert [one.score for one in hard] == pytest.approx(side.max(axis=1)[order[:12]], abs=1e-6)
+
+
+def test_a_template_is_shown_by_the_image_its_detector_was_surest_of(tmp_path: Path) -> None:
+    write_ijb(tmp_path / "set")
+    opened = open_template_set(tmp_path / "set", "ijb-1:n")
+    members, faces = opened.members, faces_of_templates(opened, (112, 112), count_failures=False)
+    several = [template for template in range(len(members.ids)) if (members.rows == template).sum() > 2]
+    for template in several[:3]:
+        own = np.flatnonzero(members.rows == template)
+        best = own[members.detector[own].argmax()]
+        assert faces.name(template) == f"template {members.ids[template]}: {opened.images.sample_name(best)}"
+        assert faces.read is not None and (faces.read(template, None) == opened.images.read(best)).all()
+    template = several[0]
+    own = np.flatnonzero(members.rows == template)
+    order = own[np.argsort(-members.detector[own])]
+    files = [tmp_path / "set" / "loose_crop" / opened.images.sample_name(image) for image in order]
+    files[0].write_bytes(b"no picture")
+    with pytest.raises(DataError, match=files[0].name):
+        faces_of_templates(opened, (112, 112), count_failures=False).name(template)
+    counted = faces_of_templates(opened, (112, 112), count_failures=True)
+    assert counted.name(template).endswith(f": {files[1].name}")
+    for file in files:
+        file.unlink(missing_ok=True)
+    without = faces_of_templates(opened, (112, 112), count_failures=True)
+    assert without.name(template) == f"template {members.ids[template]}"
+    assert without.read is not None and without.read(template, None) is None
+
+
+def test_an_image_of_tinyface_is_shown_under_its_name(tmp_path: Path) -> None:
+    pixels, _ = write_tinyface(tmp_path / "set")
+    opened = open_template_set(tmp_path / "set", "tinyface")
+    faces = faces_of_templates(opened, (8, 8), count_failures=False)
+    assert faces.name(0) == "Probe/0_0.png" and faces.read is not None
+    assert (faces.read(0, None) == pixels[0]).all()
 
 
 def write_tinyface(root: Path, side: int = 8) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from facekd.metrics import identification
+from facekd.metrics import identification, templates
 from facekd.metrics.identification import (
     Search,
     merged_keep,
@@ -60,7 +60,7 @@ def test_ranks_count_ties_against_the_mate(
     scores: int, rows: int, failed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(identification, "BLOCK_SCORES", scores)
-    monkeypatch.setattr(identification, "GALLERY_ROWS", rows)
+    monkeypatch.setattr(templates, "GALLERY_ROWS", rows)
     for seed in range(6):
         probes, people, parts = searched(seed, failed=failed)
         for part in parts:
