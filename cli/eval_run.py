@@ -82,12 +82,12 @@ def perform(
     Raises:
         FacekdError: Whatever the engine refuses.
     """
+    from facekd.engine.build import resolve_device
     from facekd.engine.figures import EvalSettings
     from facekd.engine.model_facts import model_facts
 
-    settings = EvalSettings(
-        request.fprs, request.flip, request.batch, request.bootstrap, request.seed, request.allow_resize, details
-    )
+    drawn, device = (request.bootstrap, request.seed), str(resolve_device(request.device))
+    settings = EvalSettings(request.fprs, request.flip, request.batch, *drawn, request.allow_resize, details, device)
     opened = []
     for path in request.sets:
         opened.append(_open_set(Path(path), request))

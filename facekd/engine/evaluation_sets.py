@@ -15,7 +15,7 @@ from facekd.data.open_source import IDENTITY_SUFFIXES, open_identities
 from facekd.data.verification import VerificationSet, distinct_pairs, open_verification_set, sniff_list
 from facekd.errors import DataError, InputError, UsageError
 from facekd.metrics.all_pairs import count_pairs
-from facekd.metrics.swept_pairs import MOST_GENUINE
+from facekd.metrics.genuine_pairs import MOST_GENUINE
 
 PROTOCOLS = ("auto", "lfw", "pairs", "all-pairs")
 

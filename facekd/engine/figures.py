@@ -41,6 +41,7 @@ class EvalSettings:
         seed: Of the bootstrap.
         allow_resize: Take images that show another cut of the face than the model was trained on.
         details: Keep what pictures are drawn from.
+        device: Where all pairs of more images than :data:`HELD_PAIRS` allows are compared.
     """
 
     fprs: tuple[float, ...] = DEFAULT_FPRS
@@ -50,6 +51,7 @@ class EvalSettings:
     seed: int = 0
     allow_resize: bool = False
     details: bool = False
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,9 @@ def measure_all_pairs(probe: np.ndarray, gallery: np.ndarray, labels: np.ndarray
         settings: How.
     """
     if count_pairs(labels)[1] > HELD_PAIRS:
-        return _measure_swept(sweep_all_pairs(probe, labels, settings.fprs, gallery=gallery), settings)
+        first = torch.as_tensor(probe, device=settings.device)
+        second = None if gallery is probe else torch.as_tensor(gallery, device=settings.device)
+        return _measure_swept(sweep_all_pairs(first, labels, settings.fprs, gallery=second), settings)
     pairs = all_pair_scores(probe, labels, gallery=gallery)
     return measure_scores(compared_all_pairs(pairs, labels, settings), pairs.genuine, pairs.impostor, settings)
 

@@ -1,26 +1,30 @@
 """One pass over the matrix of all cosines, tile by tile: how they are distributed, and which are the highest.
 
-The tiles are products in float32. A cosine of unit vectors of length d computed so differs from the true one by at most
-``(d + 2) / 2**24``, in whatever order the products are summed (Higham, "Accuracy and Stability of Numerical
-Algorithms", 2002, section 3.1). So a tile decides about all pairs but those within that distance of a threshold, and
-only these few are computed again in float64. Memory is a few tiles and the pairs that are kept, whatever the number of
+The tiles are products in float32, or on accelerators in TF32, of which :mod:`facekd.metrics.tile_products` says how far
+they can be from the cosines. So a tile decides about all pairs but those within that distance of a threshold, and only
+these few are computed again in float64. Memory is a few tiles and the pairs that are kept, whatever the number of
 images.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from facekd.metrics.tile_products import Factors, arithmetic, factors
+
 BINS = 1 << 16
-EDGE = 1 + 2.0**-10
-"""Bins lie evenly in [-EDGE, EDGE); products may pass 1 by a rounding. Bin 0 holds no pair, only what is left out."""
+EDGE = 1 + 2.0**-8
+"""Bins lie evenly in [-EDGE, EDGE); products may pass 1 by their error. Bin 0 holds no pair, only what is left out."""
 SLACK = 2.0**-21
 """More than rounding can move the edge of a bin."""
 TILE = 1024
+TILE_OF_ACCELERATOR = 8192
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class Rows:
         gallery: (n, dim) float64; the second.
         subjects: (n,) ascending subject numbers.
         ends: (n,) first row after those of the same subject.
+        rounded: Whether tiles are products of rows rounded to TF32.
 
     Example:
         >>> two = torch.eye(2, dtype=torch.float64)
@@ -43,11 +48,22 @@ class Rows:
     gallery: Tensor
     subjects: Tensor
     ends: Tensor
+    rounded: bool = False
+
+    @cached_property
+    def factors(self) -> Factors:
+        """What tiles are products of."""
+        return factors(self.probe, self.gallery, rounded=self.rounded)
 
     @property
     def error(self) -> float:
-        """More than a float32 product can differ from the cosine rounded to float32."""
-        return (self.probe.shape[1] + 8) * 2.0**-24
+        """More than a product can differ from the cosine rounded to float32."""
+        return self.factors.error
+
+    @property
+    def reach(self) -> int:
+        """Bins on either side of one in which a score may lie that its products are counted to."""
+        return 1 + math.ceil(2 * self.error / (2 * EDGE / BINS))
 
     def exact(self, left: Tensor, right: Tensor, block: int = 1 << 16) -> Tensor:
         """Cosines of chosen pairs: float64 products rounded to float32.
@@ -103,8 +119,8 @@ def _between(scores: Tensor, left: Tensor, right: Tensor, first: int, last: int)
 class _Collector:
     """Pairs of some bins, picked from tiles."""
 
-    def __init__(self, first: int, last: int) -> None:
-        self.first, self.last = first, last
+    def __init__(self, first: int, last: int, device: torch.device) -> None:
+        self.first, self.last, self.device = first, last, device
         self.parts: list[tuple[Tensor, Tensor, Tensor]] = []
         self.held = 0
 
@@ -119,7 +135,7 @@ class _Collector:
             self.held += places.numel()
 
     def joined(self) -> tuple[Tensor, Tensor, Tensor]:
-        none = (torch.empty(0), torch.empty(0, dtype=torch.int32), torch.empty(0, dtype=torch.int32))
+        none = (torch.empty(0, device=self.device), *torch.empty((2, 0), dtype=torch.int32, device=self.device))
         scores, left, right = (torch.cat(column) for column in zip(*(self.parts or [none]), strict=True))
         return scores, left, right
 
@@ -141,7 +157,7 @@ def bin_of(scores: Tensor, work: Tensor | None = None) -> Tensor:
 
     Example:
         >>> bin_of(torch.tensor([-EDGE, 0.0, 1.0])).tolist()
-        [0, 32768, 65504]
+        [0, 32768, 65408]
     """
     return torch.add(scores, EDGE, out=work).mul_(BINS / (2 * EDGE)).to(torch.int32)
 
@@ -151,7 +167,7 @@ def bin_edges() -> Tensor:
 
     Example:
         >>> bin_edges()[[0, 32768]].tolist()
-        [-1.0009765625, 0.0]
+        [-1.00390625, 0.0]
     """
     return torch.arange(BINS, dtype=torch.float64) * (2 * EDGE / BINS) - EDGE
 
@@ -162,24 +178,25 @@ def _bounds(first: int, last: int) -> tuple[float, float]:
     return first * width - EDGE - SLACK, (last + 1) * width - EDGE + SLACK
 
 
-def bins_around(counts: Tensor, place: int, margin: int) -> tuple[int, int]:
+def bins_around(counts: Tensor, place: int, margin: int, reach: int) -> tuple[int, int]:
     """First and last of the bins that hold the score with ``place`` higher ones and ``margin`` on either side of it.
 
     Args:
         counts: (BINS,) scores by bin.
         place: Rank from the top, from 0.
-        margin: Scores on either side; three bins more are given.
+        margin: Scores on either side.
+        reach: Bins more on either side.
 
     Example:
         >>> counts = torch.zeros(BINS, dtype=torch.int64)
         >>> counts[[100, 200, 300]] = 10
-        >>> bins_around(counts, 12, 1), bins_around(counts, 12, 5)
+        >>> bins_around(counts, 12, 1, 3), bins_around(counts, 12, 5, 3)
         ((197, 203), (197, 303))
     """
     higher = counts.flip(0).cumsum(0)
     first_down = int(torch.searchsorted(higher, place - margin, right=True)) if place >= margin else 0
     last_down = int(torch.searchsorted(higher, min(place + margin + 1, int(higher[-1]))))
-    return max(1, BINS - 1 - last_down - 3), min(BINS - 1, BINS - 1 - first_down + 3)
+    return max(1, BINS - 1 - last_down - reach), min(BINS - 1, BINS - 1 - first_down + reach)
 
 
 def sweep(rows: Rows, keep: int, tile: int = TILE) -> tuple[Tensor, Kept]:
@@ -201,7 +218,7 @@ def sweep(rows: Rows, keep: int, tile: int = TILE) -> tuple[Tensor, Kept]:
     """
     counts = torch.zeros(BINS, dtype=torch.int64, device=rows.probe.device)
     total, seen = int((len(rows.ends) - rows.ends).sum()), 0
-    found, work = _Collector(1, BINS - 1), rows.probe.new_empty((tile, tile), dtype=torch.float32)
+    found, work = _Collector(1, BINS - 1, counts.device), rows.probe.new_empty((tile, tile), dtype=torch.float32)
     for top, left, products in _tiles(rows, tile):
         bins = bin_of(products, work[: products.shape[0], : products.shape[1]])
         counts += torch.bincount(bins.flatten(), minlength=BINS)
@@ -236,7 +253,7 @@ def gather(rows: Rows, windows: Sequence[tuple[int, int]], tile: int = TILE) -> 
         >>> [kept.scores.numel() for kept in gather(rows, [(1, 10), (32768, 32770)])]
         [0, 3]
     """
-    found = [_Collector(first, last) for first, last in windows]
+    found = [_Collector(first, last, rows.probe.device) for first, last in windows]
     for top, left, products in _tiles(rows, tile):
         for collector in found:
             collector.add(products, top, left)
@@ -248,9 +265,8 @@ def _tiles(rows: Rows, tile: int) -> Iterator[tuple[int, int, Tensor]]:
 
     A tile's memory is that of the next one.
     """
-    count = len(rows.ends)
-    probe = rows.probe.to(torch.float32)
-    gallery = probe if rows.gallery is rows.probe else rows.gallery.to(torch.float32)
+    count, made = len(rows.ends), rows.factors
+    probe, gallery = made.probe, made.gallery
     ends = rows.ends.tolist()
     columns = torch.arange(count, device=rows.ends.device)
     held = probe.new_empty(tile * tile)
@@ -259,7 +275,9 @@ def _tiles(rows: Rows, tile: int) -> Iterator[tuple[int, int, Tensor]]:
         for left in range(top, count, tile):
             right = min(left + tile, count)
             shape = (bottom - top, right - left)
-            products = torch.mm(probe[top:bottom], gallery[left:right].T, out=held[: shape[0] * shape[1]].view(shape))
+            products = held[: shape[0] * shape[1]].view(shape)
+            with arithmetic(made.tf32):
+                torch.mm(probe[top:bottom], gallery[left:right].T, out=products)
             if left < ends[bottom - 1]:
                 products.masked_fill_(columns[left:right] < rows.ends[top:bottom, None], -EDGE)
             yield top, left, products

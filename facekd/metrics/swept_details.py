@@ -14,7 +14,8 @@ from facekd.metrics.swept_pairs import SweptPairs
 
 
 def swept_details(swept: SweptPairs) -> Details:
-    """What pictures of swept pairs are drawn from; thresholds of the curve and edges are met to a bin of 0.00003.
+    """What pictures of swept pairs are drawn from; thresholds of the curve and edges are met to a bin of 0.00003 and
+    the error of the products.
 
     Args:
         swept: What :func:`facekd.metrics.swept_pairs.sweep_all_pairs` found.

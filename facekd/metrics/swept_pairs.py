@@ -8,44 +8,36 @@ TPRs and the EER are those of the whole sorted list.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from facekd.metrics.pair_tiles import BINS, SLACK, TILE, Kept, Rows, bin_edges, bin_of, bins_around, gather, sweep
+from facekd.metrics.genuine_pairs import GenuinePairs, genuine_pairs
+from facekd.metrics.pair_tiles import (
+    BINS,
+    SLACK,
+    TILE,
+    TILE_OF_ACCELERATOR,
+    Kept,
+    Rows,
+    bin_edges,
+    bin_of,
+    bins_around,
+    gather,
+    sweep,
+)
 from facekd.metrics.roc import Eer, OperatingPoint, Refused, allowed_accepts, eer_within, point_within, showable
 from facekd.metrics.scores import Stretch, rank
 from facekd.metrics.verification import unit_sides
 
 MOST_KEPT = 6_000_000
 """Impostor pairs kept by the first sweep at most, 12 bytes each."""
-MOST_GENUINE = 500_000_000
-"""More genuine pairs than this are refused: each takes 12 bytes."""
 FIRST_MARGIN = 16
 
 Decides = Callable[[Stretch], bool]
 """Whether a stretch holds what a figure needs."""
-
-
-@dataclass(frozen=True)
-class GenuinePairs:
-    """Every pair i < j of one subject.
-
-    Attributes:
-        scores: (g,) float32 cosines.
-        left: (g,) rows of the first images, as int32.
-        right: (g,) rows of the second.
-
-    Example:
-        >>> GenuinePairs(torch.ones(1), torch.tensor([0]), torch.tensor([1])).scores.numel()
-        1
-    """
-
-    scores: Tensor
-    left: Tensor
-    right: Tensor
 
 
 @dataclass(frozen=True)
@@ -59,7 +51,7 @@ class SweptPairs:
         auc: Area under the ROC curve.
         auc_error: The most by which ``auc`` may be off: scores in one bin are not told apart.
         genuine: The genuine pairs.
-        highest: The highest impostor pairs, their scores off by ``rows.error`` at most.
+        highest: The highest impostor pairs; their scores are products in float32, or cosines where tiles were rounded.
         impostors: Impostor pairs in all.
         bins: (BINS,) impostor pairs by bin.
         rows: The images, sorted by subject.
@@ -89,8 +81,9 @@ def sweep_all_pairs(
     fprs: Sequence[float],
     *,
     gallery: Tensor | np.ndarray | None = None,
-    tile: int = TILE,
+    tile: int | None = None,
     most_kept: int = MOST_KEPT,
+    rounded: bool | None = None,
 ) -> SweptPairs:
     """Operating points, EER and AUC of every pair i < j of a list of images.
 
@@ -103,12 +96,15 @@ def sweep_all_pairs(
         fprs: Wanted FPRs, each in (0, 1).
         gallery: (n, dim) other embeddings of the same images, for image j; image i, which comes first by label and
             then by place, is looked up in ``embeddings``.
-        tile: Rows and columns of a tile.
+        tile: Rows and columns of a tile; by the device where None.
         most_kept: Impostor pairs to keep for FPRs that accept many; deeper ranks take a second sweep.
+        rounded: Multiply the tiles in TF32, which accelerators do faster, and compute more pairs around each threshold
+            again; on an accelerator only where None. It changes no threshold, TPR or EER; the AUC is told with a larger
+            ``auc_error``.
 
     Raises:
         ValueError: Shapes that do not fit, a zero or non-finite embedding, no genuine or no impostor pair, more than
-            :data:`MOST_GENUINE` genuine pairs, or an FPR outside (0, 1).
+            :data:`facekd.metrics.genuine_pairs.MOST_GENUINE` genuine pairs, or an FPR outside (0, 1).
 
     Example:
         >>> faces = np.array([[1.0, 0.0], [1.0, 0.2], [0.0, 1.0], [0.3, 1.0]])
@@ -117,6 +113,9 @@ def sweep_all_pairs(
         (1.0, 0.0, 30)
     """
     rows, order = sorted_rows(embeddings, labels, gallery)
+    accelerated = rows.probe.device.type != "cpu"
+    rows = replace(rows, rounded=accelerated if rounded is None else rounded)
+    tile = tile or (TILE_OF_ACCELERATOR if accelerated else TILE)
     impostors = int((len(rows.ends) - rows.ends).sum())
     genuine = genuine_pairs(rows)
     if not (genuine.scores.numel() and impostors):
@@ -139,7 +138,7 @@ def sweep_all_pairs(
         auc=area,
         auc_error=error,
         genuine=genuine,
-        highest=highest,
+        highest=_scored_again(rows, highest, bins) if rows.factors.tf32 else highest,
         impostors=impostors,
         bins=bins,
         rows=rows,
@@ -175,39 +174,6 @@ def sorted_rows(
     return Rows(first, second, subjects, torch.searchsorted(subjects, subjects, right=True)), order
 
 
-def genuine_pairs(rows: Rows, block: int = 1 << 22) -> GenuinePairs:
-    """Every pair of one subject: subjects with as many images each are multiplied at once.
-
-    Args:
-        rows: The images.
-        block: Scores computed at a time.
-
-    Raises:
-        ValueError: More than :data:`MOST_GENUINE` pairs.
-
-    Example:
-        >>> rows, _ = sorted_rows(np.array([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]]), np.array([3, 3, 8]))
-        >>> found = genuine_pairs(rows)
-        >>> found.scores.tolist(), found.left.tolist(), found.right.tolist()
-        ([0.6000000238418579], [0], [1])
-    """
-    sizes = torch.bincount(rows.subjects)
-    starts = sizes.cumsum(0) - sizes
-    count = int((sizes * (sizes - 1) // 2).sum())
-    if count > MOST_GENUINE:
-        raise ValueError(f"{count:,} genuine pairs, above the limit of {MOST_GENUINE:,}; evaluate fewer images")
-    found: list[tuple[Tensor, Tensor, Tensor]] = []
-    for size in (size for size in sizes.unique().tolist() if size > 1):
-        first, second = torch.triu_indices(size, size, 1, device=sizes.device)
-        for firsts in starts[sizes == size].split(max(1, block // size**2)):
-            at = firsts[:, None] + torch.arange(size, device=sizes.device)
-            scores = (rows.probe[at] @ rows.gallery[at].mT)[:, first, second].to(torch.float32)
-            left, right = ((firsts[:, None] + side).to(torch.int32).flatten() for side in (first, second))
-            found.append((scores.flatten(), left, right))
-    empty = [(rows.probe.new_empty(0, dtype=torch.float32), *(starts[:0].to(torch.int32) for _ in range(2)))]
-    return GenuinePairs(*(torch.cat(parts) for parts in zip(*(found or empty), strict=True)))
-
-
 def exact_stretch(rows: Rows, kept: Kept, counts: Tensor) -> Stretch:
     """The impostor scores of some bins, computed again in float64, but those so near their edges that others may mix.
 
@@ -223,13 +189,25 @@ def exact_stretch(rows: Rows, kept: Kept, counts: Tensor) -> Stretch:
         [0.0, 0.6000000238418579, 0.800000011920929]
     """
     exact = rows.exact(kept.left, kept.right).sort().values
-    edges, total = bin_edges(), int(counts.sum())
-    begins, ends = int(counts[: kept.first].sum()) == 0, int(counts[kept.last + 1 :].sum()) == 0
-    low = -torch.inf if begins else float(edges[kept.first]) + rows.error + SLACK
-    high = torch.inf if ends else float(edges[kept.last + 1]) - rows.error - SLACK
+    total, ends = int(counts.sum()), int(counts[kept.last + 1 :].sum()) == 0
+    low = _complete_from(rows, kept, counts)
+    high = torch.inf if ends else float(bin_edges()[kept.last + 1]) - rows.error - SLACK
     inside = exact[(exact >= low) & (exact < high)]
     below = int(counts[: kept.first].sum()) + int((exact < low).sum())
     return Stretch(inside, below, total)
+
+
+def _complete_from(rows: Rows, kept: Kept, counts: Tensor) -> float:
+    """The score from which on no pair below the kept bins can be."""
+    begins = int(counts[: kept.first].sum()) == 0
+    return -torch.inf if begins else float(bin_edges()[kept.first]) + rows.error + SLACK
+
+
+def _scored_again(rows: Rows, kept: Kept, counts: Tensor) -> Kept:
+    """The highest pairs with their cosines, but those below which others may lie that were not kept."""
+    scores = rows.exact(kept.left, kept.right)
+    chosen = (scores >= _complete_from(rows, kept, counts)).nonzero().flatten()
+    return Kept(scores[chosen], kept.left[chosen], kept.right[chosen], kept.first, kept.last)
 
 
 def _stretches(
@@ -239,7 +217,7 @@ def _stretches(
     found: dict[int, Stretch] = {}
     margin = FIRST_MARGIN
     while waiting := [at for at in range(len(asked)) if at not in found]:
-        windows = {at: bins_around(counts, asked[at][0], margin) for at in waiting}
+        windows = {at: bins_around(counts, asked[at][0], margin, rows.reach) for at in waiting}
         deep = [at for at in waiting if windows[at][0] < highest.first]
         kept = dict(zip(deep, gather(rows, [windows[at] for at in deep], tile), strict=True)) if deep else {}
         for at in waiting:

@@ -9,12 +9,13 @@ from sklearn.metrics import roc_auc_score
 
 from facekd.metrics.all_pairs import all_pair_scores
 from facekd.metrics.details import roc_curve, score_histogram
+from facekd.metrics.genuine_pairs import genuine_pairs
 from facekd.metrics.intervals import bootstrap_all_pairs
 from facekd.metrics.pair_tiles import Rows, sweep
 from facekd.metrics.roc import auc, eer, operating_points
 from facekd.metrics.swept_details import swept_details
 from facekd.metrics.swept_intervals import bootstrap_swept_pairs
-from facekd.metrics.swept_pairs import MOST_KEPT, SweptPairs, genuine_pairs, sorted_rows, sweep_all_pairs
+from facekd.metrics.swept_pairs import MOST_KEPT, SweptPairs, sorted_rows, sweep_all_pairs
 
 FPRS = [0.5, 0.2, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5]
 
