@@ -4,10 +4,14 @@ Prints one JSON object and, with ``--out FILE``, writes it there too. The embedd
 images of one person around a centre. In every round the whole product (block of rows by block of rows, every pair
 twice), the half of it in which every pair is once, and the sweep (thresholds at five FPRs, EER, AUC, all genuine pairs)
 take turns on the same embeddings, so that a busy machine slows all three; ``ratio`` is within a round. scikit-learn's
-``roc_curve`` is compared on a smaller list, whose scores it needs all at once; both run in processes of their own.
+``roc_curve`` is compared on a smaller list, whose scores it needs all at once; both run in processes of their own. The
+sweep of rounded tiles, which is the usual one on an accelerator, takes its turn as well, and there the whole product in
+TF32 and in bf16.
 
     python -m benchmarks.all_pairs --out benchmarks/results/all_pairs.json
-    python -m benchmarks.all_pairs --device cuda --images 200000 --out benchmarks/results/all_pairs_cuda.json
+    python -m benchmarks.all_pairs --device cuda --images 1000000 --out benchmarks/results/all_pairs_cuda.json
+
+``--large N ...`` sweeps longer lists besides, at FPRs down to 1e-9, and tells the memory above their embeddings.
 """
 
 from __future__ import annotations
@@ -18,9 +22,10 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,10 +35,13 @@ import facekd
 from benchmarks.data_loading import peak_mib
 from benchmarks.record import hand_over
 from benchmarks.synthetic_speed import spread
-from facekd.metrics.pair_tiles import TILE
+from facekd.metrics.pair_tiles import TILE, TILE_OF_ACCELERATOR
 from facekd.metrics.swept_pairs import sweep_all_pairs
+from facekd.metrics.tile_products import arithmetic
 
 FPRS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+DEEP_FPRS = (*FPRS, 1e-7, 1e-8, 1e-9)
+SWEEP, ROUNDED = "sweep", "sweep of rounded tiles"
 PER_SUBJECT = 10
 SMALL = 5000
 
@@ -47,17 +55,24 @@ def embeddings(images: int, dim: int, seed: int = 0) -> tuple[Tensor, np.ndarray
     return torch.nn.functional.normalize(rows), labels
 
 
+def tile_on(device: torch.device) -> int:
+    """Rows of a tile as the sweep takes them."""
+    return TILE if device.type == "cpu" else TILE_OF_ACCELERATOR
+
+
 def whole_product(rows: Tensor) -> None:
-    """Every cosine, each pair twice, in one block of memory."""
-    held = rows.new_empty((TILE, len(rows)))
-    for block in rows.split(TILE):
+    """Every product of two rows, each pair twice, in one block of memory."""
+    tile = tile_on(rows.device)
+    held = rows.new_empty((tile, len(rows)))
+    for block in rows.split(tile):
         torch.mm(block, rows.T, out=held[: len(block)])
 
 
 def half_product(rows: Tensor) -> None:
     """Every cosine once, and some around the diagonal twice, in one tile of memory."""
-    held = rows.new_empty(TILE * TILE)
-    blocks = rows.split(TILE)
+    tile = tile_on(rows.device)
+    held = rows.new_empty(tile * tile)
+    blocks = rows.split(tile)
     for top, block in enumerate(blocks):
         for other in blocks[top:]:
             torch.mm(block, other.T, out=held[: len(block) * len(other)].view(len(block), len(other)))
@@ -73,22 +88,41 @@ def seconds(work: Callable[[], object], device: str) -> float:
 
 
 def rounds(images: int, dim: int, repeats: int, device: str) -> dict[str, object]:
-    """The three in turns."""
+    """All ways in turns."""
     rows, labels = embeddings(images, dim)
-    rows = rows.to(device)
-    taken: dict[str, list[float]] = {"whole product": [], "half product": [], "sweep": []}
+    works = ways(rows.to(device), labels)
+    taken: dict[str, list[float]] = {name: [] for name in works}
     for number in range(repeats + 1):
-        now = {
-            "whole product": seconds(lambda: whole_product(rows), device),
-            "half product": seconds(lambda: half_product(rows), device),
-            "sweep": seconds(lambda: sweep_all_pairs(rows, labels, FPRS), device),
-        }
+        now = {name: seconds(work, device) for name, work in works.items()}
         for name, value in now.items() if number else ():  # the first round warms up
             taken[name].append(value)
-    shares = {name: [sweep / bare for sweep, bare in zip(taken["sweep"], taken[name], strict=True)] for name in taken}
+    usual = SWEEP if device == "cpu" else ROUNDED
+    shares = {name: [sweep / bare for sweep, bare in zip(taken[usual], taken[name], strict=True)] for name in taken}
     return {
+        "usual": usual,
         "seconds": {name: precise(values) for name, values in taken.items()},
-        "ratio": {name: precise(shares[name]) for name in ("whole product", "half product")},
+        "ratio": {name: precise(shares[name]) for name in taken if name != usual},
+    }
+
+
+def ways(rows: Tensor, labels: np.ndarray) -> dict[str, Callable[[], object]]:
+    """What is compared: bare products, those of few bits on an accelerator only, and sweeps."""
+
+    def product(tf32: bool, whole: bool) -> None:
+        with arithmetic(tf32):
+            (whole_product if whole else half_product)(rows)
+
+    bare: dict[str, Callable[[], object]] = {
+        "whole product": lambda: product(False, True),
+        "half product": lambda: product(False, False),
+    }
+    if rows.device.type != "cpu":
+        short = rows.to(torch.bfloat16)
+        bare |= {"whole product in TF32": lambda: product(True, True), "half in TF32": lambda: product(True, False)}
+        bare |= {"whole product in bf16": lambda: whole_product(short), "half in bf16": lambda: half_product(short)}
+    return bare | {
+        SWEEP: lambda: sweep_all_pairs(rows, labels, FPRS, rounded=False),
+        ROUNDED: lambda: sweep_all_pairs(rows, labels, FPRS, rounded=True),
     }
 
 
@@ -103,6 +137,12 @@ def tell_one(way: str, images: int, dim: int) -> None:
     rows, labels = embeddings(images, dim)
     sweep_all_pairs(rows[:200], labels[:200], FPRS[:1])  # what is loaded and set up once
     before, began = peak_mib(), time.perf_counter()
+    if way == "deep":
+        found = sweep_all_pairs(rows, labels, DEEP_FPRS)
+        told = {"seconds": time.perf_counter() - began, "added_mib": peak_mib() - before, "pairs": found.impostors}
+        points = [{"fpr": one.fpr, "tpr": one.tpr, "false_accepts": one.false_accepts} for one in found.points]
+        print(json.dumps({"images": images, **told, "points": points, "refused": [one.fpr for one in found.refused]}))
+        return
     if way == "sweep":
         points = [point.tpr for point in sweep_all_pairs(rows, labels, FPRS).points]
     else:
@@ -118,14 +158,19 @@ def tell_one(way: str, images: int, dim: int) -> None:
     print(json.dumps({"seconds": taken, "added_mib": after - before, "tpr": points}))
 
 
+def in_process(way: str, images: int, dim: int) -> dict[str, Any]:
+    """What :func:`tell_one` tells, from a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.all_pairs", "--tell", way, "--images", str(images), "--dim", str(dim)]
+    told: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return told
+
+
 def against_scikit_learn(images: int, dim: int, repeats: int) -> dict[str, object]:
     """Both ways in processes of their own, in turns."""
-    found: dict[str, list[dict[str, object]]] = {"sweep": [], "scikit-learn": []}
+    found: dict[str, list[dict[str, Any]]] = {"sweep": [], "scikit-learn": []}
     for _ in range(repeats):
         for way, told in found.items():
-            command = [sys.executable, "-m", "benchmarks.all_pairs", "--tell", way, "--images", str(images)]
-            out = subprocess.run([*command, "--dim", str(dim)], check=True, capture_output=True, text=True).stdout
-            told.append(json.loads(out))
+            told.append(in_process(way, images, dim))
     faster = [b["seconds"] / a["seconds"] for a, b in zip(found["sweep"], found["scikit-learn"], strict=True)]
     return {
         "images": images,
@@ -140,8 +185,9 @@ def against_scikit_learn(images: int, dim: int, repeats: int) -> dict[str, objec
     }
 
 
-def report(images: int, dim: int, repeats: int, device: str) -> dict[str, object]:
+def report(images: int, dim: int, repeats: int, device: str, large: Sequence[int]) -> dict[str, object]:
     """Everything measured and everything it depends on."""
+    deep = {"large_lists": [in_process("deep", size, dim) for size in large]} if large else {}
     small = {"small_list": against_scikit_learn(SMALL, dim, repeats)} if device == "cpu" else {}
     return {
         "benchmark": "all_pairs" if device == "cpu" else "all_pairs_cuda",
@@ -151,6 +197,7 @@ def report(images: int, dim: int, repeats: int, device: str) -> dict[str, object
         "fprs": FPRS,
         **rounds(images, dim, repeats, device),
         **small,
+        **deep,
         "repeats": repeats,
         "device": device if device == "cpu" else torch.cuda.get_device_name(),
         "threads": torch.get_num_threads(),
@@ -170,13 +217,14 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--tell", choices=["sweep", "scikit-learn"], help="one way, for a process of its own")
+    parser.add_argument("--large", type=int, nargs="*", default=[], help="lengths of lists to sweep at deep FPRs too")
+    parser.add_argument("--tell", choices=["sweep", "scikit-learn", "deep"], help="one way, for a process of its own")
     parser.add_argument("--out", type=Path, help="write the JSON object here too")
     given = parser.parse_args()
     if given.tell:
         tell_one(given.tell, given.images, given.dim)
         return
-    hand_over(report(given.images, given.dim, given.repeats, given.device), given.out)
+    hand_over(report(given.images, given.dim, given.repeats, given.device, given.large), given.out)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ def all_pairs(data: Record) -> str:
     parts = [
         f"{size}. The whole product computes every pair twice, the half once. Median and middle half of "
         f"{data['repeats']} rounds:",
-        markdown_table(["", "seconds", "the sweep takes, times as long"], rows),
+        markdown_table(["", "seconds", f"the {data.get('usual', 'sweep')} takes, times as long"], rows),
     ]
     small = data.get("small_list")
     if small:
@@ -27,6 +27,19 @@ def all_pairs(data: Record) -> str:
             f"scores of all pairs. Faster by a factor of {told}; the TPRs differ by {differ} at most:",
             markdown_table(["", "seconds", "added memory, MiB"], rows),
         ]
+    if large := data.get("large_lists"):
+        rows = [
+            [
+                f"{one['images']:,}",
+                f"{one['pairs']:,}",
+                f"{one['seconds']:.0f}",
+                f"{one['added_mib']:,.0f}",
+                f"{min(point['fpr'] for point in one['points']):g}",
+            ]
+            for one in large
+        ]
+        head = ["embeddings", "impostor pairs", "seconds", "added memory, MiB", "smallest FPR they show"]
+        parts += ["Longer lists, at every FPR from 1e-2 to 1e-9 that they can show:", markdown_table(head, rows)]
     return "\n\n".join(parts)
 
 
