@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from facekd.engine.export_fold import fold
 from facekd.engine.export_graph import add_to_output, add_unit_length, sort_nodes, take_pictures
+from facekd.engine.export_source import float_graph
 from facekd.errors import ExportError
+from facekd.models.embedder import TorchEmbedder
+from facekd.models.preprocessing import Preprocessing
 
 RNG = np.random.default_rng(3)
 WEIGHTS = {
@@ -150,3 +156,12 @@ def test_nodes_are_sorted_behind_what_they_read_and_otherwise_left() -> None:
     model.graph.node.extend(copies)
     sort_nodes(model)
     assert [node.op_type for node in model.graph.node] == names
+
+
+def test_more_numbers_than_any_embedding_has_are_the_scores_of_classes() -> None:
+    expects = Preprocessing.named("half", size=(4, 4))
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 4097)).eval()
+    embedder = TorchEmbedder("wide", "0", 4097, expects, {}, module, torch.device("cpu"))
+    with pytest.raises(ExportError, match="wide: gives 4097 numbers a face: the scores of a classifier"):
+        float_graph(embedder, 1)
+    assert float_graph(replace(embedder, embedding_size=4096), 1).graph.output[0].name == "fc1"
