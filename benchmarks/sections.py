@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from benchmarks.export_tables import exports, latency
 from benchmarks.measuring_tables import all_pairs, templates
 from benchmarks.method_tables import methods
 from benchmarks.tables import Record, data_loading, demo, real_faces_in_full, synthetic_hardness, synthetic_speed
@@ -17,6 +18,8 @@ LOADING_COMMAND = "python -m benchmarks.data_loading --out benchmarks/results/da
 SPEED_COMMAND = "python -m benchmarks.synthetic_speed --out benchmarks/results/synthetic_speed.json"
 PAIRS_COMMAND = "python -m benchmarks.all_pairs --out benchmarks/results/all_pairs.json"
 TEMPLATES_COMMAND = "python -m benchmarks.templates --out benchmarks/results/templates.json"
+EXPORTS_COMMAND = "python -m benchmarks.exports FACES FOLDER MODEL... --pairs lfw_pairs_test.txt"
+LATENCY_COMMAND = "python -m benchmarks.latency --out benchmarks/results/latency.json"
 UNCERTAINTY_COMMAND = "python -m benchmarks.uncertainty"
 METHODS_COMMAND = "python -m benchmarks.methods{}"
 
@@ -30,6 +33,8 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Record], str]]] = {
     "uncertainty": ("Does uncertainty tell what a face lost", UNCERTAINTY_COMMAND, uncertainty),
     "uncertainty_real": ("Uncertainty on real faces", f"{UNCERTAINTY_COMMAND}_real FOLDER", uncertainty_real),
     "demo": ("The demo on drawn faces", "python -m benchmarks.demo --record benchmarks/results/demo.json", demo),
+    "exports": ("Exported files on real faces", EXPORTS_COMMAND, exports),
+    "latency": ("How fast students run", LATENCY_COMMAND, latency),
     "all_pairs": ("All pairs", PAIRS_COMMAND, all_pairs),
     "templates": ("1:1 at the size of IJB-C", TEMPLATES_COMMAND, templates),
     "data_loading": ("Opening and reading records", LOADING_COMMAND, data_loading),

@@ -1,0 +1,123 @@
+"""How fast the students of the shipped recipes run once exported, and what rewriting PReLU is worth.
+
+Weights are drawn; a forward pass takes as long with any. Each student is measured in torch, and as a file in
+onnxruntime and OpenCV, with PReLU as it is and rewritten, all forms in turns within one process, on two threads.
+
+    python -m benchmarks.latency --out benchmarks/results/latency.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import cv2
+import onnxruntime
+import torch
+from facekd_cli.shipped import find_recipe, shipped_recipes
+
+import facekd
+from facekd.engine.export_form import Form
+from facekd.engine.exporter import export_onnx
+from facekd.engine.latency import bench
+from facekd.models.backbone import build_backbone
+from facekd.models.embedder import Embedder, TorchEmbedder, load_embedder
+from facekd.models.macs import count_macs
+from facekd.models.preprocessing import Preprocessing
+from facekd.recipe import load_recipe
+
+THREADS = 2
+TEACHERS = "iresnet"
+"""Backbones of recipes that train a teacher."""
+
+
+def students() -> dict[str, tuple[str, int, int, dict[str, Any]]]:
+    """Every student of a shipped recipe once: its title, and backbone, embedding size, input size and options."""
+    found: dict[str, tuple[str, int, int, dict[str, Any]]] = {}
+    for name in shipped_recipes():
+        student = load_recipe(find_recipe(name), allow_required=True).student
+        if student.backbone.startswith(TEACHERS):
+            continue
+        options = dict(student.options)
+        title = f"{student.backbone} {student.embedding_size}-d at {student.input_size}"
+        title += "".join(f", {key} {value}" for key, value in sorted(options.items()))
+        found[title] = (student.backbone, student.embedding_size, student.input_size, options)
+    return found
+
+
+def drawn(title: str, backbone: str, embedding_size: int, size: int, options: dict[str, Any]) -> TorchEmbedder:
+    """A student with random weights."""
+    torch.manual_seed(0)
+    module = build_backbone(backbone, embedding_size=embedding_size, input_size=size, options=options).eval()
+    expects = Preprocessing.named("half", size=(size, size))
+    module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return TorchEmbedder(title, "0", embedding_size, expects, {}, module, torch.device("cpu"))
+
+
+def measured(student: TorchEmbedder, batch: int, repeats: int, turns: int) -> list[dict[str, Any]]:
+    """Times of every form, several turns of each: one row per form, runtime and batch."""
+    rows: dict[tuple[str, str, int], list[float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        forms: dict[str, tuple[Embedder, Path | None]] = {"pytorch": (student, None)}
+        for name, form in {"PReLU kept": Form(keep_prelu=True), "rewritten": Form()}.items():
+            path = Path(folder, f"{name}.onnx")
+            report = export_onnx(student, path, form, opencv=False)
+            if name == "PReLU kept" or report.prelu_rewritten:
+                forms[name] = load_embedder(path), path
+        for _ in range(turns):
+            for name, (embedder, path) in forms.items():
+                for entry in bench(embedder, path, batch=batch, repeats=repeats, threads=THREADS)["latency"]:
+                    rows.setdefault((name, entry["runtime"], entry["batch"]), []).append(entry["median"])
+    return [
+        {"form": form, "runtime": runtime, "batch": size, "seconds": sorted(values)}
+        for (form, runtime, size), values in rows.items()
+    ]
+
+
+def report(batch: int, repeats: int, turns: int) -> dict[str, Any]:
+    """Everything measured and everything it depends on."""
+    told = []
+    for title, what in students().items():
+        student = drawn(title, *what)
+        size = {"parameters": student.parameters, "macs": count_macs(student.module, what[2])}
+        told.append({"student": title, **size, "rows": measured(student, batch, repeats, turns)})
+    return {
+        "benchmark": "latency",
+        "command": "python -m benchmarks.latency --out benchmarks/results/latency.json",
+        "seeds": [0],
+        "threads": THREADS,
+        "batch": batch,
+        "repeats": repeats,
+        "turns": turns,
+        "machine": f"{platform.machine()} {platform.system()}",
+        "versions": {
+            "facekd": facekd.__version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "onnxruntime": onnxruntime.__version__,
+            "opencv": cv2.__version__,
+        },
+        "students": told,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--batch", type=int, default=16, help="faces in the larger batch")
+    parser.add_argument("--repeats", type=int, default=12)
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--out", type=Path, help="write the JSON object here")
+    given = parser.parse_args()
+    text = json.dumps(report(given.batch, given.repeats, given.turns), indent=2) + "\n"
+    if given.out is None:
+        print(text, end="")
+    else:
+        given.out.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
