@@ -3,7 +3,9 @@
 Weights are drawn; a forward pass takes as long with any. Each student is measured in torch, and as a file in
 onnxruntime and OpenCV, with PReLU as it is and rewritten, all forms in turns within one process, on two threads.
 
-    python -m benchmarks.latency --out benchmarks/results/latency.json
+    python -m benchmarks.latency
+
+Students already measured are left alone, so that a machine can be kept calm for one at a time.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from facekd.models.macs import count_macs
 from facekd.models.preprocessing import Preprocessing
 from facekd.recipe import load_recipe
 
+OUT = Path(__file__).with_name("results") / "latency.json"
 THREADS = 2
 TEACHERS = "iresnet"
 """Backbones of recipes that train a teacher."""
@@ -78,16 +81,25 @@ def measured(student: TorchEmbedder, batch: int, repeats: int, turns: int) -> li
     ]
 
 
-def report(batch: int, repeats: int, turns: int) -> dict[str, Any]:
-    """Everything measured and everything it depends on."""
-    told = []
+def study(out: Path, batch: int, repeats: int, turns: int) -> None:
+    """Measure every student that ``out`` does not hold yet; it is written after each."""
+    record = json.loads(out.read_text(encoding="utf-8")) if out.exists() else head(batch, repeats, turns)
+    done = {entry["student"] for entry in record["students"]}
     for title, what in students().items():
+        if title in done:
+            continue
         student = drawn(title, *what)
         size = {"parameters": student.parameters, "macs": count_macs(student.module, what[2])}
-        told.append({"student": title, **size, "rows": measured(student, batch, repeats, turns)})
+        rows = measured(student, record["batch"], record["repeats"], record["turns"])
+        record["students"].append({"student": title, **size, "rows": rows})
+        out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def head(batch: int, repeats: int, turns: int) -> dict[str, Any]:
+    """What a record says beside its figures."""
     return {
         "benchmark": "latency",
-        "command": "python -m benchmarks.latency --out benchmarks/results/latency.json",
+        "command": "python -m benchmarks.latency",
         "seeds": [0],
         "threads": THREADS,
         "batch": batch,
@@ -101,22 +113,18 @@ def report(batch: int, repeats: int, turns: int) -> dict[str, Any]:
             "onnxruntime": onnxruntime.__version__,
             "opencv": cv2.__version__,
         },
-        "students": told,
+        "students": [],
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--batch", type=int, default=16, help="faces in the larger batch")
-    parser.add_argument("--repeats", type=int, default=12)
+    parser.add_argument("--batch", type=int, default=8, help="faces in the larger batch")
+    parser.add_argument("--repeats", type=int, default=9, help="passes of one turn; of the larger batch a third")
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--out", type=Path, help="write the JSON object here")
+    parser.add_argument("--out", type=Path, default=OUT)
     given = parser.parse_args()
-    text = json.dumps(report(given.batch, given.repeats, given.turns), indent=2) + "\n"
-    if given.out is None:
-        print(text, end="")
-    else:
-        given.out.write_text(text, encoding="utf-8")
+    study(given.out, given.batch, given.repeats, given.turns)
 
 
 if __name__ == "__main__":

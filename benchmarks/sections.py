@@ -19,7 +19,7 @@ SPEED_COMMAND = "python -m benchmarks.synthetic_speed --out benchmarks/results/s
 PAIRS_COMMAND = "python -m benchmarks.all_pairs --out benchmarks/results/all_pairs.json"
 TEMPLATES_COMMAND = "python -m benchmarks.templates --out benchmarks/results/templates.json"
 EXPORTS_COMMAND = "python -m benchmarks.exports FACES FOLDER MODEL... --pairs lfw_pairs_test.txt"
-LATENCY_COMMAND = "python -m benchmarks.latency --out benchmarks/results/latency.json"
+LATENCY_COMMAND = "python -m benchmarks.latency"
 UNCERTAINTY_COMMAND = "python -m benchmarks.uncertainty"
 METHODS_COMMAND = "python -m benchmarks.methods{}"
 
