@@ -95,8 +95,8 @@ def open_verification_set(
     kinds; otherwise, and for tables without a fold column, ten stratified folds are drawn and a warning says so.
 
     Args:
-        path: ``.bin`` (InsightFace), ``.txt`` (LFW's pairs, or CALFW's two labelled lines) or ``.csv``/``.tsv``
-            (path1, path2, label[, fold]).
+        path: ``.bin`` (InsightFace), ``.txt`` (LFW's pairs, or CALFW's or FaceX-Zoo's labelled ones) or
+            ``.csv``/``.tsv`` (path1, path2, label[, fold]).
         images: Folder the paths of a list are relative to; the list's own folder when None.
         seed: Of the drawn folds.
         both_kinds: Refuse a set without genuine or without impostor pairs: nothing can be measured on it.
@@ -111,7 +111,7 @@ def open_verification_set(
     if suffix == ".bin":
         return _open_bin(path, seed, both_kinds)
     if suffix not in readers:
-        known = ".bin, .txt (LFW or CALFW pairs), .csv or .tsv"
+        known = ".bin, .txt (LFW, CALFW or FaceX-Zoo pairs), .csv or .tsv"
         raise InputError(shown(path), "not a verification set" if path.exists() else "no such file", f"give a {known}")
     listed = readers[suffix](path)
     if both_kinds:

@@ -154,7 +154,7 @@ EXISTS = "exists (choose another name, or add --force)"
         ),
         (
             ["pack", "faces", "-o", "x.bin"],
-            "faces: not a verification set (give a .bin, .txt (LFW or CALFW pairs), .csv or .tsv)",
+            "faces: not a verification set (give a .bin, .txt (LFW, CALFW or FaceX-Zoo pairs), .csv or .tsv)",
         ),
         (
             ["pack", "pairs.txt", "--images", "faces", "-o", "x.rec"],

@@ -1,4 +1,4 @@
-"""CALFW's and CPLFW's lists: folds that hold both kinds although the file lists one kind after the other."""
+"""Labelled pairs: CALFW's folds hold both kinds although the file lists one after the other; FaceX-Zoo's lines."""
 
 from __future__ import annotations
 
@@ -64,3 +64,39 @@ def test_tabs_and_crlf_are_read(folder: Path) -> None:
 def test_every_fault_is_named_with_its_line(folder: Path, text: str, message: str) -> None:
     with pytest.raises(InputError, match=message.replace(".", r"\.").replace("(", r"\(")):
         open_verification_set(listing(folder, text))
+
+
+def line_pair(first: int, second: int, label: object, space: str = " ") -> str:
+    return f"p_{first:04d}.png{space}p_{second:04d}.PNG{space}{label}\n"
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Path:
+    for number in range(60):
+        for suffix in ("png", "PNG"):
+            (tmp_path / f"p_{number:04d}.{suffix}").write_bytes(encode_png(np.full((8, 8, 3), number, np.uint8)))
+    return tmp_path
+
+
+@pytest.mark.parametrize("space", [" ", "\t"])
+def test_pairs_on_one_line_keep_their_order_as_folds(plain: Path, space: str) -> None:
+    lines = [line_pair(2 * i, 2 * i + 1, (1, 0, 1, -1)[i % 4], space) for i in range(20)]
+    found = open_verification_set(listing(plain, "\r\n".join(line.strip() for line in lines) + "\r\n\r\n"))
+    assert found.genuine.tolist() == [True, False] * 10 and found.folds.tolist() == [i // 2 for i in range(20)]
+    assert found.images.sample_name(int(found.pairs[3][1])) == "p_0007.PNG"
+    assert not any("folds were drawn" in warning for warning in found.warnings)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (line_pair(0, 1, 1) + line_pair(2, 3, 2), "pairs.txt:2: 'p_0002.png p_0003.PNG 2' is no pair"),
+        (line_pair(0, 1, 1) + "p_0000.png 1\n", "pairs.txt:2: 'p_0000.png 1' is no pair"),
+        (line_pair(0, 1, 1) + "../p_0000.png p_0001.png 0\n", "pairs.txt:2"),
+        (line_pair(0, 1, 1) + line_pair(1, 99, 0), "p_0099.PNG"),
+        (line_pair(0, 1, 1), "0 impostor pairs"),
+    ],
+)
+def test_every_fault_of_a_pair_is_named_with_its_line(plain: Path, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message.replace(".", r"\.")):
+        open_verification_set(listing(plain, text))
