@@ -1,8 +1,9 @@
-"""Files that are whole or absent: atomic writes, digests, and a lock against a second writer."""
+"""Files that are whole or absent: atomic writes, digests, lines added whole, and a lock against a second writer."""
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -10,6 +11,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from facekd.errors import DeviceError, UsageError
 
@@ -109,6 +111,41 @@ def write_json(path: Path, value: object) -> str:
     return write_text(path, json.dumps(value, indent=2) + "\n")
 
 
+def append_line(path: Path, line: str, *, durable: bool = False) -> None:
+    """Add a line to a text file; where a killed process left half a line, it is ended first.
+
+    Args:
+        path: Made when absent.
+        line: Without its end.
+        durable: Whether it must be on the disk before this returns.
+
+    Raises:
+        DeviceError: The system refused.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "log").write_text("whole\\nha")
+        ...     append_line(Path(folder, "log"), "next")
+        ...     Path(folder, "log").read_text().split()
+        ['whole', 'ha', 'next']
+    """
+    with disk_errors(path), open(path, "ab+") as stream:
+        if stream.seek(0, os.SEEK_END):
+            stream.seek(-1, os.SEEK_END)
+            line = line if stream.read(1) == b"\n" else f"\n{line}"
+        stream.write(f"{line}\n".encode())
+        stream.flush()
+        if durable:
+            os.fsync(stream.fileno())
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what processes that were killed left of :func:`write_atomic` in a folder nobody else writes to."""
+    for path in folder.glob("*.tmp.*"):
+        path.unlink(missing_ok=True)
+
+
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
     """A folder to fill, which is renamed to ``out`` once the block ends well and removed otherwise.
@@ -144,44 +181,54 @@ def new_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
 @contextmanager
 def locked(folder: Path, doing: str) -> Iterator[None]:
-    """Hold ``folder`` for this process; a lock whose process is gone is taken over.
+    """Hold ``folder`` for this process; the system lets go of it when the process ends, however it ends.
 
     Args:
         folder: An existing folder.
         doing: What the holder does, for the message the second process gets.
 
     Raises:
-        UsageError: Another living process holds it.
+        UsageError: Another process holds it.
+        DeviceError: The disk refused.
     """
     path = folder / ".lock"
-    mine = str(os.getpid())
-    while True:
+    with disk_errors(path):
+        stream = _taken(path)
+    if stream is None:
+        holder = _first_word(path)
+        who = f"process {holder}" if holder.isdigit() else "another process"
+        raise UsageError(str(folder), f"{who} is {doing} here", "wait for it, or write to another place")
+    with stream:
         try:
             with disk_errors(path):
-                descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-            break
-        except DeviceError as error:
-            if not isinstance(error.__cause__, FileExistsError):
-                raise
-        holder = path.read_text(errors="replace").strip() if path.exists() else ""
-        if holder.isdigit() and holder != mine and _alive(int(holder)):
-            raise UsageError(str(folder), f"process {holder} is {doing} here", "wait for it, or write to another place")
-        path.unlink(missing_ok=True)
-    with os.fdopen(descriptor, "w") as stream:
-        stream.write(mine)
+                stream.truncate()
+                stream.write(str(os.getpid()))
+                stream.flush()
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _taken(path: Path) -> TextIO | None:
+    """The lock file, open and held, or None where another process holds it."""
+    while True:
+        stream = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644), "r+")
+        try:
+            fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(stream.fileno()), os.stat(path)):
+                return stream
+        except BlockingIOError:
+            stream.close()
+            return None
+        except FileNotFoundError:
+            pass
+        stream.close()  # who held it removed the file in between
+
+
+def _first_word(path: Path) -> str:
     try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
+        return path.read_text(errors="replace").strip()[:20]
+    except FileNotFoundError:
+        return ""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from facekd.errors import DeviceError, UsageError
-from facekd.files import file_digest, locked, write_atomic, write_json
+from facekd.files import append_line, file_digest, locked, remove_unfinished, write_atomic, write_json
 
 
 def test_write_atomic__returns_the_digest_of_what_stands(tmp_path: Path) -> None:
@@ -36,20 +38,89 @@ def test_write_json__in_a_missing_folder_is_one_line(tmp_path: Path) -> None:
         write_json(tmp_path / "none" / "a.json", {})
 
 
-def test_locked__refuses_a_second_living_process(tmp_path: Path) -> None:
-    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+HOLD = """
+import sys
+from pathlib import Path
+from facekd.files import locked
+with locked(Path(sys.argv[1]), "training"):
+    print("held", flush=True)
+    input()
+"""
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[subprocess.Popen]:
+    """Another process holds the folder."""
+    words = [sys.executable, "-c", HOLD, str(folder)]
+    other = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
-        (tmp_path / ".lock").write_text(str(other.pid))
+        assert other.stdout is not None and other.stdout.readline() == "held\n"
+        yield other
+    finally:
+        if other.poll() is None:
+            other.communicate("\n")
+
+
+def test_locked__refuses_a_second_living_process(tmp_path: Path) -> None:
+    with held(tmp_path) as other:
         with pytest.raises(UsageError, match=f"process {other.pid} is training here"), locked(tmp_path, "training"):
             pass
-    finally:
-        other.communicate(b"\n")
-
-
-def test_locked__takes_over_from_a_dead_process(tmp_path: Path) -> None:
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    (tmp_path / ".lock").write_text(str(dead.pid))
+        assert (tmp_path / ".lock").read_text() == str(other.pid)
     with locked(tmp_path, "training"):
         assert (tmp_path / ".lock").read_text() == str(os.getpid())
     assert not (tmp_path / ".lock").exists()
+
+
+def test_locked__takes_over_from_a_killed_process(tmp_path: Path) -> None:
+    with held(tmp_path) as other:
+        other.kill()
+        other.wait()
+        assert (tmp_path / ".lock").exists()
+        with locked(tmp_path, "training"):
+            assert (tmp_path / ".lock").read_text() == str(os.getpid())
+    assert not (tmp_path / ".lock").exists()
+
+
+@pytest.mark.parametrize("left", ["1", str(os.getppid()), "", "no number", "9" * 30])
+def test_locked__a_file_that_nobody_holds_is_no_lock(tmp_path: Path, left: str) -> None:
+    (tmp_path / ".lock").write_text(left)
+    with locked(tmp_path, "training"):
+        assert (tmp_path / ".lock").read_text() == str(os.getpid())
+
+
+RACE = """
+import sys
+from pathlib import Path
+from facekd.errors import UsageError
+from facekd.files import locked
+folder, taken = Path(sys.argv[1]), 0
+while taken < 40:
+    try:
+        with locked(folder, "counting"):
+            count = folder / "count"
+            count.write_text(str(int(count.read_text()) + 1))
+            taken += 1
+    except UsageError:
+        continue
+"""
+
+
+def test_locked__one_at_a_time_however_many_try(tmp_path: Path) -> None:
+    (tmp_path / "count").write_text("0")
+    racers = [subprocess.Popen([sys.executable, "-c", RACE, str(tmp_path)]) for _ in range(3)]
+    assert [racer.wait(timeout=60) for racer in racers] == [0, 0, 0]
+    assert (tmp_path / "count").read_text() == "120"
+
+
+@pytest.mark.parametrize(("there", "after"), [(b"", "new\n"), (b"old\n", "old\nnew\n"), (b"ha", "ha\nnew\n")])
+def test_append_line__ends_a_line_that_was_cut_off(tmp_path: Path, there: bytes, after: str) -> None:
+    (tmp_path / "log").write_bytes(there)
+    append_line(tmp_path / "log", "new", durable=True)
+    assert (tmp_path / "log").read_text() == after
+
+
+def test_remove_unfinished__leaves_whole_files(tmp_path: Path) -> None:
+    for name in ("a.json", "a.json.tmp.17", "b.tmp.1"):
+        (tmp_path / name).write_text("x")
+    remove_unfinished(tmp_path)
+    assert os.listdir(tmp_path) == ["a.json"]

@@ -53,7 +53,7 @@ def read_rows(path: Path) -> tuple[list[tuple[int, list[str]]], list[str]]:
     The separator is a tab when the first line holds one, otherwise a comma.
 
     Raises:
-        InputError: As ``read_text``, or the quoting is broken (names the line).
+        InputError: As ``read_text``, the quoting is broken (names the line), or no row holds anything.
     """
     text, warnings = read_text(path)
     delimiter = "\t" if "\t" in text.lstrip().split("\n", 1)[0] else ","
@@ -65,6 +65,8 @@ def read_rows(path: Path) -> tuple[list[tuple[int, list[str]]], list[str]]:
                 rows.append((reader.line_num, fields))
     except csv.Error as error:
         raise InputError(f"{shown(path)}:{reader.line_num}", f"broken row: {error}", "check the quotes") from None
+    if not rows:
+        raise InputError(shown(path), "holds nothing but separators")
     return rows, warnings
 
 

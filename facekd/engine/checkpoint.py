@@ -20,7 +20,7 @@ from torch import Tensor
 
 from facekd import __version__
 from facekd.errors import CheckpointError
-from facekd.files import disk_errors, file_digest, write_atomic
+from facekd.files import append_line, disk_errors, file_digest, remove_unfinished, write_atomic
 
 KEPT = 2
 FORMAT = "facekd-checkpoint-1"
@@ -95,24 +95,27 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     digest = write_atomic(path, lambda temporary: save_file(tensors, temporary, {"facts": json.dumps(facts)}))
     line = {"step": checkpoint.step, "file": path.name, "bytes": path.stat().st_size, "sha256": digest}
-    with disk_errors(folder / "checkpoints.jsonl"), open(folder / "checkpoints.jsonl", "a") as stream:
-        stream.write(json.dumps(line) + "\n")
-        stream.flush()
+    append_line(folder / "checkpoints.jsonl", json.dumps(line), durable=True)
     _forget_others(folder, path)
     return path
 
 
-def _recorded(folder: Path) -> dict[str, dict]:
-    """The newest record of each checkpoint file; a torn last line is not a record."""
-    records: dict[str, dict] = {}
+def _recorded(folder: Path) -> dict[str, str]:
+    """The newest digest of each checkpoint file; a torn or rotten line is not a record."""
+    records: dict[str, str] = {}
     path = folder / "checkpoints.jsonl"
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
         try:
             record = json.loads(line)
-            records[record["file"]] = record
+            records[record["file"]] = record["sha256"]
         except (ValueError, KeyError, TypeError):
             continue
     return records
+
+
+def any_finished(folder: Path) -> bool:
+    """Whether a run has a checkpoint behind it: not where its first one was cut off before its record was written."""
+    return bool(_recorded(folder)) or len(list(folder.glob("step-*.safetensors"))) > 1
 
 
 def _forget_others(folder: Path, newest: Path) -> None:
@@ -121,8 +124,7 @@ def _forget_others(folder: Path, newest: Path) -> None:
     kept = {newest, *earlier[1 - KEPT :]}
     for path in set(folder.glob("step-*.safetensors")) - kept:
         path.unlink(missing_ok=True)
-    for path in folder.glob("*.tmp.*"):
-        path.unlink(missing_ok=True)
+    remove_unfinished(folder)
 
 
 def load_checkpoint(folder: Path) -> tuple[Checkpoint, list[str]]:
@@ -138,7 +140,7 @@ def load_checkpoint(folder: Path) -> tuple[Checkpoint, list[str]]:
     for path in sorted(folder.glob("step-*.safetensors"), reverse=True):
         if path.name not in records:
             rejected.append(f"{path.name}: its digest was never recorded")
-        elif file_digest(path) != records[path.name]["sha256"]:
+        elif file_digest(path) != records[path.name]:
             rejected.append(f"{path.name}: digest differs from the recorded one")
         else:
             return _read(path), [f"passed over {reason}" for reason in rejected]

@@ -12,9 +12,11 @@ from typing import Any
 import torch
 
 from facekd import __version__
+from facekd.engine.checkpoint import any_finished
+from facekd.engine.snapshots import FOLDER as SNAPSHOTS
 from facekd.engine.snapshots import MANIFEST, Manifest, clear_snapshots, read_manifest, rewind_snapshots
 from facekd.errors import UsageError
-from facekd.files import disk_errors, write_json, write_text
+from facekd.files import append_line, disk_errors, remove_unfinished, write_json, write_text
 from facekd.models.uncertainty_file import UNCERTAINTY_FILE
 from facekd.recipe import Recipe, load_recipe, recipe_digest, recipe_yaml
 
@@ -78,12 +80,14 @@ class RunFolder:
             raise UsageError(str(self.path), "is not empty and holds no run", "choose another --out")
         with disk_errors(self.path):
             self.checkpoints.mkdir(parents=True, exist_ok=True)
+            for folder in (self.path, self.checkpoints, self.path / SNAPSHOTS):
+                remove_unfinished(folder)
         write_text(stored, recipe_yaml(recipe))
 
     @property
     def trained(self) -> bool:
         """Whether anything would be lost with this folder: a run refused before its first checkpoint left nothing."""
-        return self.student.exists() or (self.checkpoints / "checkpoints.jsonl").exists()
+        return self.student.exists() or any_finished(self.checkpoints)
 
     def _clear(self) -> None:
         self.uncertainty.unlink(missing_ok=True)
@@ -99,13 +103,11 @@ class RunFolder:
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Add one object to ``metrics.jsonl``."""
-        with disk_errors(self.metrics), open(self.metrics, "a") as stream:
-            stream.write(json.dumps(record) + "\n")
+        append_line(self.metrics, json.dumps(record))
 
     def log(self, line: str) -> None:
         """Add one line to ``log.txt``."""
-        with disk_errors(self.path / "log.txt"), open(self.path / "log.txt", "a") as stream:
-            stream.write(line.rstrip() + "\n")
+        append_line(self.path / "log.txt", line.rstrip())
 
     def snapshots(self, epochs: int) -> Manifest:
         """What was kept of the epochs so far.
@@ -130,7 +132,7 @@ class RunFolder:
         if not self.metrics.exists():
             return
         kept = []
-        for line in self.metrics.read_text().splitlines():
+        for line in self.metrics.read_text(errors="replace").splitlines():
             try:
                 record = json.loads(line)
             except ValueError:

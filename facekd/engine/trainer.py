@@ -16,7 +16,7 @@ from facekd.data.identities import IdentitySource
 from facekd.data.loading import Batch, dead_workers_named, step_data
 from facekd.data.samplers import StepBatches, class_uniform, shuffled, sliced, superclass_uniform
 from facekd.engine.build import make_caches, make_dataset, make_session, resolve_device
-from facekd.engine.checkpoint import load_checkpoint, save_checkpoint
+from facekd.engine.checkpoint import any_finished, load_checkpoint, save_checkpoint
 from facekd.engine.distributed import ALONE, World
 from facekd.engine.plan import Plan, checkpoint_steps, make_plan, open_teacher
 from facekd.engine.probe import says_itself
@@ -143,7 +143,7 @@ def _refuse_folder(recipe: Recipe, out: Path, resume: bool) -> None:
 
 def _resume(run: Run) -> None:
     session, folder = run.session, run.folder
-    if not (folder.checkpoints / "checkpoints.jsonl").exists():
+    if not any_finished(folder.checkpoints):
         run.tell("no checkpoint was written yet; starting at step 0")
         if session.world.leads:
             folder.rewind(0, 0)

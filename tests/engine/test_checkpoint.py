@@ -10,6 +10,7 @@ from torch import nn
 
 from facekd.engine.checkpoint import (
     Checkpoint,
+    any_finished,
     load_checkpoint,
     optimizer_tensors,
     restore_optimizer,
@@ -74,6 +75,39 @@ def test_killed_between_file_and_record__the_recorded_one_is_used(tmp_path: Path
     (tmp_path / "checkpoints.jsonl").write_text(lines[0] + "\n" + lines[1][:20])
     loaded, warnings = load_checkpoint(tmp_path)
     assert loaded.step == 1 and "never recorded" in warnings[0]
+
+
+def test_killed_within_a_record__the_next_one_is_a_line_of_its_own(tmp_path: Path) -> None:
+    for step in (1, 2):
+        save_checkpoint(tmp_path, _checkpoint(step))
+    text = (tmp_path / "checkpoints.jsonl").read_text()
+    (tmp_path / "checkpoints.jsonl").write_text(text[:-20])
+    save_checkpoint(tmp_path, _checkpoint(2))
+    assert load_checkpoint(tmp_path)[0].step == 2
+
+
+def test_a_first_checkpoint_without_a_record_is_none_yet__and_rotten_records_of_two_are_an_error(
+    tmp_path: Path,
+) -> None:
+    assert not any_finished(tmp_path)
+    save_checkpoint(tmp_path, _checkpoint(1))
+    assert any_finished(tmp_path)
+    (tmp_path / "checkpoints.jsonl").write_bytes(b'{"st')
+    assert not any_finished(tmp_path)
+    save_checkpoint(tmp_path, _checkpoint(2))
+    (tmp_path / "checkpoints.jsonl").write_bytes(b"\xff" * 100)
+    assert any_finished(tmp_path)
+    with pytest.raises(CheckpointError, match="000002.*never recorded.*000001.*never recorded"):
+        load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("line", ['{"file": "step-000000002.safetensors"}', "[]", '{"file": []}', "7", "\udcff"])
+def test_a_record_that_says_nothing_is_none(tmp_path: Path, line: str) -> None:
+    for step in (1, 2):
+        save_checkpoint(tmp_path, _checkpoint(step))
+    kept = (tmp_path / "checkpoints.jsonl").read_text().splitlines()[0]
+    (tmp_path / "checkpoints.jsonl").write_bytes(f"{kept}\n{line}\n".encode("utf-8", "surrogateescape"))
+    assert load_checkpoint(tmp_path)[0].step == 1
 
 
 def test_no_room__the_older_checkpoint_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
