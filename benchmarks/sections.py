@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from benchmarks.classifier_tables import classifier_loss
 from benchmarks.export_tables import exports, latency
 from benchmarks.measuring_tables import all_pairs, templates
 from benchmarks.method_tables import methods
@@ -20,6 +21,7 @@ PAIRS_COMMAND = "python -m benchmarks.all_pairs --out benchmarks/results/all_pai
 TEMPLATES_COMMAND = "python -m benchmarks.templates --out benchmarks/results/templates.json"
 EXPORTS_COMMAND = "python -m benchmarks.exports FACES FOLDER MODEL... --pairs lfw_pairs_test.txt"
 LATENCY_COMMAND = "python -m benchmarks.latency"
+CLASSIFIER_COMMAND = "python -m benchmarks.classifier_loss --out benchmarks/results/classifier_loss.json"
 UNCERTAINTY_COMMAND = "python -m benchmarks.uncertainty"
 METHODS_COMMAND = "python -m benchmarks.methods{}"
 
@@ -37,6 +39,7 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Record], str]]] = {
     "latency": ("How fast students run", LATENCY_COMMAND, latency),
     "all_pairs": ("All pairs", PAIRS_COMMAND, all_pairs),
     "templates": ("1:1 at the size of IJB-C", TEMPLATES_COMMAND, templates),
+    "classifier_loss": ("The softmax over identities", CLASSIFIER_COMMAND, classifier_loss),
     "data_loading": ("Opening and reading records", LOADING_COMMAND, data_loading),
     "synthetic_hardness": ("How hard drawn faces are", HARDNESS_COMMAND, synthetic_hardness),
     "synthetic_speed": ("Drawing synthetic faces", SPEED_COMMAND, synthetic_speed),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,10 +18,7 @@ from facekd.models.embedder import Embedder, load_embedder
 from facekd.models.macs import count_macs, count_parameters
 from facekd.models.residual import ResidualPair
 from facekd.recipe import Recipe
-from facekd.recipe.loss_options import (
-    any_needs,
-    in_teacher_space,
-)
+from facekd.recipe.loss_options import Loss, MarginSoftmax, any_needs, in_teacher_space
 from facekd.recipe.sections import Resolutions, Student, Teacher
 
 
@@ -36,7 +34,8 @@ class Plan:
         student_parameters: Trainable values of the student, its assistant with it.
         student_macs: Multiply-accumulates of one image through the student, its assistant with it.
         teacher_parameters: Values of the teacher, 0 without one.
-        classifier_bytes: Class weights with the optimizer's and the gradient's copies where they are trained.
+        classifier_bytes: Class weights with the optimizer's and the gradient's copies where they are trained, and the
+            candidates of each class.
         cache_bytes: Disk for the teacher's embeddings of every view of every image, 0 where none are kept.
         assistant_parameters: Those of the student's that are its assistant's.
         assistant_macs: Likewise.
@@ -171,7 +170,8 @@ def make_plan(recipe: Recipe, source: IdentitySource, teacher: Embedder | None) 
         student_macs=count_macs(backbone, student.input_size),
         teacher_parameters=0 if teacher is None else teacher.parameters,
         classifier_bytes=matrix * architecture.width * copies * trained
-        + (matrix * teacher.embedding_size if held and teacher is not None else 0),
+        + (matrix * teacher.embedding_size if held and teacher is not None else 0)
+        + candidate_bytes(recipe.losses, len(source.names)),
         cache_bytes=0 if teacher is None else cache_bytes(count, kept_views(recipe, teacher), teacher.embedding_size),
         assistant_parameters=0 if assistant is None else count_parameters(assistant),
         assistant_macs=0 if assistant is None else count_macs(assistant, student.input_size),
@@ -219,6 +219,18 @@ def pair_sizes(plan: Plan) -> dict[str, dict[str, int]]:
     first = (whole[0] - part[0], whole[1] - part[1])
     named = {"student": first, "assistant": part, "together": whole}
     return {name: {"parameters": parameters, "macs": macs} for name, (parameters, macs) in named.items()}
+
+
+def candidate_bytes(losses: Iterable[Loss], classes: int) -> int:
+    """Memory for the nearest classes of each, 0 where no loss is taken among them.
+
+    Example:
+        >>> near = MarginSoftmax(name="margin_softmax", class_weights="teacher", candidates=100)
+        >>> candidate_bytes([near], 1000), candidate_bytes([near], 11)
+        (404000, 484)
+    """
+    counts = [loss.candidates for loss in losses if isinstance(loss, MarginSoftmax) and loss.candidates]
+    return sum(4 * classes * (min(count, classes - 1) + 1) for count in counts)
 
 
 def runs_live(recipe: Recipe) -> bool:

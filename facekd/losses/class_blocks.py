@@ -7,6 +7,7 @@ cancels where it is by far the largest, as it is once a student is trained. The 
 class rows as keys and values, and is gathered beside the sum. So a frozen classifier costs the two products that the
 plain form needs, and a classifier in training four instead of three, for its logits are computed again in the backward.
 Rows are brought to length 1, and to the precision of the sum, in their block: no copy of the classifier is made.
+PyTorch's own attention kernels have every class in their sum, from which the own one could only be subtracted.
 """
 
 from __future__ import annotations

@@ -317,6 +317,8 @@ def test_plan__sizes_the_run_and_refuses_what_cannot_fit(make_recipe, distil, tm
     plan = plan_run(distil(), "cpu")
     assert (plan.images, plan.identities, plan.steps_per_epoch, plan.total_steps) == (24, 6, 4, 12)
     assert plan.cache_bytes == 24 * 2 * 8 * 4 and plan.classifier_bytes == 6 * 8 * 4
+    near = plan_run(distil(losses=[{**INHERITED, "candidates": 2}]), "cpu")
+    assert near.classifier_bytes == 6 * 8 * 4 + 6 * 3 * 4
     with pytest.raises(UsageError, match="100, but there are 24 training images"):
         plan_run(make_recipe(("train.batch_size=100",)), "cpu")
     with pytest.raises(RecipeError, match="embedding_size: 16, the teacher's is 8"):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.allocations import peak_bytes
-from facekd.losses import Neighbours, class_blocks, cosine_logits, margin_softmax
+from facekd.losses import Neighbours, candidates, class_blocks, cosine_logits, margin_softmax
 from facekd.losses.candidates import (
     entropy_left_out,
     ignored_at_most,
@@ -61,7 +61,7 @@ def test_candidates__all_of_them_give_the_loss_over_all_classes() -> None:
 
 @pytest.mark.parametrize("numbers", [1, 3 * 4 * DIM, 2**22])
 def test_candidates__are_a_softmax_of_their_own_for_each_image(numbers: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(class_blocks, "BLOCK_NUMBERS", numbers)
+    monkeypatch.setattr(candidates, "GATHERED_NUMBERS", numbers)
     student, rows, labels = batch()
     near = nearest_classes(rows, 4)
     losses = [
@@ -121,7 +121,7 @@ def test_left_out__is_nothing_where_all_are_candidates() -> None:
 
 
 def test_candidates__memory_does_not_grow_with_the_classes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(class_blocks, "BLOCK_NUMBERS", 3 * 5 * DIM)
+    monkeypatch.setattr(candidates, "GATHERED_NUMBERS", 3 * 5 * DIM)
 
     def most(classes: int) -> int:
         student, rows, labels = batch(classes=classes)
