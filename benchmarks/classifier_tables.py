@@ -11,7 +11,8 @@ def classifier_loss(data: Record) -> str:
         f"Forward and backward at batch {data['batch']}, width {data['dim']}, {data['threads']} thread. "
         f"Median and middle half of {data['repeats']} rounds; ratios are within a round. Memory is the most held at "
         "once beside the classifier; where it is trained, its gradient is part of it. `attention kernel` computes the "
-        "gradient of a softmax without a margin, on rows brought to length 1 beforehand."
+        "gradient of a softmax without a margin, on rows brought to length 1 beforehand; candidates "
+        "are found beforehand too."
     ]
     for size in data["sizes"]:
         rows = [_row(size, name) for name in size["seconds"]]
