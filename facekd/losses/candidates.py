@@ -2,7 +2,8 @@
 
 A class that is no candidate of ``y`` lies at least the angle ``r_y`` of its furthest candidate from row ``y``; so its
 angle to an embedding at ``a`` from row ``y`` is at least ``r_y - a``, and all of them together add at most
-``(classes - 1 - candidates) e^(scale cos(r_y - a))`` to the sum over the other classes.
+``(classes - 1 - candidates) e^(scale cos(r_y - a))`` to the sum over the other classes. The bound says something of
+embeddings near their rows only: of one further away than ``r_y`` it allows every ignored class to lie right on it.
 """
 
 from __future__ import annotations
