@@ -59,7 +59,7 @@ def latency(data: Record) -> str:
     body = []
     for student in data["students"]:
         times = {(row["form"], row["runtime"], row["batch"]): median(row["seconds"]) for row in student["rows"]}
-        for size in (1, batch):
+        for size in dict.fromkeys((1, batch)):
             found = [times.get((*column, size)) for column in columns]
             cells = ["-" if value is None else f"{value * 1e3:.1f} ms" for value in found]
             ratio = "-" if found[1] is None or found[2] is None else f"{found[2] / found[1]:.2f}"
