@@ -91,7 +91,7 @@ def command(
 
     The file is run in onnxruntime and OpenCV at several batch sizes before it gets its name: when an embedding differs
     from the model's by more than its precision explains, nothing is written and the exit code is 1. PReLU is written in
-    other words, which are exact and which onnxruntime runs two to four times as fast on a CPU. The file holds its
+    other words, which are exact and which onnxruntime runs faster on a CPU. The file holds its
     preprocessing, digests, licences and the thresholds that facekd calibrate kept as metadata, and never refers to a
     second file. Beside it are written FILE.manifest.json, the same for programs, and FILE.card.md for people.
 
