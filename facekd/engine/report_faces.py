@@ -161,7 +161,7 @@ def hardest_cards(evaluation: Evaluated, faces: Faces) -> tuple[list[Card], list
 
 
 def _rank_told(rank: int) -> str:
-    return f"the probe's mate ranks at {rank}" if rank else "nobody enrolled the probe's subject"
+    return f"its mate at rank {rank}" if rank else "without a mate"
 
 
 def _remark(score: float, points: Sequence[OperatingPoint], genuine: bool) -> str:

@@ -209,8 +209,8 @@ def test_searches_are_told_by_rank_and_false_alarms(galleries: int) -> None:
         for cards, probes in ((impostor, details.hardest_impostor), (genuine, details.hardest_genuine)):
             told = [(card.first.name, card.second.name, card.score) for card in cards]
             assert told == [(str(one.probe), str(one.other), one.score) for one in probes]
-            remarks = {f"the probe's mate ranks at {one.rank}" for one in probes if one.rank}
-            remarks |= {"nobody enrolled the probe's subject" for one in probes if not one.rank}
+            remarks = {f"its mate at rank {one.rank}" for one in probes if one.rank}
+            remarks |= {"without a mate" for one in probes if not one.rank}
             assert {card.remark for card in cards} == remarks and remarks <= {text for text in Elements(page).texts}
     assert ("TPIR at FPIR 0.3" in text and "refused: needs" in text) == (galleries == 2)
 
