@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 DEMO := demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast check format lint types docs bench bench-real dist clean
+.PHONY: help demo test test-fast check format lint types docs bench bench-real torture dist clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ bench: $(STAMP) ## Run the quick benchmarks; raw figures go to benchmarks/result
 
 bench-real: $(STAMP) ## The study on real faces: make bench-real FACES=folder of faces and models; goes on where it stopped.
 	$(BIN)/python -m benchmarks.real_faces $(FACES)
+
+torture: $(STAMP) ## Kill, starve and damage runs, and damage files of every format: minutes on two cores.
+	OMP_NUM_THREADS=1 nice -n 19 $(BIN)/python -m benchmarks.torture --out benchmarks/results/torture.json
 
 dist: $(STAMP) ## Build the wheel and the source archive.
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .

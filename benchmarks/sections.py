@@ -9,6 +9,7 @@ from benchmarks.export_tables import exports, latency
 from benchmarks.measuring_tables import all_pairs, templates
 from benchmarks.method_tables import methods
 from benchmarks.tables import Record, data_loading, demo, real_faces_in_full, synthetic_hardness, synthetic_speed
+from benchmarks.torture_table import torture
 from benchmarks.uncertainty_tables import uncertainty, uncertainty_real
 
 LONGEST_COMMAND = "python -m benchmarks.real_faces FOLDER --study real_faces_longest --seeds 0"
@@ -41,6 +42,7 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Record], str]]] = {
     "templates": ("1:1 at the size of IJB-C", TEMPLATES_COMMAND, templates),
     "classifier_loss": ("The softmax over identities", CLASSIFIER_COMMAND, classifier_loss),
     "data_loading": ("Opening and reading records", LOADING_COMMAND, data_loading),
+    "torture": ("What runs and readers stand", "make torture", torture),
     "synthetic_hardness": ("How hard drawn faces are", HARDNESS_COMMAND, synthetic_hardness),
     "synthetic_speed": ("Drawing synthetic faces", SPEED_COMMAND, synthetic_speed),
 }

@@ -47,6 +47,19 @@ def is_animated(data: bytes) -> bool:
     return data[:4] == b"RIFF" and data[12:16] == b"VP8X" and bool(data[20:21] and data[20] & 0x02)
 
 
+def chunks_fit(data: bytes) -> bool:
+    """Whether each chunk of a PNG ends within it: decoders set aside what a chunk announces. True of other formats.
+
+    Example:
+        >>> chunks_fit(b"\\x89PNG\\r\\n\\x1a\\n" + bytes([255, 255, 255, 255]) + b"IDAT")
+        False
+    """
+    at = 8
+    while sniff(data) == "png" and data[at + 4 : at + 8] != b"IEND" and at < len(data):
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+    return at <= len(data)
+
+
 def has_alpha(data: bytes) -> bool:
     """Whether an encoded image holds transparency.
 

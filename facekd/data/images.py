@@ -19,7 +19,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from facekd.data.image_headers import header_size, is_animated, sniff
+from facekd.data.image_headers import chunks_fit, header_size, is_animated, sniff
 from facekd.errors import DataError
 
 MAX_PIXELS = 64_000_000
@@ -113,7 +113,7 @@ def decode(data: bytes, where: str) -> np.ndarray:
     """
     size = check_header(data, where)
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), _DECODE_FLAGS)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), _DECODE_FLAGS) if chunks_fit(data) else None
     except cv2.error:
         image = None
     if image is None or image.shape[:2] != size:

@@ -38,13 +38,15 @@ def read_text(path: Path) -> tuple[str, list[str]]:
     if b"\0" in data:
         line = data.count(b"\n", 0, data.index(b"\0")) + 1
         raise InputError(f"{shown(path)}:{line}", "holds a NUL byte: not a text file")
-    if not data.strip():
-        raise InputError(shown(path), "is empty")
+    warnings = []
     try:
-        return data.decode("utf-8-sig"), []
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        return data.decode("latin-1"), [f"{shown(path)}:{line}: not UTF-8; the file was read as Latin-1"]
+        text, warnings = data.decode("latin-1"), [f"{shown(path)}:{line}: not UTF-8; the file was read as Latin-1"]
+    if not text.strip():
+        raise InputError(shown(path), "is empty")
+    return text, warnings
 
 
 def read_rows(path: Path) -> tuple[list[tuple[int, list[str]]], list[str]]:

@@ -166,3 +166,14 @@ def test_resize_averages_when_shrinking_and_keeps_constants():
 def test_a_real_photograph_decodes(shared_data):
     path = shared_data / "lfw112" / "Zico" / "Zico_0001.jpg"
     assert images.decode(images.read_bytes(path), "Zico").shape == (112, 112, 3)
+
+
+@pytest.mark.parametrize("announced", [2**31 - 1, 2**32 - 1, 2**29, 400])
+def test_a_png_whose_chunk_announces_more_than_there_is_reaches_no_decoder(announced, monkeypatch):
+    """OpenCV sets 2 GB aside for 97 bytes of this kind."""
+    data = images.encode_png(smooth_image(16, 16))
+    at = data.index(b"IDAT") - 4
+    bad = data[:at] + struct.pack(">I", len(data) - at - 11 if announced == 400 else announced) + data[at + 4 :]
+    monkeypatch.setattr(images.cv2, "imdecode", lambda *_: pytest.fail("was decoded"))
+    with pytest.raises(DataError, match="a.png: cut short or damaged: the png does not decode"):
+        images.decode(bad, "a.png")
