@@ -110,7 +110,7 @@ def test_the_guides_call_every_command_and_nothing_unknown() -> None:
 
 def test_every_make_target_that_is_named_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):", read("Makefile"), re.MULTILINE))
-    for name in (*GUIDES, "CHANGELOG.md", "benchmarks/RESULTS.md"):
+    for name in (*GUIDES, "CHANGELOG.md", "SECURITY.md", "benchmarks/RESULTS.md"):
         named = set(re.findall(r"`make ([a-z-]+)", read(name)))
         assert named <= targets, f"{name}: {named - targets}"
     assert all(line[-1] in targets for _, line in TYPED if line[0] == "make")
@@ -315,3 +315,11 @@ def test_replacing_twice_changes_nothing() -> None:
     once = replace_blocks(text, {"x": r"new \1"})
     assert once == "a\n<!-- generated: x -->\nnew \\1\n<!-- end: x -->\nb\n"
     assert replace_blocks(once, {"x": r"new \1"}) == once
+
+
+def test_every_promise_of_security_names_tests_that_exist() -> None:
+    rows = [line for line in read("SECURITY.md").splitlines() if line.startswith("| ")][1:]
+    assert len(rows) > 8
+    for row in rows:
+        named = re.findall(r"`(tests/[\w/*.]+)`", row.split("|")[2])
+        assert named and all(list(ROOT.glob(name)) for name in named), row

@@ -25,6 +25,12 @@ FORBIDDEN_NAMES = {
     "yaml.load_all": "resolves far more than a recipe holds; compose nodes, or use a safe loader",
     "yaml.unsafe_load": "builds any Python object",
     "yaml.full_load": "builds Python objects",
+    "marshal.load": "reads code objects",
+    "marshal.loads": "reads code objects",
+    "shelve.open": "is a pickle",
+    "runpy.run_path": "runs a file as code",
+    "shutil.unpack_archive": "writes where the archive says; read members in place",
+    "numpy.fromfile": "takes what a header claims; read bytes, then check sizes",
     "cv2.imread": "fails silently and takes no odd paths; read bytes, then cv2.imdecode",
     "os.system": "starts a shell; use subprocess.run with a list",
     "os.popen": "starts a shell; use subprocess.run with a list",
@@ -140,6 +146,9 @@ def call_problem(node: ast.Call, aliases: dict[str, str]) -> str | None:
         return f"{name} with a shell: pass a list of arguments"
     if name in {"numpy.load", "np.load"} and keywords.get("allow_pickle", "False") != "False":
         return "numpy.load with allow_pickle: an array file is data"
+    method = node.func.attr if isinstance(node.func, ast.Attribute) else ""
+    if method == "extractall" or (method == "extract" and {"path", "member", "filter"} & set(keywords)):
+        return f"{method} writes where the archive says; read members in place"
     return None
 
 
@@ -238,6 +247,11 @@ BREACHES = [
     ("facekd.data.images", "import cv2\ncv2.imread(name)", "2: cv2.imread"),
     ("facekd.data.images", "from cv2 import imread\nimread(name)", "2: cv2.imread"),
     ("facekd.data.images", "import numpy as np\nnp.load(name, allow_pickle=True)", "2: numpy.load with allow_pickle"),
+    ("facekd.data.tar_source", "import tarfile\ntarfile.open(name).extractall(folder)", "2: extractall writes where"),
+    ("facekd.data.tar_source", "archive.extract(member=one, path=folder)", "1: extract writes where"),
+    ("facekd.data.tar_source", "import shutil\nshutil.unpack_archive(name)", "2: shutil.unpack_archive"),
+    ("facekd.models.torch_file", "import marshal\nmarshal.loads(data)", "2: marshal.loads"),
+    ("facekd.models.torch_file", "from runpy import run_path\nrun_path(name)", "2: runpy.run_path"),
     ("facekd.losses.feature", "assert x.dim() == 2", "1: assert in library code"),
 ]
 
