@@ -35,9 +35,12 @@ def crowded(count: int, step: float, repeats: int = 1) -> tuple[np.ndarray, np.n
     return np.concatenate([one, one, others]), np.concatenate([[0, 0], np.arange(1, count + 1)])
 
 
-def parallel(dim: int) -> tuple[np.ndarray, np.ndarray]:
-    """People of one direction, of which rounding takes as much as it can."""
-    return np.repeat(to_tf32(torch.rand(1, dim) + 1).double().numpy() * (1 + 2.0**-11.01), 6, axis=0), np.arange(6) // 2
+def shortened() -> tuple[np.ndarray, np.ndarray]:
+    """People of one direction: that of many which rounding shortens most."""
+    angles = torch.linspace(0.1, 1.4, 20_001, dtype=torch.float64)
+    rows = torch.stack([angles.cos(), angles.sin()], dim=1)
+    lost = ((rows - to_tf32(rows).double()) * rows).sum(dim=1)
+    return rows[lost.argmax()].repeat(6, 1).numpy(), np.arange(6) // 2
 
 
 def same_figures(found: SweptPairs, embeddings: np.ndarray, labels: np.ndarray) -> None:
@@ -101,11 +104,10 @@ def test_products_stay_within_the_stated_error(dim: int) -> None:
 
 
 def test_the_stated_error_is_not_larger_than_need_be() -> None:
-    torch.manual_seed(0)
-    rows = rounded_rows(*parallel(8))
+    rows = rounded_rows(*shortened())
     found, exact = products(rows)
     worst = float((found - exact).abs().max())
-    assert 0.5 * rows.error < worst <= rows.error and worst > 2.0**-12
+    assert 0.8 * rows.error < worst <= rows.error and worst > 2.0**-12
 
 
 def test_the_error_is_taken_from_the_rows_themselves() -> None:
