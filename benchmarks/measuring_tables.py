@@ -1,8 +1,10 @@
-"""What evaluation costs, as Markdown."""
+"""What evaluation costs, and how often its intervals are right, as Markdown."""
 
 from __future__ import annotations
 
 from benchmarks.tables import Record, markdown_table
+
+KINDS = ("people", "pairs")
 
 
 def all_pairs(data: Record) -> str:
@@ -61,3 +63,17 @@ def templates(data: Record) -> str:
 
 def _spread(found: Record | None) -> str:
     return "-" if found is None else "{:.2f} ({:.2f} to {:.2f})".format(found["median"], *found["iqr"])
+
+
+def interval_coverage(data: Record) -> str:
+    """How often 95 % intervals hold the truth, by whom they resample."""
+    rows = [
+        [f"{row['people']:,}", *(f"{row['coverage'][kind]:.3f} +- {row['standard_error'][kind]:.3f}" for kind in KINDS)]
+        for row in data["rows"]
+    ]
+    count, truth = data["rows"][0]["worlds"], f"{data['truth']:.4f}"
+    told = (
+        f"{count:,} worlds of each size, whose TPR at FPR {data['fpr']:g} is {truth} in closed form; "
+        f"{data['replicates']} replicates behind each interval. The share of intervals that hold it:"
+    )
+    return f"{told}\n\n{markdown_table(['people', *(f'resampling {kind}' for kind in KINDS)], rows)}"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from benchmarks.classifier_tables import classifier_loss
 from benchmarks.export_tables import exports, latency
-from benchmarks.measuring_tables import all_pairs, templates
+from benchmarks.measuring_tables import all_pairs, interval_coverage, templates
 from benchmarks.method_tables import methods
 from benchmarks.tables import Record, data_loading, demo, real_faces_in_full, synthetic_hardness, synthetic_speed
 from benchmarks.torture_table import torture
@@ -23,6 +23,7 @@ TEMPLATES_COMMAND = "python -m benchmarks.templates --out benchmarks/results/tem
 EXPORTS_COMMAND = "python -m benchmarks.exports FACES FOLDER MODEL... --pairs lfw_pairs_test.txt"
 LATENCY_COMMAND = "python -m benchmarks.latency"
 CLASSIFIER_COMMAND = "python -m benchmarks.classifier_loss --out benchmarks/results/classifier_loss.json"
+COVERAGE_COMMAND = "python -m benchmarks.interval_coverage --out benchmarks/results/interval_coverage.json"
 UNCERTAINTY_COMMAND = "python -m benchmarks.uncertainty"
 METHODS_COMMAND = "python -m benchmarks.methods{}"
 
@@ -40,6 +41,7 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Record], str]]] = {
     "latency": ("How fast students run", LATENCY_COMMAND, latency),
     "all_pairs": ("All pairs", PAIRS_COMMAND, all_pairs),
     "templates": ("1:1 at the size of IJB-C", TEMPLATES_COMMAND, templates),
+    "interval_coverage": ("Do intervals hold the truth", COVERAGE_COMMAND, interval_coverage),
     "classifier_loss": ("The softmax over identities", CLASSIFIER_COMMAND, classifier_loss),
     "data_loading": ("Opening and reading records", LOADING_COMMAND, data_loading),
     "torture": ("What runs and readers stand", "make torture", torture),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.interval_coverage import FPR, coverage, true_tpr, world
 from facekd.metrics import intervals
 from facekd.metrics.all_pairs import all_pair_scores, impostor_subjects
 from facekd.metrics.intervals import bootstrap_all_pairs, bootstrap_pairs, multiplicities
@@ -98,26 +99,13 @@ def test_edges() -> None:
         bootstrap_all_pairs(all_pair_scores(np.eye(3), np.arange(3)), [0.5])
 
 
-def world(rng: np.random.Generator, subjects: int) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
-    """Each person has a habit that moves all of their scores; six genuine pairs each, every pair of people once."""
-    habit = rng.normal(0, 1, subjects)
-    people = np.repeat(np.arange(subjects), 6)
-    left, right = np.triu_indices(subjects, 1)
-    genuine = 3.5 + 0.8 * habit[people] + rng.normal(0, 0.8, people.size)
-    impostor = 0.4 * (habit[left] + habit[right]) + rng.normal(0, 1, left.size)
-    return genuine, impostor, (np.stack([people, people], axis=1), np.stack([left, right], axis=1))
-
-
 @pytest.mark.slow
 def test_subject_intervals_cover_and_pair_intervals_do_not() -> None:
-    rng = np.random.default_rng(7)
-    genuine, impostor, _ = world(rng, 2500)
-    truth = operating_points(genuine, impostor, [0.05])[0][0].tpr
-    worlds, covered = 120, {"people": 0, "pairs": 0}
-    for _ in range(worlds):
-        genuine, impostor, subjects = world(rng, 60)
-        for kind, known in (("people", subjects), ("pairs", None)):
-            low, high = bootstrap_pairs(genuine, impostor, known, [0.05], replicates=200)[0]
-            covered[kind] += low <= truth <= high
-    assert 0.89 <= covered["people"] / worlds <= 0.99
-    assert covered["pairs"] / worlds < 0.85
+    found = coverage(8, people=60, worlds=240, replicates=200, truth=true_tpr())["coverage"]
+    assert 0.92 <= found["people"] <= 0.98
+    assert found["pairs"] < 0.88
+
+
+def test_the_truth_of_the_simulation_is_that_of_many_people() -> None:
+    genuine, impostor, _ = world(np.random.default_rng(1), 2500)
+    assert operating_points(genuine, impostor, [FPR])[0][0].tpr == pytest.approx(true_tpr(), abs=0.015)
