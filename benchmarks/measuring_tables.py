@@ -45,6 +45,52 @@ def all_pairs(data: Record) -> str:
     return "\n\n".join(parts)
 
 
+def embedding_speed(data: Record) -> str:
+    """Embedding images beside the bare passes of the model."""
+    head = ["model", "images a second", "decoding, s", "bare passes, s", "embedding, s", "by the bare passes"]
+    rows = [
+        [
+            row["model"],
+            f"{row['images_per_second']:,.0f}",
+            *(_spread(row["seconds"][way]) for way in ("decode", "bare passes", "embed")),
+            _spread(row["ratio"]),
+        ]
+        for row in data["rows"]
+    ]
+    effects = [
+        f"{row['model']}: cosines to its fp32 embeddings from {row['lowest_cosine_to_fp32']:.5f} up."
+        for row in data["rows"]
+        if "lowest_cosine_to_fp32" in row
+    ]
+    told = (
+        f"{data['images']:,} images and their mirrors in batches of {data['batch']}, {data['cores']} cores, median and "
+        f"middle half of {data['repeats']} rounds. {' '.join(effects)}"
+    )
+    return f"{told}\n\n{markdown_table(head, rows)}"
+
+
+def lfw_models(data: Record) -> str:
+    """Pretrained models on LFW, and how far the figures are from others'."""
+    head = ["model", "set", "accuracy", "AUC", "EER", "TPR at 1e-2", "1e-3", "1e-4", "1e-5", "off scikit-learn"]
+    rows = []
+    for row in data["rows"]:
+        found = row["figures"]
+        accuracy = f"{found['accuracy']:.4f} +- {found['accuracy_std']:.4f}" if "accuracy" in found else "-"
+        tprs = [found.get(f"tpr@{fpr}") for fpr in ("0.01", "0.001", "0.0001", "1e-05")]
+        cells = [f"{found['auc']:.5f}", f"{found['eer']:.4f}", *("-" if tpr is None else f"{tpr:.5f}" for tpr in tprs)]
+        worst = max(row["differs_from_scikit_learn"].values())
+        rows.append([row["model"], f"`{row['set']}`", accuracy, *cells, f"{worst:.1g}"])
+    stated = [row for row in data["rows"] if row["stated"]]
+    count = sum(len(row["stated"]) for row in stated)
+    apart = [
+        f"{name} of {row['model']} on {row['set']} by {value:g}"
+        for row in stated
+        for name, value in row["differs_from_stated"].items()
+    ]
+    told = f"Of {count} figures that others computed, {count - len(apart)} are met to their last digit"
+    return f"{told}{'; off are ' + ', '.join(apart) if apart else ''}.\n\n{markdown_table(head, rows)}"
+
+
 def templates(data: Record) -> str:
     """A 1:1 protocol of the size of IJB-C."""
     size = f"{data['templates']:,} templates of {data['dim']} numbers, {data['pairs']:,} pairs"

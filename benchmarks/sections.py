@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from benchmarks.classifier_tables import classifier_loss
 from benchmarks.export_tables import exports, latency
-from benchmarks.measuring_tables import all_pairs, interval_coverage, templates
+from benchmarks.measuring_tables import all_pairs, embedding_speed, interval_coverage, lfw_models, templates
 from benchmarks.method_tables import methods
 from benchmarks.tables import Record, data_loading, demo, real_faces_in_full, synthetic_hardness, synthetic_speed
 from benchmarks.torture_table import torture
@@ -19,6 +19,8 @@ HARDNESS_COMMAND = "python -m benchmarks.synthetic_hardness"
 LOADING_COMMAND = "python -m benchmarks.data_loading --out benchmarks/results/data_loading.json"
 SPEED_COMMAND = "python -m benchmarks.synthetic_speed --out benchmarks/results/synthetic_speed.json"
 PAIRS_COMMAND = "python -m benchmarks.all_pairs --out benchmarks/results/all_pairs.json"
+EMBED_COMMAND = "python -m benchmarks.embedding_speed FOLDER --out benchmarks/results/embedding_speed.json"
+LFW_COMMAND = "python -m benchmarks.lfw_models FOLDER --out benchmarks/results/lfw_models.json"
 TEMPLATES_COMMAND = "python -m benchmarks.templates --out benchmarks/results/templates.json"
 EXPORTS_COMMAND = "python -m benchmarks.exports FACES FOLDER MODEL... --pairs lfw_pairs_test.txt"
 LATENCY_COMMAND = "python -m benchmarks.latency"
@@ -43,6 +45,8 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Record], str]]] = {
     "templates": ("1:1 at the size of IJB-C", TEMPLATES_COMMAND, templates),
     "interval_coverage": ("Do intervals hold the truth", COVERAGE_COMMAND, interval_coverage),
     "classifier_loss": ("The softmax over identities", CLASSIFIER_COMMAND, classifier_loss),
+    "embedding_speed": ("Embedding images", EMBED_COMMAND, embedding_speed),
+    "lfw_models": ("Pretrained models on LFW", LFW_COMMAND, lfw_models),
     "data_loading": ("Opening and reading records", LOADING_COMMAND, data_loading),
     "torture": ("What runs and readers stand", "make torture", torture),
     "synthetic_hardness": ("How hard drawn faces are", HARDNESS_COMMAND, synthetic_hardness),

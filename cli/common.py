@@ -95,6 +95,19 @@ def resize_option(command: Command) -> Command:
     return option(command)
 
 
+def precision_option(command: Command) -> Command:
+    """Add ``--precision``."""
+    option = click.option(
+        "--precision",
+        type=click.Choice(["fp32", "bf16"]),
+        default="fp32",
+        show_default=True,
+        help="Of the convolutions and matrix products of PyTorch models. With bf16 it is told how far embeddings are "
+        "from those in fp32, on some images.",
+    )
+    return option(command)
+
+
 def check_models(models: Iterable[Path]) -> None:
     """Refuse a model that is neither there nor a name.
 

@@ -8,7 +8,16 @@ import click
 
 from facekd.errors import InputError, UsageError
 
-from .common import check_models, console, device_option, foreign_options, open_model, progress_bar, resize_option
+from .common import (
+    check_models,
+    console,
+    device_option,
+    foreign_options,
+    open_model,
+    precision_option,
+    progress_bar,
+    resize_option,
+)
 
 
 @click.command("embed", context_settings={"help_option_names": ["-h", "--help"]})
@@ -20,6 +29,7 @@ from .common import check_models, console, device_option, foreign_options, open_
 @click.option("--uncertainty", is_flag=True, help="Also write how sure the model is of each image.")
 @foreign_options
 @resize_option
+@precision_option
 @click.option("--batch", type=click.IntRange(1, 65536), default=128, show_default=True, help="Images per forward pass.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @device_option
@@ -33,6 +43,7 @@ def command(
     color: str | None,
     normalize: str | None,
     allow_resize: bool,
+    precision: str,
     batch: int,
     force: bool,
     device: str,
@@ -42,10 +53,10 @@ def command(
     DATA is a folder with a folder per identity, a .rec (or a folder with one), a .tar (or a folder of them), or a list:
     .csv, .tsv or .parquet with the columns path and identity.
 
-    The file holds the arrays embeddings (float32, not normalised), labels, names, identities, model, model_digest and
-    flip; facekd eval takes it in place of a model. With --uncertainty also log_variance, the log of sigma squared of
-    each dimension or of the whole, and uncertainty, the harmonic mean of these variances, one an image: for a run that
-    was trained with dul, dul_regression, pfe or pad, whose uncertainty.safetensors lies beside its student.
+    The file holds the arrays embeddings (float32, not normalised), labels, names, identities, model, model_digest,
+    flip and precision; facekd eval takes it in place of a model. With --uncertainty also log_variance, the log of sigma
+    squared of each dimension or of the whole, and uncertainty, the harmonic mean of these variances, one an image: for
+    a run that was trained with dul, dul_regression, pfe or pad, whose uncertainty.safetensors lies beside its student.
 
     What is done lies in FILE.npz.partial until the file is complete: stopped by a signal or a crash, the same command
     goes on from there and writes the same bytes. Another model, list of images, --flip or --batch starts anew.
@@ -65,14 +76,16 @@ def command(
     from facekd.data.open_source import open_identities
     from facekd.engine.embed import Passes
     from facekd.engine.embed_file import embed_to_file, partial_folder
+    from facekd.engine.precision import precision_line, precision_told
     from facekd.engine.resumable import Watched
     from facekd.engine.signals import interruptible
     from facekd.engine.uncertainty import embed_with_uncertainty, with_variance
+    from facekd.models.embedder import in_precision
 
     source = open_identities(data, images)
     for warning in source.warnings:
         click.echo(f"facekd: warning: {warning}", err=True)
-    embedder = open_model(model, color, normalize, device)
+    embedder = in_precision(open_model(model, color, normalize, device), precision)
     kept = f"stopped; what is done is kept in {partial_folder(output)}, the same command goes on from there"
     passes = Passes(batch, flip, allow_resize)
     sure = with_variance(embedder, model) if uncertainty else None
@@ -83,6 +96,9 @@ def command(
             watched = Watched(progress, poll)
             embed_with_uncertainty(sure, source, output, passes=passes, watched=watched)
     count = f"{len(source):,} embeddings of {len(source.names):,} identities"
+    told = precision_line(embedder.name, precision_told(embedder, source.read, len(source)))
+    if told is not None:
+        console().print(told, soft_wrap=True)
     console().print(f"wrote {output}: {count}", soft_wrap=True)
 
 

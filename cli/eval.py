@@ -13,9 +13,18 @@ from facekd.engine.requirements import parse_requirement, require
 from facekd.engine.resolution_modes import GALLERIES
 from facekd.errors import InputError, UsageError
 
-from .common import check_models, device_option, foreign_options, json_option, resize_option, write_json
+from .common import (
+    check_models,
+    device_option,
+    foreign_options,
+    json_option,
+    precision_option,
+    resize_option,
+    write_json,
+)
 from .eval_output import output_options, print_tables, write_outputs
-from .eval_run import perform, written
+from .eval_run import Caches, perform, written
+from .eval_templates import CACHE as TEMPLATE_CACHE
 from .eval_templates import PROTOCOLS as TEMPLATE_PROTOCOLS
 from .eval_templates import check_template_options, template_options, usual_rates
 from .eval_verify import verify_report
@@ -108,6 +117,7 @@ class Fpr(click.ParamType):
 )
 @foreign_options
 @resize_option
+@precision_option
 @click.option("--drop-same", is_flag=True, help="Leave out pairs that hold one image on both sides.")
 @click.option(
     "--bootstrap",
@@ -150,7 +160,6 @@ def command(
     report: Path | None,
     verify: Path | None,
     json_path: str | None,
-    cache: Path,
     **asked: Any,
 ) -> None:
     """Measure each MODEL (run folder, .safetensors, .pt, .pth, .ckpt, .onnx, hf:owner/name/file, timm/NAME) on each
@@ -182,7 +191,8 @@ def command(
     requirements = [parse_requirement(text) for text in demands]
     check_template_options(context, asked["sets"], asked["protocol"])
     request = _request(asked, [r.fpr for r in requirements if r.fpr is not None])
-    done = perform(request, probe=probe, details=bool(plot or report), costs=report is not None, cache=cache)
+    caches = Caches(asked["cache"] or TEMPLATE_CACHE, asked["cache"])
+    done = perform(request, probe=probe, details=bool(plot or report), costs=report is not None, caches=caches)
     print_tables(done)
     for doubt in done.doubts:
         click.echo(f"facekd: warning: {doubt}", err=True)
@@ -197,6 +207,9 @@ def _request(asked: Mapping[str, Any], demanded: Sequence[float]) -> Request:
     models, sets, images = asked["models"], asked["sets"], asked["images"]
     stored = [path for path in models if path.suffix.lower() == ".npz"]
     _check_arguments(models, stored, sets, images)
+    if stored and (asked["cache"] is not None or asked["precision"] != "fp32"):
+        option = "--precision" if asked["cache"] is None else "--cache"
+        raise UsageError(option, f"has no effect on {stored[0]}, which is computed already", "leave it out")
     _check_resolutions(asked["sides"], asked["gallery"], stored)
     _check_cross(asked["cross"], models, stored, asked["sides"])
     if asked["cross"] and asked["uncertainty"]:
@@ -227,6 +240,7 @@ def _request(asked: Mapping[str, Any], demanded: Sequence[float]) -> Request:
         all_modes=asked["all_modes"],
         count_failures=asked["count_failures"],
         uncertainty=asked["uncertainty"],
+        precision=asked["precision"],
         by=asked["by"],
     )
 

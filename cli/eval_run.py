@@ -31,6 +31,22 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Caches:
+    """Folders in which embeddings are kept; they are computed anew where None.
+
+    Attributes:
+        templates: Those of images of templates.
+        others: Those of other sets.
+    """
+
+    templates: Path | None = None
+    others: Path | None = None
+
+
+NO_CACHES = Caches()
+
+
+@dataclass(frozen=True)
 class Done:
     """An evaluation that is over.
 
@@ -64,7 +80,7 @@ def perform(
     probe: bool | None = False,
     details: bool = False,
     costs: bool = False,
-    cache: Path | None = None,
+    caches: Caches = NO_CACHES,
     opening: Callable[[OpenedSet | TemplateSet], None] = lambda opened: None,
     loading: Callable[[Path, Embedder], None] = lambda path, embedder: None,
 ) -> Done:
@@ -75,7 +91,7 @@ def perform(
         probe: Whether to look for a better way to see the faces; None leaves it to what the model's file states.
         details: Keep what pictures are drawn from.
         costs: Look at what each model costs, and time it.
-        cache: Folder in which the embeddings of templates are kept; they are computed anew where it is None.
+        caches: Where embeddings are kept.
         opening: Told each set once it is open; may raise to stop.
         loading: Told each model once it is loaded; may raise to stop.
 
@@ -85,9 +101,11 @@ def perform(
     from facekd.engine.build import resolve_device
     from facekd.engine.figures import EvalSettings
     from facekd.engine.model_facts import model_facts
+    from facekd.models.embedder import in_precision
 
     drawn, device = (request.bootstrap, request.seed), str(resolve_device(request.device))
-    settings = EvalSettings(request.fprs, request.flip, request.batch, *drawn, request.allow_resize, details, device)
+    how = (request.fprs, request.flip, request.batch, *drawn, request.allow_resize, details)
+    settings = EvalSettings(*how, device=device, cache=caches.others)
     opened = []
     for path in request.sets:
         opened.append(_open_set(Path(path), request))
@@ -98,7 +116,7 @@ def perform(
     models: list[ModelFacts] = []
 
     def load(path: Path) -> Embedder:
-        embedder = _open(path, request)
+        embedder = in_precision(_open(path, request), request.precision)
         loading(path, embedder)
         models.extend([model_facts(embedder, path)] if costs else [])
         return embedder
@@ -108,7 +126,7 @@ def perform(
             found = list(_crossed(request, opened, settings, load))
         else:
             told = partial(_doubt, doubts, probe)
-            found = list(_evaluations(request, opened, settings, load, told, cache or Path(fresh)))
+            found = list(_evaluations(request, opened, settings, load, told, caches.templates or Path(fresh)))
     evaluations, faces = tuple(one for one, _ in found), tuple(pictures for _, pictures in found)
     if costs:
         models = _with_stored(models, evaluations)

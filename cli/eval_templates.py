@@ -57,9 +57,8 @@ def template_options(command: Command) -> Command:
         click.option(
             "--cache",
             type=click.Path(path_type=Path, file_okay=False),
-            default=CACHE,
-            show_default=True,
-            help="Templates: folder the embeddings of their images are kept in; a pass that was stopped goes on.",
+            help="Folder the embeddings are kept in, by model and content of the images: a pass that was stopped goes "
+            f"on, a second one needs no model.  [default: of templates {CACHE}, of other sets none]",
         ),
     )
     for option in reversed(options):
@@ -83,7 +82,7 @@ def check_template_options(context: click.Context, sets: Sequence[Path], protoco
 
     written = [name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
     found = [is_template_set(path, protocol) for path in sets]
-    heeded = [called for name, called in {**OPTIONS, "cache": "--cache"}.items() if name in written]
+    heeded = [called for name, called in OPTIONS.items() if name in written]
     if heeded and not any(found):
         what = "has no effect: no set has templates"
         raise UsageError(heeded[0], what, "leave it out, or name an IJB or TinyFace folder with --on")

@@ -13,6 +13,7 @@ import numpy as np
 from facekd.errors import CheckpointError
 from facekd.files import disk_errors, file_digest, locked, value_digest, write_json
 
+RECORD = "cache.json"
 BLOCK = 512
 """Images after which what is done is made durable."""
 
@@ -48,6 +49,7 @@ def open_cache(
     embed: Embed,
     report: Callable[[int, int], None] | None = None,
     multiple: int = 1,
+    renew: bool = False,
 ) -> np.ndarray:
     """The cached embeddings under ``root / key``, computing what is missing.
 
@@ -62,12 +64,13 @@ def open_cache(
         embed: Called for each block of images that is missing.
         report: Called with the rows done and the rows in all.
         multiple: A block is at least :data:`BLOCK` images, and a multiple of this.
+        renew: Compute a damaged cache anew rather than refuse it.
 
     Returns:
         Read-only float32 array ``(count, views, dim)``, memory-mapped.
 
     Raises:
-        CheckpointError: The finished file no longer has its recorded digest.
+        CheckpointError: The finished file no longer has its recorded digest, and is not to be renewed.
         DeviceError: The disk refused.
         UsageError: Another process is filling this cache.
     """
@@ -75,20 +78,34 @@ def open_cache(
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     file = folder / "embeddings.f32"
-    record = _read_record(folder, shape)
+    try:
+        record = _whole_record(folder, file, shape)
+    except CheckpointError:
+        if not renew:
+            raise
+        with locked(folder, "storing embeddings"), disk_errors(folder):
+            (folder / RECORD).unlink(missing_ok=True)
+            file.unlink(missing_ok=True)
+        record = {}
     if "sha256" not in record:
         with locked(folder, "storing embeddings"):
             record = _read_record(folder, shape)
             if "sha256" not in record:
                 _fill(folder, file, shape, record, embed, report, multiple * math.ceil(BLOCK / multiple))
-    elif not file.is_file() or file_digest(file) != record["sha256"]:
-        raise CheckpointError(str(file), "is not the file that was written (digest differs)", f"remove {folder}")
     return np.memmap(file, np.float32, "r", shape=shape)
+
+
+def _whole_record(folder: Path, file: Path, shape: tuple[int, int, int]) -> dict:
+    """What is recorded of a cache, of which the file, once finished, must be the one that was written."""
+    record = _read_record(folder, shape)
+    if "sha256" in record and (not file.is_file() or file_digest(file) != record["sha256"]):
+        raise CheckpointError(str(file), "is not the file that was written (digest differs)", f"remove {folder}")
+    return record
 
 
 def _read_record(folder: Path, shape: tuple[int, int, int]) -> dict:
     fresh: dict = {"shape": list(shape), "done": 0}
-    path = folder / "cache.json"
+    path = folder / RECORD
     if not path.exists():
         return fresh
     try:
@@ -116,7 +133,7 @@ def _fill(
             stream.flush()
             os.fsync(stream.fileno())
             record["done"] = stop
-            write_json(folder / "cache.json", record)
+            write_json(folder / RECORD, record)
             if report:
                 report(stop, shape[0])
-    write_json(folder / "cache.json", {**record, "sha256": file_digest(file)})
+    write_json(folder / RECORD, {**record, "sha256": file_digest(file)})

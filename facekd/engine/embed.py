@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 import zlib
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 
 from facekd.data.images import resize, to_chw
+from facekd.engine.ahead import made_ahead
 from facekd.engine.progress import Progress
 from facekd.engine.signals import Poll
 from facekd.errors import InputError, NonFiniteError
@@ -54,6 +56,7 @@ class StoredEmbeddings:
         model_digest: SHA-256 of the model file, or an empty string.
         flip: Whether the mirrored image's embedding was added; None when unknown.
         log_variance: Natural log of sigma squared, float32 (n, dim) or (n, 1), where the model says how sure it is.
+        precision: What the model computed in; None when unknown.
     """
 
     embeddings: np.ndarray
@@ -64,6 +67,7 @@ class StoredEmbeddings:
     model_digest: str
     flip: bool | None
     log_variance: np.ndarray | None = None
+    precision: str | None = None
 
 
 def embed_images(
@@ -78,11 +82,13 @@ def embed_images(
 ) -> np.ndarray:
     """Raw embeddings of images 0..count-1; with ``flip``, each plus the embedding of the mirrored image.
 
+    A batch is read while the one before goes through the model.
+
     Images of another size than the model's are resized. Call :func:`require_usable` before comparing the result.
 
     Args:
         embedder: The model.
-        read: Gives image i as uint8 RGB (height, width, 3).
+        read: Gives image i as uint8 RGB (height, width, 3); called by a thread of its own, one image after the other.
         count: Images in all.
         batch_size: Images per forward pass; it does not change the result beyond rounding.
         flip: Add the mirrored image's embedding.
@@ -95,19 +101,26 @@ def embed_images(
     Raises:
         DataError: From ``read``, for an image that cannot be used; no image is ever left out.
     """
-    embeddings = np.empty((count, embedder.embedding_size), np.float32)
-    for start in range(0, count, batch_size):
-        if poll:
-            poll()
-        stop = min(start + batch_size, count)
-        images = [to_chw(resize(read(index), embedder.preprocessing.size)) for index in range(start, stop)]
-        batch = torch.from_numpy(np.stack(images))
-        found = embedder.embed(batch)
-        if flip:
-            found = found + embedder.embed(batch.flip(3))
-        embeddings[start:stop] = found.cpu().numpy()
-        if progress:
-            progress("embed", stop, count)
+
+    def pixels(start: int) -> torch.Tensor:
+        indices = range(start, min(start + batch_size, count))
+        images = [to_chw(resize(read(index), embedder.preprocessing.size)) for index in indices]
+        return torch.from_numpy(np.stack(images))
+
+    embeddings, starts = np.empty((count, embedder.embedding_size), np.float32), range(0, count, batch_size)
+    if poll:
+        poll()
+    with closing(made_ahead(pixels, starts)) as batches:
+        for start, batch in zip(starts, batches, strict=True):
+            stop = start + len(batch)
+            found = embedder.embed(batch)
+            if flip:
+                found = found + embedder.embed(batch.flip(3))
+            embeddings[start:stop] = found.cpu().numpy()
+            if progress:
+                progress("embed", stop, count)
+            if poll and stop < count:
+                poll()
     return embeddings
 
 
@@ -151,6 +164,8 @@ def save_embeddings(path: Path, stored: StoredEmbeddings) -> None:
     }
     if stored.flip is not None:
         arrays["flip"] = np.array(stored.flip)
+    if stored.precision is not None:
+        arrays["precision"] = np.array(stored.precision)
     if stored.log_variance is not None:
         arrays["log_variance"] = np.asarray(stored.log_variance, np.float32)
         arrays["uncertainty"] = harmonic_mean_variance(stored.log_variance).numpy().astype(np.float32)
@@ -198,6 +213,7 @@ def load_embeddings(path: Path) -> StoredEmbeddings:
         model_digest=str(arrays.get("model_digest", "")),
         flip=bool(arrays["flip"]) if "flip" in arrays else None,
         log_variance=_log_variance(arrays, path),
+        precision=str(arrays["precision"]) if "precision" in arrays else None,
     )
 
 

@@ -7,15 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from facekd.data.embedding_cache import cache_key, open_cache
 from facekd.data.identities import IdentitySource
-from facekd.engine.embed import PASSES, Passes, StoredEmbeddings, embed_images, require_usable, save_embeddings
+from facekd.engine.embed import PASSES, Passes, StoredEmbeddings, save_embeddings
 from facekd.engine.fitting import fitting
+from facekd.engine.kept_rows import Images, Place, kept_rows
 from facekd.engine.progress import Progress
 from facekd.engine.resumable import Watched
 from facekd.engine.signals import Poll
-from facekd.files import value_digest
-from facekd.models.embedder import Embedder
+from facekd.models.embedder import Embedder, precision_of
 
 
 def partial_folder(output: Path) -> Path:
@@ -60,9 +59,9 @@ def embed_to_file(
     watched, width = Watched(progress, poll), embedder.embedding_size
     found = embed_rows(embedder, source, output, width, passes=passes, watched=watched)
     names = [source.sample_name(index) for index in range(len(source))]
-    save_embeddings(
-        output, StoredEmbeddings(found, source.labels, names, source.names, embedder.name, embedder.digest, passes.flip)
-    )
+    who = (embedder.name, embedder.digest, passes.flip)
+    stored = StoredEmbeddings(found, source.labels, names, source.names, *who, precision=precision_of(embedder))
+    save_embeddings(output, stored)
     shutil.rmtree(partial_folder(output), ignore_errors=True)
 
 
@@ -92,30 +91,5 @@ def embed_rows(
         FacekdError: As :func:`embed_to_file`.
     """
     read = source.read if passes.allow_resize else fitting(source, embedder.preprocessing.size)
-
-    def embed(start: int, stop: int) -> np.ndarray:
-        def tell(phase: str, done: int, total: int) -> None:
-            if watched.progress:
-                watched.progress(phase, start + done, len(source))
-
-        found = embed_images(
-            embedder,
-            lambda index: read(start + index),
-            stop - start,
-            batch_size=passes.batch_size,
-            flip=passes.flip,
-            progress=tell,
-            poll=watched.poll,
-        )
-        require_usable(found[:, :width], embedder.name, lambda index: source.sample_name(start + index))
-        return found[:, None]
-
-    key = cache_key(
-        model=embedder.digest,
-        preprocessing=value_digest(embedder.preprocessing.to_metadata()),
-        data=source.digest,
-        flip=str(passes.flip),
-        batch=str(passes.batch_size),
-    )
-    shape = (len(source), 1, embedder.embedding_size)
-    return open_cache(partial_folder(output), key, shape=shape, embed=embed, multiple=passes.batch_size)[:, 0]
+    images, place = Images(len(source), read, source.sample_name), Place(partial_folder(output), source.digest)
+    return kept_rows(embedder, images, place, width, passes=passes, watched=watched)

@@ -12,13 +12,16 @@ from typing import Any
 import numpy as np
 
 from facekd.data.resolution import reader_at
-from facekd.data.verification import VerificationSet, some_pairs
-from facekd.engine.embed import StoredEmbeddings, embed_images, require_usable
+from facekd.data.verification import ImageSource, VerificationSet, some_pairs
+from facekd.engine.embed import Passes, StoredEmbeddings, embed_images, require_usable
 from facekd.engine.evaluation_sets import OpenedSet, require_countable
 from facekd.engine.figures import EvalSettings, figures, measure_all_pairs, measure_pairs
 from facekd.engine.fitting import fitting
+from facekd.engine.kept_rows import Images, Place, content_digest, kept_rows
+from facekd.engine.precision import precision_told
 from facekd.engine.progress import Progress
 from facekd.engine.resolution_modes import FULL, Resolution
+from facekd.engine.resumable import Watched
 from facekd.engine.signals import Poll
 from facekd.engine.uncertain_pairs import LIKELIHOOD, Seen, measure_with_uncertainty, require_held, sureness_figures
 from facekd.engine.uncertainty import WithVariance, embedding_width, parted
@@ -79,13 +82,14 @@ def evaluate_resolutions(
     """
     embed = partial(see_set, embedder, opened, settings, progress=progress, poll=poll)
     seen: dict[int | None, Seen] = {}
+    told = _precision(embedder, opened)
     for mode in modes:
         began = time.perf_counter()
         for side in (mode.probe, mode.gallery):
             if side not in seen:
                 seen[side] = embed(side)
         embedded = time.perf_counter()
-        head = _head(embedder, opened, settings, mode)
+        head = _head(embedder, opened, settings, mode) | told
         for part, measured in _parts(seen[mode.probe], seen[mode.gallery], opened, settings):
             yield _evaluation(head | part, measured, began, embedded)
 
@@ -122,9 +126,10 @@ def evaluate_cross(
     if widths[0] != widths[1]:
         what = " and ".join(f"{model.name} gives {width}" for model, width in zip(models, widths, strict=True))
         raise UsageError("--cross", f"{what} numbers a face", "only models of one embedding space can be compared")
+    precisions = [_precision(model, opened) for model in models]
     embedded = time.perf_counter()
     for probe, gallery in ((0, 0), (1, 1), (0, 1), (1, 0)):
-        head = _head(models[probe], opened, settings, FULL)
+        head = _head(models[probe], opened, settings, FULL) | precisions[probe]
         if probe != gallery:
             head |= {"gallery_model": models[gallery].name, "gallery_model_digest": models[gallery].digest}
         for part, measured in _parts(seen[probe], seen[gallery], opened, settings):
@@ -166,8 +171,21 @@ def _scored(
         yield {}, measure_all_pairs(probe.embeddings, gallery.embeddings, data, settings)
 
 
+def _precision(embedder: Embedder, opened: OpenedSet) -> dict[str, Any]:
+    source = _images(opened)
+    return precision_told(_bare(embedder), source.read, len(source))
+
+
+def _bare(embedder: Embedder) -> Embedder:
+    return embedder.model if isinstance(embedder, WithVariance) else embedder
+
+
+def _images(opened: OpenedSet) -> ImageSource:
+    return opened.data.images if isinstance(opened.data, VerificationSet) else opened.data
+
+
 def _head(embedder: Embedder, opened: OpenedSet, settings: EvalSettings, mode: Resolution) -> dict[str, Any]:
-    model = embedder.model if isinstance(embedder, WithVariance) else embedder
+    model = _bare(embedder)
     who = {"model": model.name, "model_digest": model.digest, "set": opened.name}
     who |= {"set_digest": opened.data.digest, "protocol": opened.protocol}
     return who | {"flip": settings.flip, "resolution": mode.as_dict()}
@@ -191,11 +209,10 @@ def see_set(
     """
     if not isinstance(embedder, WithVariance):
         return Seen(embed_set(embedder, opened, settings, side, progress=progress, poll=poll))
-    source = opened.data.images if isinstance(opened.data, VerificationSet) else opened.data
     if not isinstance(opened.data, VerificationSet):
         require_held(opened.name, opened.data.labels)
     rows = embed_set(embedder, opened, settings, side, progress=progress, poll=poll)
-    return parted(embedder, rows, source.sample_name, flip=settings.flip)
+    return parted(embedder, rows, _images(opened).sample_name, flip=settings.flip)
 
 
 def embed_set(
@@ -213,12 +230,17 @@ def embed_set(
         DataError: As :func:`evaluate_resolutions`.
         NonFiniteError: As there.
     """
-    source = opened.data.images if isinstance(opened.data, VerificationSet) else opened.data
+    source = _images(opened)
     whole = source.read if settings.allow_resize else fitting(source, embedder.preprocessing.size, opened.name)
     read = whole if side is None else reader_at(whole, source.sample_name, side)
-    batch, flip = settings.batch_size, settings.flip
+    batch, flip, width = settings.batch_size, settings.flip, embedding_width(embedder)
+    if settings.cache is not None:
+        told = f"{content_digest(source)}, side {side}, {'any size' if settings.allow_resize else 'of its cut'}"
+        images, place = Images(len(source), read, source.sample_name), Place(settings.cache, told, renew=True)
+        passes, watched = Passes(batch, flip, settings.allow_resize), Watched(progress, poll)
+        return np.array(kept_rows(embedder, images, place, width, passes=passes, watched=watched))
     found = embed_images(embedder, read, len(source), batch_size=batch, flip=flip, progress=progress, poll=poll)
-    require_usable(found[:, : embedding_width(embedder)], embedder.name, source.sample_name)
+    require_usable(found[:, :width], embedder.name, source.sample_name)
     return found
 
 
@@ -249,7 +271,7 @@ def evaluate_stored(
         seen = Seen(stored.embeddings, stored.log_variance)
     head: dict[str, Any] = {"model": stored.model, "model_digest": stored.model_digest, "set": name}
     head |= {"set_digest": _stored_digest(stored), "protocol": "all-pairs"}
-    head |= {"flip": stored.flip, "resolution": None}
+    head |= {"flip": stored.flip, "resolution": None, "precision": stored.precision}
     began = time.perf_counter()
     for kind, measured in _scored(seen, seen, stored.labels, settings):
         yield _evaluation(head | kind, measured, began, began)

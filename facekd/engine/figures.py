@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,7 @@ class EvalSettings:
         seed: Of the bootstrap.
         allow_resize: Take images that show another cut of the face than the model was trained on.
         details: Keep what pictures are drawn from.
+        cache: Folder the embeddings are kept in, by what is in the images; computed anew where None.
         device: Where all pairs of more images than :data:`HELD_PAIRS` allows are compared.
     """
 
@@ -52,6 +54,7 @@ class EvalSettings:
     allow_resize: bool = False
     details: bool = False
     device: str = "cpu"
+    cache: Path | None = None
 
 
 @dataclass(frozen=True)

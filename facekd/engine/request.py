@@ -38,6 +38,7 @@ class Request:
         all_modes: Every combination of ``norm``, ``det`` and ``flip`` for templates.
         count_failures: Count images of templates that cannot be used as failed.
         uncertainty: Heed how sure each model is of each image.
+        precision: Of PyTorch models.
     """
 
     models: tuple[str, ...]
@@ -63,6 +64,7 @@ class Request:
     all_modes: bool = False
     count_failures: bool = False
     uncertainty: bool = False
+    precision: str = "fp32"
 
     def as_dict(self) -> dict[str, Any]:
         """For the JSON of ``facekd eval``."""
@@ -120,6 +122,7 @@ def command_words(request: Request) -> list[str]:
         ("--device", request.device, "auto"),
         ("--norm", request.norm, "keep"),
         ("--by", request.by, None),
+        ("--precision", request.precision, "fp32"),
     ):
         words += [] if given == usual else [option, str(given)]
     flags = (
@@ -160,6 +163,7 @@ def _each(accepted: Callable[[Any], bool]) -> Callable[[Any], bool]:
 
 
 NORMS = ("keep", "unit")
+PRECISIONS = ("fp32", "bf16")
 
 _ACCEPTED: dict[str, Callable[[Any], bool]] = {
     "models": lambda value: _each(_text)(value) and value != [],
@@ -185,4 +189,5 @@ _ACCEPTED: dict[str, Callable[[Any], bool]] = {
     "all_modes": _flag,
     "count_failures": _flag,
     "uncertainty": _flag,
+    "precision": lambda value: value in PRECISIONS,
 }

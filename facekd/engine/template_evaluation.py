@@ -17,6 +17,7 @@ from facekd.data.ijb_protocols import TemplatePairs
 from facekd.data.lists import FileImages
 from facekd.engine.figures import EvalSettings, figures, score_ends
 from facekd.engine.fitting import fitting
+from facekd.engine.precision import precision_told
 from facekd.engine.resumable import Watched
 from facekd.engine.template_search import RANKS, measure_search
 from facekd.engine.template_sets import TemplateSet
@@ -91,6 +92,8 @@ def evaluate_templates(
         notes.append(f"{opened.name}: {failed.size:,} of {len(images):,} images failed, the first {names}")
     model = embedder.model if isinstance(embedder, WithVariance) else embedder
     head = {"model": model.name, "model_digest": model.digest, "set": opened.name, "set_digest": opened.digest}
+    seen = np.flatnonzero(usable).tolist()
+    head |= precision_told(model, lambda place: images.read(seen[place]), len(seen))
     embedded = time.perf_counter()
     for way, templates, fused in _ways(views, usable, model.embedding_size, opened, modes):
         how = {"protocol": opened.protocol, **way, "resolution": None}

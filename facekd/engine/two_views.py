@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -11,11 +12,12 @@ import torch
 
 from facekd.data.embedding_cache import cache_key, open_cache
 from facekd.data.images import resize, to_chw
+from facekd.engine.ahead import made_ahead
 from facekd.engine.embed import require_usable
+from facekd.engine.kept_rows import model_identity
 from facekd.engine.resumable import Watched
 from facekd.engine.uncertainty import embedding_width
-from facekd.errors import DataError, NonFiniteError
-from facekd.files import value_digest
+from facekd.errors import DataError
 from facekd.models.embedder import Embedder
 
 SCAN = 8192
@@ -72,22 +74,28 @@ def embed_two_views(
         DeviceError: The disk refused.
     """
     key = cache_key(
-        model=embedder.digest,
-        preprocessing=value_digest(embedder.preprocessing.to_metadata()),
+        **model_identity(embedder),
         data=cache.data,
         views="image and mirror",
         failures=str(cache.count_failures),
     )
 
     def embed(start: int, stop: int) -> np.ndarray:
+        def read(first: int) -> tuple[range, list[np.ndarray], list[int]]:
+            indices = range(first, min(first + cache.batch_size, stop))
+            return indices, *_pixels(images, indices, embedder.preprocessing.size, cache.count_failures)
+
         parts = []
-        for first in range(start, stop, cache.batch_size):
-            if watched.poll:
-                watched.poll()
-            last = min(first + cache.batch_size, stop)
-            parts.append(_batch(embedder, images, range(first, last), cache.count_failures))
-            if watched.progress:
-                watched.progress("embed", last, len(images))
+        with closing(made_ahead(read, range(start, stop, cache.batch_size))) as batches:
+            for indices, pixels, places in batches:
+                if watched.poll:
+                    watched.poll()
+                found = _views(embedder, pixels, places, len(indices))
+                if not cache.count_failures:
+                    _require_usable(embedder, found, images, indices)
+                parts.append(found)
+                if watched.progress:
+                    watched.progress("embed", indices.stop, len(images))
         return np.concatenate(parts)
 
     shape = (len(images), 2, embedder.embedding_size)
@@ -99,33 +107,36 @@ def embed_two_views(
     return views, usable
 
 
-def _batch(embedder: Embedder, images: NamedImages, indices: range, count_failures: bool) -> np.ndarray:
-    """Embeddings of consecutive images, NaN where one failed."""
-    found = np.full((len(indices), 2, embedder.embedding_size), np.nan, np.float32)
+def _pixels(
+    images: NamedImages, indices: range, size: tuple[int, int], count_failures: bool
+) -> tuple[list[np.ndarray], list[int]]:
+    """Consecutive images, and which places among them they have: one that failed is left out."""
     pixels, places = [], []
     for place, index in enumerate(indices):
         try:
-            pixels.append(to_chw(resize(images.read(index), embedder.preprocessing.size)))
+            pixels.append(to_chw(resize(images.read(index), size)))
         except DataError:
             if not count_failures:
                 raise
             continue
         places.append(place)
+    return pixels, places
+
+
+def _views(embedder: Embedder, pixels: list[np.ndarray], places: list[int], count: int) -> np.ndarray:
+    """Embeddings of images and their mirrors, NaN where one failed."""
+    found = np.full((count, 2, embedder.embedding_size), np.nan, np.float32)
     if pixels:
         batch = torch.from_numpy(np.stack(pixels))
         for view, shown in enumerate((batch, batch.flip(3))):
             found[places, view] = embedder.embed(shown).cpu().numpy()
-    for view in range(2):
-        try:
-            require_usable(
-                found[:, view, : embedding_width(embedder)],
-                embedder.name,
-                lambda place: images.sample_name(indices[place]),
-            )
-        except NonFiniteError:
-            if not count_failures:
-                raise
     return found
+
+
+def _require_usable(embedder: Embedder, found: np.ndarray, images: NamedImages, indices: range) -> None:
+    for view in range(2):
+        rows = found[:, view, : embedding_width(embedder)]
+        require_usable(rows, embedder.name, lambda place: images.sample_name(indices[place]))
 
 
 def _usable(views: np.ndarray, width: int) -> np.ndarray:

@@ -20,7 +20,7 @@ from facekd.engine.uncertain_pairs import Seen
 from facekd.errors import NonFiniteError, UsageError
 from facekd.files import value_digest
 from facekd.metrics.uncertainty import harmonic_mean_variance, uncertainty_spread
-from facekd.models.embedder import Embedder, TorchEmbedder, model_file
+from facekd.models.embedder import Embedder, TorchEmbedder, model_file, precision_of
 from facekd.models.heads import VarianceHead
 from facekd.models.preprocessing import Preprocessing
 from facekd.models.uncertainty_file import UNCERTAINTY_FILE, load_head, save_head
@@ -78,6 +78,11 @@ class WithVariance:
     def parameters(self) -> int:
         """Those of the model."""
         return self.model.parameters
+
+    @property
+    def precision(self) -> str:
+        """That of the model."""
+        return precision_of(self.model)
 
     @torch.no_grad()
     def embed(self, images: Tensor) -> Tensor:
@@ -143,6 +148,7 @@ def embed_with_uncertainty(
         model.model.digest,
         passes.flip,
         seen.log_variance,
+        precision=precision_of(model),
     )
     save_embeddings(output, stored)
     shutil.rmtree(partial_folder(output), ignore_errors=True)

@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from facekd.errors import CheckpointError, DeviceError, InputError
+from facekd.errors import CheckpointError, DeviceError, InputError, UsageError
 from facekd.model_names import HUB_PREFIX, is_model_name
 from facekd.models import weights
 from facekd.models.macs import count_parameters
@@ -19,6 +19,7 @@ from facekd.models.opening import FROM_FILE, FROM_USER, Opened, open_foreign, op
 from facekd.models.preprocessing import Preprocessing
 from facekd.models.remote import hub_file, open_timm
 
+PRECISIONS = ("fp32", "bf16")
 STUDENT_FILE = "student.safetensors"
 SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".onnx")
 
@@ -65,6 +66,7 @@ class TorchEmbedder:
     Args:
         module: The backbone, on ``device``.
         device: Where it runs and where embeddings come out.
+        precision: Of its convolutions and matrix products: one of :data:`PRECISIONS`.
     """
 
     name: str
@@ -75,6 +77,7 @@ class TorchEmbedder:
     module: nn.Module
     device: torch.device
     warnings: tuple[str, ...] = ()
+    precision: str = "fp32"
 
     @property
     def parameters(self) -> int:
@@ -85,8 +88,32 @@ class TorchEmbedder:
     def embed(self, images: Tensor) -> Tensor:
         """uint8 RGB (batch, 3, height, width) at ``preprocessing.size`` to float32 raw embeddings (batch, dim)."""
         pixels = self.preprocessing.apply(images.to(self.device)).contiguous(memory_format=torch.channels_last)
-        embedding: Tensor = self.module(pixels)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            embedding: Tensor = self.module(pixels)
         return embedding.float()
+
+
+def in_precision(embedder: Embedder, precision: str) -> Embedder:
+    """The model, computing in another precision.
+
+    Args:
+        embedder: The model.
+        precision: One of :data:`PRECISIONS`.
+
+    Raises:
+        UsageError: bf16 of a model whose file says how it computes.
+    """
+    if precision == precision_of(embedder):
+        return embedder
+    if not isinstance(embedder, TorchEmbedder):
+        what = "is a graph that computes as its file says"
+        raise UsageError(f"--precision {precision}", f"{embedder.name} {what}", "leave it out, or give PyTorch weights")
+    return replace(embedder, precision=precision)
+
+
+def precision_of(embedder: Embedder) -> str:
+    """What a model computes in: one of :data:`PRECISIONS`."""
+    return str(getattr(embedder, "precision", "fp32"))
 
 
 def load_embedder(

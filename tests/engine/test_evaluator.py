@@ -25,6 +25,7 @@ from facekd.models.preprocessing import Preprocessing
 KEYS = ["model", "model_digest", "set", "protocol", "flip", "pairs", "genuine", "impostor", "failed_images"]
 KEYS.insert(3, "set_digest")
 KEYS.insert(6, "resolution")
+KEYS.insert(7, "precision")
 KEYS += ["accuracy", "auc", "eer", "tpr_at_fpr", "refused", "seconds"]
 POINT = "fpr tpr threshold attained_fpr false_accepts impostors ci95 nearest_fpr_tpr"
 SETTINGS = EvalSettings(fprs=(0.1, 1e-2, 1e-6), bootstrap=60)

@@ -36,7 +36,7 @@ CHANGES = [
     {"resolutions": (28, 14), "gallery": "both", "allow_resize": True, "drop_same": True},
     {"bootstrap": 0, "batch": 7, "device": "cpu"},
     {"norm": "unit", "det": False, "all_modes": True, "count_failures": True},
-    {"by": "race", "uncertainty": True, "fprs": (1e-3,)},
+    {"by": "race", "uncertainty": True, "fprs": (1e-3,), "precision": "bf16"},
 ]
 
 

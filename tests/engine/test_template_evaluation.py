@@ -29,7 +29,7 @@ from facekd.metrics.templates import AGGREGATIONS, Aggregation
 from facekd.models.preprocessing import Preprocessing
 
 SETTINGS = EvalSettings(fprs=(0.1, 1e-2, 1e-6), bootstrap=40)
-HEAD = ["model", "model_digest", "set", "set_digest", "protocol", "norm", "det", "flip", "resolution"]
+HEAD = ["model", "model_digest", "set", "set_digest", "precision", "protocol", "norm", "det", "flip", "resolution"]
 PAIRS = ["pairs", "genuine", "impostor", "failed_images", "accuracy", "auc", "eer", "tpr_at_fpr", "refused"]
 SEARCH = ["gallery", "probes", "accuracy", "auc", "eer", "tpr_at_fpr", "rank", "rank_merged", "tpir_at_fpir", "refused"]
 
