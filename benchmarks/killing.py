@@ -144,9 +144,7 @@ def fork(run: Callable[[], object], log: Path) -> int:
         return process
     code = CRASHED
     try:
-        with builtins.open(log, "ab", buffering=0) as stream:
-            os.dup2(stream.fileno(), 1)
-            os.dup2(stream.fileno(), 2)
+        sys.stdout = sys.stderr = builtins.open(log, "a", buffering=1)  # noqa: SIM115 - until the child ends
         run()
         code = 0
     except FacekdError as error:

@@ -76,13 +76,15 @@ class RunFolder:
             if changed:
                 what = f"the recipe changed since this run began: {', '.join(changed)}"
                 raise UsageError(str(stored), what, "resume with the same recipe, or --overwrite")
-        elif self.path.exists() and any(entry.name != ".lock" for entry in self.path.iterdir()):
+        elif self.path.exists() and not all(map(_begun, self.path.iterdir())):
             raise UsageError(str(self.path), "is not empty and holds no run", "choose another --out")
         with disk_errors(self.path):
-            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(parents=True, exist_ok=True)
+        write_text(stored, recipe_yaml(recipe))
+        with disk_errors(self.path):
+            self.checkpoints.mkdir(exist_ok=True)
             for folder in (self.path, self.checkpoints, self.path / SNAPSHOTS):
                 remove_unfinished(folder)
-        write_text(stored, recipe_yaml(recipe))
 
     @property
     def trained(self) -> bool:
@@ -140,6 +142,11 @@ class RunFolder:
             if record["step"] <= (evaluated if "evaluation" in record else step):
                 kept.append(line)
         write_text(self.metrics, "".join(f"{line}\n" for line in kept))
+
+
+def _begun(entry: Path) -> bool:
+    """Whether an entry of a folder is what a run leaves that ended before its recipe was written."""
+    return entry.name == ".lock" or entry.name.startswith("recipe.yaml.tmp.")
 
 
 def changed_keys(before: Recipe, after: Recipe) -> list[str]:

@@ -69,6 +69,14 @@ def test_run_folder__holds_what_the_contract_says(make_recipe, tmp_path: Path) -
     assert weights.shape == (6, 8) and classes[0] == "person0" and source == "trained"
 
 
+def test_a_folder_of_a_run_that_ended_before_its_recipe_was_written_is_taken(make_recipe, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "recipe.yaml.tmp.17").write_text("na")
+    train(make_recipe(("train.max_steps=2",)), out, device="cpu")
+    assert (out / "student.safetensors").exists() and not list(out.glob("*.tmp.*"))
+
+
 def test_training__learns(make_recipe, tmp_path: Path) -> None:
     losses = [{"name": "margin_softmax", "scale": 8.0, "margin": 0.0, "kind": "combined"}]
     train(make_recipe(("train.epochs=12",), losses=losses), tmp_path / "run", device="cpu")
