@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from lock_holder import held
 
 from facekd.errors import DeviceError, UsageError
 from facekd.files import append_line, file_digest, locked, remove_unfinished, write_atomic, write_json
@@ -36,29 +35,6 @@ def test_write_atomic__failure_keeps_the_old_file_and_leaves_nothing(tmp_path: P
 def test_write_json__in_a_missing_folder_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(DeviceError, match="cannot be written"):
         write_json(tmp_path / "none" / "a.json", {})
-
-
-HOLD = """
-import sys
-from pathlib import Path
-from facekd.files import locked
-with locked(Path(sys.argv[1]), "training"):
-    print("held", flush=True)
-    input()
-"""
-
-
-@contextmanager
-def held(folder: Path) -> Iterator[subprocess.Popen]:
-    """Another process holds the folder."""
-    words = [sys.executable, "-c", HOLD, str(folder)]
-    other = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    try:
-        assert other.stdout is not None and other.stdout.readline() == "held\n"
-        yield other
-    finally:
-        if other.poll() is None:
-            other.communicate("\n")
 
 
 def test_locked__refuses_a_second_living_process(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from facekd_cli.main import cli
+from lock_holder import held
 from random_model import save_random_model
 
 from facekd.data.images import encode_png
@@ -149,9 +149,9 @@ def test_two_processes_do_not_fill_one_place(files: Path) -> None:
     measured(files, "--cache", files / "kept")
     (folder,) = (files / "kept").iterdir()
     (folder / "cache.json").unlink()
-    (folder / ".lock").write_text(str(os.getppid()))
-    result = run("eval", files / "net.safetensors", "--on", files / "faces", "--cache", files / "kept")
-    assert result.exit_code == 2 and f"process {os.getppid()} is storing embeddings here" in result.stderr
+    with held(folder) as other:
+        result = run("eval", files / "net.safetensors", "--on", files / "faces", "--cache", files / "kept")
+    assert result.exit_code == 2 and f"process {other.pid} is storing embeddings here" in result.stderr
 
 
 @pytest.mark.parametrize(("option", "value"), [("--cache", "kept"), ("--precision", "bf16")])
@@ -183,4 +183,4 @@ def test_a_graph_computes_as_its_file_says(files: Path) -> None:
     for words in (("eval", model, "--on", files / "faces"), ("embed", model, files / "faces", "-o", files / "e.npz")):
         result = run(*words, "--precision", "bf16")
         assert result.exit_code == 2 and "is a graph that computes as its file says" in result.stderr
-        assert len(result.stderr.strip().splitlines()) == 1
+        assert result.stderr.count("error:") == 1

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from lock_holder import held
 from tar_shards import write_tar_shards
 
 from facekd.data.bin_format import read_bin
@@ -426,8 +427,10 @@ def test_a_set_that_names_nobody_cannot_be_packed_by_identity(tmp_path: Path) ->
 def test_only_one_process_works_on_a_folder(faces: Path, tmp_path: Path) -> None:
     out = tmp_path / "x.rec"
     (tmp_path / "x.rec.partial").mkdir()
-    (tmp_path / "x.rec.partial" / ".lock").write_text("1")
-    with pytest.raises(UsageError, match="process 1 is writing x.rec here"):
+    with (
+        held(tmp_path / "x.rec.partial") as other,
+        pytest.raises(UsageError, match=f"{other.pid} is writing x.rec here"),
+    ):
         pack_records(open_image_set(faces), out, COPY, False, QUIET)
 
 
