@@ -12,20 +12,17 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-import facekd
 from benchmarks.all_pairs import precise
 from benchmarks.lfw_models import MODELS
-from benchmarks.record import hand_over
+from benchmarks.record import hand_over, surroundings
 from facekd.data.images import to_chw
 from facekd.data.open_source import open_identities
 from facekd.engine.embed import embed_images
@@ -119,12 +116,7 @@ def main() -> None:
         "rows": [measure(given.folder, name, **how) for name in MEASURED],
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
-        "machine": f"{platform.machine()} {platform.system()}",
-        "versions": {
-            "facekd": facekd.__version__,
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("torch", "onnxruntime", "opencv-python")},
-        },
+        **surroundings("torch", "onnxruntime", "opencv-python"),
     }
     hand_over(record, given.out)
 

@@ -14,16 +14,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-import onnxruntime
-import torch
 
-import facekd
+from benchmarks.record import surroundings
 from facekd.data.open_source import open_identities
 from facekd.engine.evaluation_sets import OpenedSet, open_set
 from facekd.engine.evaluator import evaluate_set
@@ -93,14 +89,7 @@ def head() -> dict[str, Any]:
         "command": "python -m benchmarks.exports FACES FOLDER MODEL... --pairs lfw_pairs_test.txt",
         "seeds": [0],
         "faces": FACES,
-        "machine": f"{platform.machine()} {platform.system()}",
-        "versions": {
-            "facekd": facekd.__version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "onnxruntime": onnxruntime.__version__,
-            "opencv": cv2.__version__,
-        },
+        **surroundings("torch", "onnxruntime", "opencv-python"),
         "rows": [],
     }
 

@@ -12,17 +12,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import tempfile
 from pathlib import Path
 from typing import Any
 
-import cv2
-import onnxruntime
 import torch
 from facekd_cli.shipped import find_recipe, shipped_recipes
 
-import facekd
+from benchmarks.record import surroundings
 from facekd.engine.export_form import Form
 from facekd.engine.exporter import export_onnx
 from facekd.engine.latency import bench
@@ -105,14 +102,7 @@ def head(batch: int, repeats: int, turns: int) -> dict[str, Any]:
         "batch": batch,
         "repeats": repeats,
         "turns": turns,
-        "machine": f"{platform.machine()} {platform.system()}",
-        "versions": {
-            "facekd": facekd.__version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "onnxruntime": onnxruntime.__version__,
-            "opencv": cv2.__version__,
-        },
+        **surroundings("torch", "onnxruntime", "opencv-python"),
         "students": [],
     }
 

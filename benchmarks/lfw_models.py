@@ -12,18 +12,15 @@ lists, with as many digits as are known; a figure that differs from them by more
 from __future__ import annotations
 
 import argparse
-import platform
 import tempfile
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sklearn.metrics import roc_auc_score, roc_curve
 
-import facekd
-from benchmarks.record import hand_over
+from benchmarks.record import hand_over, surroundings
 from facekd.data.verification import VerificationSet
 from facekd.engine.evaluation_sets import OpenedSet, open_set
 from facekd.engine.evaluator import embed_set
@@ -163,12 +160,7 @@ def main() -> None:
         "command": "python -m benchmarks.lfw_models FOLDER",
         "seeds": [],
         "rows": measure(given.folder, given.cache),
-        "machine": f"{platform.machine()} {platform.system()}",
-        "versions": {
-            "facekd": facekd.__version__,
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("torch", "onnxruntime", "numpy", "scikit-learn")},
-        },
+        **surroundings("torch", "onnxruntime", "numpy", "scikit-learn"),
     }
     hand_over(record, given.out)
 
