@@ -141,8 +141,8 @@ def _fold(text: str, where: str) -> int:
 
 
 def _lfw_header(path: Path, number: int, line: str) -> tuple[int, int] | None:
-    fields = line.split("\t")
-    if len(fields) > 2 or not all(re.fullmatch(r"-?[0-9]{1,9}", field.strip()) for field in fields):
+    fields = [field.strip() for field in line.split("\t")]
+    if len(fields) > 2 or not all(re.fullmatch(r"-?[0-9]{1,9}", field) for field in fields):
         return None
     folds, count = (int(field) for field in ["1", *fields][-2:])
     if folds < 1 or count < 1:
