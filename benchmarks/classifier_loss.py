@@ -18,7 +18,6 @@ classifier. In every round all ways take turns on the same numbers, so that a bu
 from __future__ import annotations
 
 import argparse
-import platform
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -28,10 +27,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import facekd
 from benchmarks.all_pairs import precise, seconds
 from benchmarks.allocations import peak_bytes
-from benchmarks.record import hand_over
+from benchmarks.record import hand_over, surroundings
 from facekd.losses import apply_margin, cosine_logits, margin_softmax
 from facekd.losses.candidates import Neighbours
 
@@ -155,13 +153,7 @@ def report(classes: tuple[int, ...], repeats: int, threads: int, seed: int) -> d
         "seeds": [seed],
         "device": "cpu",
         "sizes": [measured(size, repeats, seed) for size in classes],
-        "machine": f"{platform.machine()} {platform.system()}",
-        "versions": {
-            "facekd": facekd.__version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            **other,
-        },
+        **surroundings("torch", *other),
     }
 
 

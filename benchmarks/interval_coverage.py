@@ -92,8 +92,8 @@ def report(worlds: int, replicates: int, seed: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--worlds", type=int, default=1000, help="of each size")
-    parser.add_argument("--replicates", type=int, default=400, help="behind each interval")
+    parser.add_argument("--worlds", type=int, default=500, help="of each size")
+    parser.add_argument("--replicates", type=int, default=300, help="behind each interval")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="write the JSON object here too")
     given = parser.parse_args()

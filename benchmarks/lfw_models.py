@@ -23,7 +23,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from benchmarks.record import hand_over, surroundings
 from facekd.data.verification import VerificationSet
 from facekd.engine.evaluation_sets import OpenedSet, open_set
-from facekd.engine.evaluator import embed_set
+from facekd.engine.evaluator import see_set
 from facekd.engine.figures import EvalSettings, figures, measure_all_pairs, measure_pairs
 from facekd.models.embedder import Embedder, load_embedder
 
@@ -132,7 +132,7 @@ def measure(folder: Path, cache: Path | None) -> list[dict[str, Any]]:
             embedder = opened_model(folder / "models", name, Path(scratch))
             for listed in SETS:
                 opened = open_set(folder / listed, images=folder / "lfw112")
-                embeddings = embed_set(embedder, opened, settings)
+                embeddings = see_set(embedder, opened, settings).embeddings
                 own = ours(embeddings, opened, settings)
                 other, stated = theirs(embeddings, opened, own), STATED.get((name, listed), {})
                 rows.append(

@@ -51,12 +51,12 @@ def command(
     """
     check_models([model])
     from facekd.engine.latency import bench
-    from facekd.models.embedder import model_file
 
     embedder = open_model(model, color, normalize, device)
-    file = model_file(model) if model.exists() else None
     with progress_bar() as progress:
-        figures = bench(embedder, file, batch=batch, repeats=repeats, threads=threads, opencv=opencv, progress=progress)
+        figures = bench(
+            embedder, model, batch=batch, repeats=repeats, threads=threads, opencv=opencv, progress=progress
+        )
     if json_path:
         write_json(figures, json_path)
     _print(figures)

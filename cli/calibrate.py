@@ -12,8 +12,16 @@ import click
 from facekd.errors import InputError, UsageError
 from facekd.model_names import is_model_name
 
-from .common import check_models, console, device_option, foreign_options, open_model, progress_bar, resize_option
-from .eval import Fpr
+from .common import (
+    Fpr,
+    check_models,
+    console,
+    device_option,
+    foreign_options,
+    open_model,
+    progress_bar,
+    resize_option,
+)
 
 FPRS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 

@@ -95,6 +95,21 @@ def resize_option(command: Command) -> Command:
     return option(command)
 
 
+class Fpr(click.ParamType):
+    """A number between 0 and 1, both left out."""
+
+    name = "fpr"
+
+    def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            number = float(value)
+        except ValueError:
+            number = 0.0
+        if not 0 < number < 1:
+            self.fail(f"{value} is not between 0 and 1, like 1e-3", param, ctx)
+        return number
+
+
 def precision_option(command: Command) -> Command:
     """Add ``--precision``."""
     option = click.option(

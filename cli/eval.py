@@ -14,6 +14,7 @@ from facekd.engine.resolution_modes import GALLERIES
 from facekd.errors import InputError, UsageError
 
 from .common import (
+    Fpr,
     check_models,
     device_option,
     foreign_options,
@@ -31,21 +32,6 @@ from .eval_verify import verify_report
 
 FPRS = (1e-2, 1e-3, 1e-4)
 PROTOCOLS = ("auto", "lfw", "pairs", "all-pairs")
-
-
-class Fpr(click.ParamType):
-    """A number between 0 and 1, both left out."""
-
-    name = "fpr"
-
-    def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        try:
-            number = float(value)
-        except ValueError:
-            number = 0.0
-        if not 0 < number < 1:
-            self.fail(f"{value} is not between 0 and 1, like 1e-3", param, ctx)
-        return number
 
 
 @click.command("eval", context_settings={"help_option_names": ["-h", "--help"]})

@@ -55,7 +55,7 @@ FACES = 256
 )
 @click.option("--batch", type=Batch(), help="Batch size the file takes.  [default: dynamic; of an ONNX file: its own]")
 @click.option("--unit", is_flag=True, help="Give embeddings of length one.")
-@click.option("--keep-prelu", is_flag=True, help="Leave each PReLU as it is: faster in OpenCV, slower in onnxruntime.")
+@click.option("--keep-prelu", is_flag=True, help="Leave each PReLU: OpenCV may run it faster, onnxruntime slower.")
 @click.option("--calibrate", type=click.Path(path_type=Path), help="Aligned faces that int8 takes its ranges from.")
 @click.option("--on", "sets", multiple=True, type=click.Path(path_type=Path), help="Measure model and file on it, too.")
 @click.option("--images", type=click.Path(path_type=Path), help="Root of the paths in lists.  [default: their folder]")
@@ -91,9 +91,10 @@ def command(
 
     The file is run in onnxruntime and OpenCV at several batch sizes before it gets its name: when an embedding differs
     from the model's by more than its precision explains, nothing is written and the exit code is 1. PReLU is written in
-    other words, which are exact and which onnxruntime runs faster on a CPU. The file holds its
-    preprocessing, digests, licences and the thresholds that facekd calibrate kept as metadata, and never refers to a
-    second file. Beside it are written FILE.manifest.json, the same for programs, and FILE.card.md for people.
+    other words, which are exact and meant for onnxruntime on a CPU. The file holds its preprocessing, digests, licences
+    and the thresholds that facekd calibrate kept as metadata (int8 and --unit files have embeddings of their own: run
+    facekd calibrate on them), and never refers to a second file. Beside it are written FILE.manifest.json, the same for
+    programs, and FILE.card.md for people.
 
     \b
     Example:

@@ -9,8 +9,7 @@ import click
 
 from facekd.errors import InputError, UsageError
 
-from .common import console, json_option, progress_bar, write_json
-from .eval import Fpr
+from .common import Fpr, console, json_option, progress_bar, write_json
 
 if TYPE_CHECKING:
     from facekd.runtime import FaceModel

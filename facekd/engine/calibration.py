@@ -13,7 +13,7 @@ import torch
 from facekd import __version__
 from facekd.data.verification import VerificationSet
 from facekd.engine.evaluation_sets import OpenedSet
-from facekd.engine.evaluator import embed_set
+from facekd.engine.evaluator import see_set
 from facekd.engine.figures import EvalSettings, measure_all_pairs, measure_pairs
 from facekd.engine.progress import Progress
 from facekd.engine.signals import Poll
@@ -68,7 +68,7 @@ def calibrate_model(
         DataError: As :func:`facekd.engine.evaluator.evaluate_set`.
         NonFiniteError: As there.
     """
-    found, data = embed_set(embedder, opened, settings, progress=progress, poll=poll), opened.data
+    found, data = see_set(embedder, opened, settings, progress=progress, poll=poll).embeddings, opened.data
     if isinstance(data, VerificationSet):
         measured = measure_pairs(found, found, data, settings)
         scores = pair_scores(found, data.pairs)[0].numpy()

@@ -24,7 +24,7 @@ from facekd.engine.resolution_modes import FULL, Resolution
 from facekd.engine.resumable import Watched
 from facekd.engine.signals import Poll
 from facekd.engine.uncertain_pairs import LIKELIHOOD, Seen, measure_with_uncertainty, require_held, sureness_figures
-from facekd.engine.uncertainty import WithVariance, embedding_width, parted
+from facekd.engine.uncertainty import WithVariance, bare, parted
 from facekd.errors import UsageError
 from facekd.metrics.measured import Measured, SearchDetails, with_images
 from facekd.models.embedder import Embedder
@@ -121,7 +121,7 @@ def evaluate_cross(
         NonFiniteError: As there.
     """
     began = time.perf_counter()
-    seen = [Seen(embed_set(model, opened, settings, progress=progress, poll=poll)) for model in models]
+    seen = [see_set(model, opened, settings, progress=progress, poll=poll) for model in models]
     widths = [one.embeddings.shape[1] for one in seen]
     if widths[0] != widths[1]:
         what = " and ".join(f"{model.name} gives {width}" for model, width in zip(models, widths, strict=True))
@@ -173,11 +173,7 @@ def _scored(
 
 def _precision(embedder: Embedder, opened: OpenedSet) -> dict[str, Any]:
     source = _images(opened)
-    return precision_told(_bare(embedder), source.read, len(source))
-
-
-def _bare(embedder: Embedder) -> Embedder:
-    return embedder.model if isinstance(embedder, WithVariance) else embedder
+    return precision_told(bare(embedder), source.read, len(source))
 
 
 def _images(opened: OpenedSet) -> ImageSource:
@@ -185,7 +181,7 @@ def _images(opened: OpenedSet) -> ImageSource:
 
 
 def _head(embedder: Embedder, opened: OpenedSet, settings: EvalSettings, mode: Resolution) -> dict[str, Any]:
-    model = _bare(embedder)
+    model = bare(embedder)
     who = {"model": model.name, "model_digest": model.digest, "set": opened.name}
     who |= {"set_digest": opened.data.digest, "protocol": opened.protocol}
     return who | {"flip": settings.flip, "resolution": mode.as_dict()}
@@ -200,48 +196,30 @@ def see_set(
     progress: Progress | None = None,
     poll: Poll | None = None,
 ) -> Seen:
-    """What a model gives for every image of a set, with variances where it is a model with its head.
+    """What a model gives for every image of a set, brought down to ``side`` pixels where that is given.
+
+    Variances come with it where the model is one with its head.
 
     Raises:
         DataError: As :func:`evaluate_resolutions`.
         NonFiniteError: As there.
         UsageError: Variances of a set with more pairs than are held.
     """
-    if not isinstance(embedder, WithVariance):
-        return Seen(embed_set(embedder, opened, settings, side, progress=progress, poll=poll))
-    if not isinstance(opened.data, VerificationSet):
+    if isinstance(embedder, WithVariance) and not isinstance(opened.data, VerificationSet):
         require_held(opened.name, opened.data.labels)
-    rows = embed_set(embedder, opened, settings, side, progress=progress, poll=poll)
-    return parted(embedder, rows, _images(opened).sample_name, flip=settings.flip)
-
-
-def embed_set(
-    embedder: Embedder,
-    opened: OpenedSet,
-    settings: EvalSettings,
-    side: int | None = None,
-    *,
-    progress: Progress | None = None,
-    poll: Poll | None = None,
-) -> np.ndarray:
-    """Embeddings of every image of a set, brought down to ``side`` pixels where that is given.
-
-    Raises:
-        DataError: As :func:`evaluate_resolutions`.
-        NonFiniteError: As there.
-    """
     source = _images(opened)
     whole = source.read if settings.allow_resize else fitting(source, embedder.preprocessing.size, opened.name)
     read = whole if side is None else reader_at(whole, source.sample_name, side)
-    batch, flip, width = settings.batch_size, settings.flip, embedding_width(embedder)
+    batch, flip, width = settings.batch_size, settings.flip, bare(embedder).embedding_size
     if settings.cache is not None:
         told = f"{content_digest(source)}, side {side}, {'any size' if settings.allow_resize else 'of its cut'}"
         images, place = Images(len(source), read, source.sample_name), Place(settings.cache, told, renew=True)
         passes, watched = Passes(batch, flip, settings.allow_resize), Watched(progress, poll)
-        return np.array(kept_rows(embedder, images, place, width, passes=passes, watched=watched))
-    found = embed_images(embedder, read, len(source), batch_size=batch, flip=flip, progress=progress, poll=poll)
-    require_usable(found[:, :width], embedder.name, source.sample_name)
-    return found
+        rows = np.array(kept_rows(embedder, images, place, width, passes=passes, watched=watched))
+    else:
+        rows = embed_images(embedder, read, len(source), batch_size=batch, flip=flip, progress=progress, poll=poll)
+        require_usable(rows[:, :width], embedder.name, source.sample_name)
+    return parted(embedder, rows, source.sample_name, flip=flip) if isinstance(embedder, WithVariance) else Seen(rows)
 
 
 def evaluate_stored(

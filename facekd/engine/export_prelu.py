@@ -1,4 +1,4 @@
-"""PReLU in other words: exact algebra that onnxruntime runs faster on a CPU.
+"""PReLU in other words: exact algebra meant for onnxruntime on a CPU.
 
 onnxruntime keeps convolutions in a blocked layout, for which it has no PReLU: every PReLU makes it lay the map out
 anew, twice. A depthwise 1x1 convolution with one factor a channel and a ReLU it has, and with slope a and a <= 1

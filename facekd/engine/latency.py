@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from facekd.data.opencv_net import OpenedNet, open_net
+from facekd.engine.model_facts import file_bytes, known_macs
 from facekd.engine.parity import probe_images
 from facekd.engine.progress import Progress
 from facekd.errors import InputError
 from facekd.models.embedder import Embedder, TorchEmbedder
-from facekd.models.macs import count_macs
 from facekd.models.onnx_file import open_session
 from facekd.models.onnx_model import OnnxEmbedder
 
@@ -68,7 +68,7 @@ def measure(forward: Callable[[], object], runtime: str, batch: int, repeats: in
 
 def bench(
     embedder: Embedder,
-    file: Path | None,
+    path: Path,
     *,
     batch: int = 32,
     repeats: int = 30,
@@ -80,7 +80,7 @@ def bench(
 
     Args:
         embedder: The model.
-        file: Its file, where it has one.
+        path: Where it was loaded from.
         batch: Faces in the larger batch; one face is measured as well. A file of a fixed batch is measured at that.
         repeats: How often each is measured; the larger batch a third as often.
         threads: Of each runtime; as many as each likes when 0.
@@ -106,10 +106,8 @@ def bench(
         "model": embedder.name,
         "digest": embedder.digest,
         "parameters": embedder.parameters,
-        "macs": count_macs(embedder.module, embedder.preprocessing.size[0])
-        if isinstance(embedder, TorchEmbedder)
-        else None,
-        "bytes": None if file is None else file.stat().st_size,
+        "macs": known_macs(embedder),
+        "bytes": file_bytes(path),
         "threads": threads,
         "latency": [asdict(entry) for entry in found],
         "notes": notes,

@@ -64,8 +64,8 @@ def model_facts(embedder: Embedder, path: Path) -> ModelFacts:
         name=embedder.name,
         digest=embedder.digest,
         parameters=embedder.parameters,
-        macs=_macs(embedder),
-        bytes=_bytes(path),
+        macs=known_macs(embedder),
+        bytes=file_bytes(path),
         embedding_size=embedder.embedding_size,
         input=f"{width}x{height} {how.color.upper()}, {scaling_name(how)}",
         milliseconds=milliseconds,
@@ -87,13 +87,15 @@ def _latency(embedder: Embedder) -> tuple[float, int]:
     return 1000 * statistics.median(times), len(times)
 
 
-def _macs(embedder: Embedder) -> int | None:
+def known_macs(embedder: Embedder) -> int | None:
+    """Multiply-accumulates of one image; None where the model does not show them."""
     if isinstance(embedder, TorchEmbedder) and len(set(embedder.preprocessing.size)) == 1:
         return count_macs(embedder.module, embedder.preprocessing.size[0])
     return None
 
 
-def _bytes(path: Path) -> int | None:
+def file_bytes(path: Path) -> int | None:
+    """Size of the file of a model, given as ``facekd eval`` takes it; None where it has none here."""
     if is_model_name(path):
         return None
     try:

@@ -24,7 +24,7 @@ from facekd.engine.template_sets import TemplateSet
 from facekd.engine.two_views import NamedImages, ViewCache, embed_two_views
 from facekd.engine.uncertain_pairs import LIKELIHOOD
 from facekd.engine.uncertain_templates import FUSION, Fused, fuse_views, template_likelihoods
-from facekd.engine.uncertainty import WithVariance
+from facekd.engine.uncertainty import bare
 from facekd.metrics.details import HARDEST, extreme_places, hard_pairs, roc_curve, score_histogram
 from facekd.metrics.intervals import Interval, bootstrap_pairs
 from facekd.metrics.listed_pairs import bootstrap_listed_pairs
@@ -90,7 +90,7 @@ def evaluate_templates(
     if failed.size:
         names = first_few([images.sample_name(index) for index in failed[:3].tolist()])
         notes.append(f"{opened.name}: {failed.size:,} of {len(images):,} images failed, the first {names}")
-    model = embedder.model if isinstance(embedder, WithVariance) else embedder
+    model = bare(embedder)
     head = {"model": model.name, "model_digest": model.digest, "set": opened.name, "set_digest": opened.digest}
     seen = np.flatnonzero(usable).tolist()
     head |= precision_told(model, lambda place: images.read(seen[place]), len(seen))

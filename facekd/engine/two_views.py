@@ -16,7 +16,7 @@ from facekd.engine.ahead import made_ahead
 from facekd.engine.embed import require_usable
 from facekd.engine.kept_rows import model_identity
 from facekd.engine.resumable import Watched
-from facekd.engine.uncertainty import embedding_width
+from facekd.engine.uncertainty import bare
 from facekd.errors import DataError
 from facekd.models.embedder import Embedder
 
@@ -100,7 +100,7 @@ def embed_two_views(
 
     shape = (len(images), 2, embedder.embedding_size)
     views = open_cache(cache.root, key, shape=shape, embed=embed, multiple=cache.batch_size)
-    width = embedding_width(embedder)
+    width = bare(embedder).embedding_size
     usable = np.concatenate([_usable(views[start : start + SCAN], width) for start in range(0, len(views), SCAN)])
     if not usable.any():
         raise DataError(embedder.name, f"none of {len(images)} images has an embedding", "look at one of them")
@@ -135,7 +135,7 @@ def _views(embedder: Embedder, pixels: list[np.ndarray], places: list[int], coun
 
 def _require_usable(embedder: Embedder, found: np.ndarray, images: NamedImages, indices: range) -> None:
     for view in range(2):
-        rows = found[:, view, : embedding_width(embedder)]
+        rows = found[:, view, : bare(embedder).embedding_size]
         require_usable(rows, embedder.name, lambda place: images.sample_name(indices[place]))
 
 

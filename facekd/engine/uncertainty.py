@@ -91,13 +91,13 @@ class WithVariance:
         return torch.cat([embeddings, self.head(embeddings)], dim=1)
 
 
-def embedding_width(model: Embedder) -> int:
-    """Columns of a row that are the embedding; what comes after them is the log variance.
+def bare(model: Embedder) -> Embedder:
+    """The model without its head: what it is called, its digest, and as many columns of a row as are the embedding.
 
     Args:
         model: A model, or a model with its head.
     """
-    return model.model.embedding_size if isinstance(model, WithVariance) else model.embedding_size
+    return model.model if isinstance(model, WithVariance) else model
 
 
 def with_variance(model: Embedder, path: Path) -> WithVariance:
