@@ -207,16 +207,16 @@ def cmc(group: Group) -> tuple[Frame, list[Line]]:
 
 def reject(group: Group) -> tuple[Frame, list[Line]]:
     """Error versus reject: genuine pairs missed at the smallest FPR, as those the model is least sure of go."""
+    fpr = min(point["fpr"] for point in group.evaluations[0].result["by_uncertainty"])
     lines = []
     for label, one in zip(group.labels, group.evaluations, strict=True):
-        point = min(one.result["by_uncertainty"], key=lambda told: told["fpr"])
+        (point,) = (told for told in one.result["by_uncertainty"] if told["fpr"] == fpr)
         shares, missed = zip(*((step["turned_away"], step["missed"]) for step in point["reject"]), strict=True)
-        lines.append(Line(f"{label} at FPR {point['fpr']:g}", np.array(shares), np.array(missed)))
-    most = max(float(line.y.max()) for line in lines)
-    frame = Frame(
-        "Error versus reject", "turned away", "missed (1 - TPR)", False, False, (0, 0.5), (0, 1.1 * most or 1)
-    )
-    return frame, lines
+        lines.append(Line(label, np.array(shares), np.array(missed)))
+    top = 1.1 * max(float(line.y.max()) for line in lines) or 1.0
+    return Frame(
+        "Error versus reject", "turned away", f"missed at FPR {fpr:g}", False, False, (0, 0.5), (0, top)
+    ), lines
 
 
 def tpir(group: Group) -> tuple[Frame, list[Line]]:
