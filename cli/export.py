@@ -92,9 +92,9 @@ def command(
     The file is run in onnxruntime and OpenCV at several batch sizes before it gets its name: when an embedding differs
     from the model's by more than its precision explains, nothing is written and the exit code is 1. PReLU is written in
     other words, which are exact and meant for onnxruntime on a CPU. The file holds its preprocessing, digests, licences
-    and the thresholds that facekd calibrate kept as metadata (int8 and --unit files have embeddings of their own: run
-    facekd calibrate on them), and never refers to a second file. Beside it are written FILE.manifest.json, the same for
-    programs, and FILE.card.md for people.
+    and calibrated thresholds as metadata (embeddings of int8 and --unit files differ: calibrate those again), and never
+    refers to a second file. Beside it are written FILE.manifest.json, the same for programs, and FILE.card.md for
+    people.
 
     \b
     Example:
