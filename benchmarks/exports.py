@@ -21,12 +21,12 @@ import numpy as np
 
 from benchmarks.record import surroundings
 from facekd.data.open_source import open_identities
-from facekd.engine.evaluation_sets import OpenedSet, open_set
-from facekd.engine.evaluator import evaluate_set
-from facekd.engine.export_form import Form
-from facekd.engine.export_judge import some_faces
-from facekd.engine.exporter import Evidence, export_onnx
-from facekd.engine.figures import EvalSettings
+from facekd.engine.evaluation.evaluation_sets import OpenedSet, open_set
+from facekd.engine.evaluation.evaluator import evaluate_set
+from facekd.engine.evaluation.figures import EvalSettings
+from facekd.engine.export.exporter import Evidence, export_onnx
+from facekd.engine.export.form import Form
+from facekd.engine.export.judge import some_faces
 from facekd.models.embedder import Embedder, load_embedder
 
 FORMS = {

@@ -29,7 +29,7 @@ from facekd.data.record_source import RecordSource
 from facekd.data.recordio import encode_record, read_index
 from facekd.data.tar_source import TarSource
 from facekd.engine.embed import load_embeddings
-from facekd.engine.snapshots import read_manifest
+from facekd.engine.training.snapshots import read_manifest
 from facekd.models import safetensors_file, torch_file
 from facekd.recipe import load_recipe
 

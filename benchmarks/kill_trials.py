@@ -27,8 +27,8 @@ from safetensors.torch import load_file
 
 from benchmarks.killing import Trap, arm, ended, fork, save_in_python
 from facekd.data.images import encode_png
-from facekd.engine import checkpoint, trainer
-from facekd.engine.checkpoint import load_checkpoint
+from facekd.engine.training import checkpoint, trainer
+from facekd.engine.training.checkpoint import load_checkpoint
 from facekd.errors import CheckpointError
 from facekd.recipe import Recipe, load_recipe
 
@@ -366,7 +366,7 @@ def damaged(arena: Arena, flips: int, cuts: int, seed: int = 0) -> Outcome:
 
 def forgets_the_optimizer() -> None:
     """A planted defect: what the optimizer remembers is left out of a checkpoint taken up."""
-    from facekd.engine import session
+    from facekd.engine.training import session
 
     session.restore_optimizer = lambda *_: None
 

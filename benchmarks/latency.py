@@ -20,8 +20,8 @@ import torch
 from facekd_cli.shipped import find_recipe, shipped_recipes
 
 from benchmarks.record import surroundings
-from facekd.engine.export_form import Form
-from facekd.engine.exporter import export_onnx
+from facekd.engine.export.exporter import export_onnx
+from facekd.engine.export.form import Form
 from facekd.engine.latency import bench
 from facekd.models.backbone import build_backbone
 from facekd.models.embedder import Embedder, TorchEmbedder, load_embedder

@@ -15,7 +15,7 @@ from facekd_cli.main import cli
 from facekd_cli.shipped import shipped_recipes
 
 from benchmarks.tables import markdown_table
-from facekd.engine.objective import loss_inputs
+from facekd.engine.training.objective import loss_inputs
 from facekd.losses import LOSSES
 from facekd.models.backbone import BACKBONES, build_backbone
 from facekd.models.macs import count_parameters

@@ -80,9 +80,9 @@ def command(
     for path in (data, *([images] if images else [])):
         if not path.exists():
             raise InputError(str(path), "no such file or folder", "check the path")
-    from facekd.engine.calibration import calibrate_model, calibration_place, calibration_record
-    from facekd.engine.evaluation_sets import open_set
-    from facekd.engine.figures import EvalSettings
+    from facekd.engine.evaluation.calibration import calibrate_model, calibration_place, calibration_record
+    from facekd.engine.evaluation.evaluation_sets import open_set
+    from facekd.engine.evaluation.figures import EvalSettings
     from facekd.engine.signals import interruptible
     from facekd.files import write_json
 

@@ -146,7 +146,7 @@ def open_model(model: Path, color: str | None, normalize: str | None, device: st
     Raises:
         FacekdError: As `load_embedder` refuses it.
     """
-    from facekd.engine.build import resolve_device
+    from facekd.engine.training.build import resolve_device
     from facekd.models.embedder import load_embedder
 
     embedder = load_embedder(model, color=color, normalize=normalize, device=str(resolve_device(device)))

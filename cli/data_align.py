@@ -13,7 +13,7 @@ from .common import console, progress_bar
 
 if TYPE_CHECKING:
     from facekd.data.identities import IdentitySource
-    from facekd.engine.landmark_finding import Finder
+    from facekd.engine.sets.landmark_finding import Finder
 
 
 @click.command("align", short_help="Crop photographs onto the face template.")
@@ -65,7 +65,7 @@ def align(
     if landmarks is not None and choice is not None:
         raise UsageError("facekd data align", f"--{choice} chooses among faces of a detector", "leave it out")
     from facekd.data.photographs import open_photographs
-    from facekd.engine.alignment import FAILED_NAME, align_photographs
+    from facekd.engine.sets.alignment import FAILED_NAME, align_photographs
     from facekd.engine.signals import interruptible
 
     opened = open_photographs(source, images)
@@ -90,7 +90,7 @@ def align(
 def _finder(
     source: IdentitySource, landmarks: Path | None, detector: Path | None, choice: str | None, missing: str
 ) -> tuple[Finder, list[str]]:
-    from facekd.engine.landmark_finding import detected_landmarks, listed_landmarks
+    from facekd.engine.sets.landmark_finding import detected_landmarks, listed_landmarks
 
     if landmarks is not None and detector is None:
         return listed_landmarks(landmarks, source, complete=missing == "refuse")

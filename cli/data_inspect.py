@@ -10,7 +10,7 @@ import click
 from .common import console, json_option, progress_bar, write_json
 
 if TYPE_CHECKING:
-    from facekd.engine.inspection import Inspection
+    from facekd.engine.sets.inspection import Inspection
 
 SHOWN = 10
 BAR = 40
@@ -37,10 +37,10 @@ def inspect(path: Path, images: Path | None, json_path: str | None) -> None:
       facekd data inspect faces/
       facekd data inspect train.csv --images faces/ --json -
     """
-    from facekd.engine.image_sets import open_image_set
-    from facekd.engine.inspection import inspect as look
+    from facekd.engine.sets.image_sets import open_image_set
+    from facekd.engine.sets.inspection import inspect as look
+    from facekd.engine.sets.suggestion import suggest
     from facekd.engine.signals import interruptible
-    from facekd.engine.suggestion import suggest
 
     opened = open_image_set(path, images)
     with interruptible("facekd data inspect", "stopped; nothing was written") as poll, progress_bar() as progress:
@@ -69,8 +69,8 @@ def check(path: Path, images: Path | None, write: bool) -> None:
       facekd data check faces/
       facekd data check lfw.bin
     """
-    from facekd.engine.checking import check as run
-    from facekd.engine.image_sets import open_image_set
+    from facekd.engine.sets.checking import check as run
+    from facekd.engine.sets.image_sets import open_image_set
     from facekd.engine.signals import interruptible
 
     opened = open_image_set(path, images)

@@ -16,9 +16,9 @@ from .common import console, progress_bar
 from .data_inspect import images_option
 
 if TYPE_CHECKING:
-    from facekd.engine.image_sets import ImageSet
-    from facekd.engine.packing import Recoding
     from facekd.engine.resumable import Watched
+    from facekd.engine.sets.image_sets import ImageSet
+    from facekd.engine.sets.packing import Recoding
 
 SHARD_SIZE = 10_000
 QUALITY = 95
@@ -62,8 +62,8 @@ def pack(
     target = _target(output)
     _check_options(target, insightface_header, shard_size, size, quality)
     from facekd.data.verification import open_verification_set
-    from facekd.engine.image_sets import holds_pairs
-    from facekd.engine.packing import Recoding, pack_bin, pack_records, pack_shards, refuse_output, written_beside
+    from facekd.engine.sets.image_sets import holds_pairs
+    from facekd.engine.sets.packing import Recoding, pack_bin, pack_records, pack_shards, refuse_output, written_beside
 
     out, recoding = Path(output), Recoding(size, quality or QUALITY) if size else Recoding()
     folder = target == "/"
@@ -104,9 +104,9 @@ def convert(source: Path, out: Path, images: Path | None, force: bool) -> None:
       facekd data convert lfw.bin lfw/
     """
     from facekd.data.verification import open_verification_set
-    from facekd.engine.conversion import convert_identities, convert_pairs
-    from facekd.engine.image_sets import holds_pairs
-    from facekd.engine.packing import refuse_output
+    from facekd.engine.sets.conversion import convert_identities, convert_pairs
+    from facekd.engine.sets.image_sets import holds_pairs
+    from facekd.engine.sets.packing import refuse_output
 
     refuse_output(out, source, images, folder=True, force=force)
     if holds_pairs(source):
@@ -146,7 +146,7 @@ def _check_options(
 
 
 def _open_identities(source: Path, images: Path | None) -> ImageSet:
-    from facekd.engine.image_sets import open_image_set
+    from facekd.engine.sets.image_sets import open_image_set
 
     opened = open_image_set(source, images)
     _warn(opened.warnings)

@@ -42,8 +42,8 @@ def synth(out: Path | None, sheet: Path | None, identities: int, samples: int, s
     if sheet is not None and sheet.suffix.lower() != ".png":
         raise UsageError(str(sheet), "a contact sheet is a PNG", "end its name in .png")
     from facekd.data.synthetic import SyntheticFaces
+    from facekd.engine.sets.synthesis import write_faces, write_sheet
     from facekd.engine.signals import interruptible
-    from facekd.engine.synthesis import write_faces, write_sheet
 
     faces = SyntheticFaces(identities, samples, seed, first_identity)
     if out is not None:

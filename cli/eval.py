@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from facekd.engine.request import Request
-from facekd.engine.requirements import parse_requirement, require
-from facekd.engine.resolution_modes import GALLERIES
+from facekd.engine.evaluation.request import Request
+from facekd.engine.evaluation.requirements import parse_requirement, require
+from facekd.engine.evaluation.resolution_modes import GALLERIES
 from facekd.errors import InputError, UsageError
 
 from .common import (

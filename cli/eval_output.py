@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import click
 
-from facekd.engine.request import command_words
+from facekd.engine.evaluation.request import command_words
 
 from .eval_run import Done, written
 from .eval_table import print_table
@@ -53,7 +53,7 @@ def output_options(command: Command) -> Command:
 
 def print_tables(done: Done) -> None:
     """Print the figures for people: those of templates in tables of their own."""
-    from facekd.engine.template_sets import TEMPLATE_PROTOCOLS, TemplateSet
+    from facekd.engine.evaluation.template_sets import TEMPLATE_PROTOCOLS, TemplateSet
 
     plain = [result for result in done.results if result["protocol"] not in TEMPLATE_PROTOCOLS]
     templates = [result for result in done.results if result["protocol"] in TEMPLATE_PROTOCOLS]
@@ -78,12 +78,12 @@ def write_outputs(done: Done, plot: Path | None, report: Path | None) -> None:
         DeviceError: The disk refused.
     """
     if plot is not None:
-        from facekd.engine.curves import grouped
-        from facekd.engine.plots import write_plot
+        from facekd.engine.evaluation.curves import grouped
+        from facekd.engine.evaluation.plots import write_plot
 
         write_plot(plot, grouped(done.evaluations))
     if report is not None:
-        from facekd.engine.report import Told, write_report
+        from facekd.engine.evaluation.report import Told, write_report
 
         told = written(done)
         warnings = dict.fromkeys([*(line for one in done.opened for line in one.warnings), *done.doubts])

@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from facekd import __version__
-from facekd.engine.across_sets import across_sets
-from facekd.engine.request import Request
-from facekd.engine.resolution_modes import resolution_modes
+from facekd.engine.evaluation.across_sets import across_sets
+from facekd.engine.evaluation.request import Request
+from facekd.engine.evaluation.resolution_modes import resolution_modes
 from facekd.errors import ContradictionError, UsageError
 
 from .common import open_model, progress_bar
 from .eval_templates import evaluate_template_set
 
 if TYPE_CHECKING:
-    from facekd.engine.curves import Evaluated
-    from facekd.engine.evaluation_sets import OpenedSet
-    from facekd.engine.figures import EvalSettings
+    from facekd.engine.evaluation.curves import Evaluated
+    from facekd.engine.evaluation.evaluation_sets import OpenedSet
+    from facekd.engine.evaluation.figures import EvalSettings
+    from facekd.engine.evaluation.report_faces import Faces
+    from facekd.engine.evaluation.template_sets import TemplateSet
     from facekd.engine.model_facts import ModelFacts
-    from facekd.engine.report_faces import Faces
-    from facekd.engine.template_sets import TemplateSet
     from facekd.models.embedder import Embedder
 
 
@@ -98,9 +98,9 @@ def perform(
     Raises:
         FacekdError: Whatever the engine refuses.
     """
-    from facekd.engine.build import resolve_device
-    from facekd.engine.figures import EvalSettings
+    from facekd.engine.evaluation.figures import EvalSettings
     from facekd.engine.model_facts import model_facts
+    from facekd.engine.training.build import resolve_device
     from facekd.models.embedder import in_precision
 
     drawn, device = (request.bootstrap, request.seed), str(resolve_device(request.device))
@@ -144,8 +144,8 @@ def _open(path: Path, request: Request) -> Embedder:
 
 
 def _open_set(path: Path, request: Request) -> OpenedSet | TemplateSet:
-    from facekd.engine.evaluation_sets import grouped, open_set
-    from facekd.engine.template_sets import is_template_set, open_template_set
+    from facekd.engine.evaluation.evaluation_sets import grouped, open_set
+    from facekd.engine.evaluation.template_sets import is_template_set, open_template_set
 
     if is_template_set(path, request.protocol):
         if request.by is not None:
@@ -167,8 +167,8 @@ def _with_stored(models: Sequence[ModelFacts], evaluations: Sequence[Evaluated])
 
 def written(done: Done) -> dict[str, Any]:
     """The JSON of ``facekd eval``: the figures, and what it takes to compute them again."""
-    from facekd.engine.build import resolve_device
     from facekd.engine.run_folder import environment
+    from facekd.engine.training.build import resolve_device
 
     made = environment(resolve_device(done.request.device))
     kept = {"facekd": __version__, "arguments": done.request.as_dict(), "environment": made, "results": done.results}
@@ -181,7 +181,7 @@ def _doubt(
 ) -> None:
     """Add a line where a model would see these faces better in another way."""
     from facekd.engine import probe
-    from facekd.engine.template_sets import TemplateSet
+    from facekd.engine.evaluation.template_sets import TemplateSet
 
     if not (wanted or (wanted is None and not probe.says_itself(embedder))):
         return
@@ -205,11 +205,11 @@ def _evaluations(
     """Figures of every model on every set in every mode with its faces; each model is loaded once and doubted on the
     first set."""
     from facekd.engine.embed import load_embeddings
-    from facekd.engine.evaluator import evaluate_resolutions, evaluate_stored
-    from facekd.engine.report_faces import Faces, faces_of_set, faces_of_templates
+    from facekd.engine.evaluation.evaluator import evaluate_resolutions, evaluate_stored
+    from facekd.engine.evaluation.report_faces import Faces, faces_of_set, faces_of_templates
+    from facekd.engine.evaluation.template_sets import TemplateSet
     from facekd.engine.resumable import Watched
     from facekd.engine.signals import interruptible
-    from facekd.engine.template_sets import TemplateSet
     from facekd.engine.uncertainty import with_variance
 
     modes = resolution_modes(request.resolutions, request.gallery)
@@ -248,10 +248,10 @@ def _crossed(
     load: Callable[[Path], Embedder],
 ) -> Iterator[tuple[Evaluated, Faces]]:
     """Figures of two models on every set, alone and with each other."""
-    from facekd.engine.evaluator import evaluate_cross
-    from facekd.engine.report_faces import faces_of_set
+    from facekd.engine.evaluation.evaluator import evaluate_cross
+    from facekd.engine.evaluation.report_faces import faces_of_set
+    from facekd.engine.evaluation.template_sets import TemplateSet
     from facekd.engine.signals import interruptible
-    from facekd.engine.template_sets import TemplateSet
 
     with interruptible("facekd eval", "stopped; nothing was written") as poll, progress_bar() as progress:
         first, second = (load(Path(model)) for model in request.models)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from facekd.engine.across_sets import across_sets, describe
-from facekd.engine.resolution_modes import describe_resolution
+from facekd.engine.evaluation.across_sets import across_sets, describe
+from facekd.engine.evaluation.resolution_modes import describe_resolution
 
 from .common import console
 
 if TYPE_CHECKING:
-    from facekd.engine.evaluation_sets import OpenedSet
-    from facekd.engine.figures import EvalSettings
+    from facekd.engine.evaluation.evaluation_sets import OpenedSet
+    from facekd.engine.evaluation.figures import EvalSettings
 
 WELL_FOUNDED = 30
 SHOWN_REJECTS = (0.0, 0.1, 0.2, 0.3)

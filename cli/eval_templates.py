@@ -14,11 +14,11 @@ from facekd.errors import UsageError
 from .common import console
 
 if TYPE_CHECKING:
-    from facekd.engine.figures import EvalSettings
-    from facekd.engine.request import Request
+    from facekd.engine.evaluation.figures import EvalSettings
+    from facekd.engine.evaluation.request import Request
+    from facekd.engine.evaluation.template_evaluation import TemplateEvaluation
+    from facekd.engine.evaluation.template_sets import TemplateSet
     from facekd.engine.resumable import Watched
-    from facekd.engine.template_evaluation import TemplateEvaluation
-    from facekd.engine.template_sets import TemplateSet
     from facekd.models.embedder import Embedder
 
 Command = TypeVar("Command", bound=Callable[..., object])
@@ -79,7 +79,7 @@ def check_template_options(context: click.Context, sets: Sequence[Path], protoco
         UsageError: An option that no set heeds, ``--all-modes`` beside one of the modes, or an option that templates
             do not heed.
     """
-    from facekd.engine.template_sets import is_template_set
+    from facekd.engine.evaluation.template_sets import is_template_set
 
     written = [name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
     found = [is_template_set(path, protocol) for path in sets]
@@ -105,8 +105,8 @@ def usual_rates(sets: Sequence[Path], protocol: str, plain: Sequence[float]) -> 
         protocol: From ``--protocol``.
         plain: Those of sets without templates.
     """
-    from facekd.engine.template_evaluation import IJB_FPIRS, IJB_FPRS
-    from facekd.engine.template_sets import is_template_set
+    from facekd.engine.evaluation.template_evaluation import IJB_FPIRS, IJB_FPRS
+    from facekd.engine.evaluation.template_sets import is_template_set
 
     if protocol in ("ijb-1:n", "tinyface"):
         return list(IJB_FPIRS)
@@ -127,8 +127,8 @@ def evaluate_template_set(
         cache: Folder the embeddings are kept in.
         watched: Progress and stopping.
     """
-    from facekd.engine.template_evaluation import evaluate_templates
-    from facekd.engine.two_views import ViewCache
+    from facekd.engine.evaluation.template_evaluation import evaluate_templates
+    from facekd.engine.evaluation.two_views import ViewCache
     from facekd.metrics.templates import AGGREGATIONS, Aggregation
 
     modes = AGGREGATIONS if request.all_modes else [Aggregation(request.norm, request.det, request.flip)]

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from facekd.engine.across_sets import across_sets
-from facekd.engine.verifying import Report, first_difference, read_report, require_digest
+from facekd.engine.evaluation.across_sets import across_sets
+from facekd.engine.evaluation.verifying import Report, first_difference, read_report, require_digest
 from facekd.errors import InputError, RequirementError, UsageError
 
 from .common import check_models
 from .eval_run import perform
 
 if TYPE_CHECKING:
-    from facekd.engine.evaluation_sets import OpenedSet
-    from facekd.engine.template_sets import TemplateSet
+    from facekd.engine.evaluation.evaluation_sets import OpenedSet
+    from facekd.engine.evaluation.template_sets import TemplateSet
     from facekd.models.embedder import Embedder
 
 ALONGSIDE = ("verify", "device")
@@ -66,8 +66,8 @@ def _called(context: click.Context, name: str) -> str:
 
 
 def _environment(device: str) -> dict[str, object]:
-    from facekd.engine.build import resolve_device
     from facekd.engine.run_folder import environment
+    from facekd.engine.training.build import resolve_device
 
     return environment(resolve_device(device))
 

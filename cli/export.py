@@ -13,8 +13,8 @@ from facekd.errors import InputError, UsageError
 from .common import console, foreign_options, json_option, open_model, progress_bar, write_json
 
 if TYPE_CHECKING:
-    from facekd.engine.export_report import ExportReport
-    from facekd.engine.exporter import Evidence
+    from facekd.engine.export.exporter import Evidence
+    from facekd.engine.export.report import ExportReport
     from facekd.models.embedder import Embedder
 
 
@@ -103,10 +103,10 @@ def command(
       facekd export runs/student -o small.onnx --precision int8 --calibrate faces/ --on lfw.bin --max-drop 0.005
       facekd export teacher.onnx -o fast.onnx --color rgb --normalize none
     """
-    from facekd.engine.calibration import with_calibration
-    from facekd.engine.export_card import check_side_files, write_side_files
-    from facekd.engine.export_form import Form, check_output
-    from facekd.engine.exporter import export_onnx
+    from facekd.engine.evaluation.calibration import with_calibration
+    from facekd.engine.export.card import check_side_files, write_side_files
+    from facekd.engine.export.exporter import export_onnx
+    from facekd.engine.export.form import Form, check_output
     from facekd.models.embedder import TorchEmbedder
 
     check_output(output, force=force)
@@ -141,10 +141,10 @@ def _evidence(
     embedder: Embedder, calibrate: Path | None, images: Path | None, sets: Sequence[Path], max_drop: float | None
 ) -> Evidence:
     from facekd.data.open_source import open_identities
-    from facekd.engine.evaluation_sets import open_set
-    from facekd.engine.export_judge import judge_on, some_faces
-    from facekd.engine.exporter import Evidence
-    from facekd.engine.figures import EvalSettings
+    from facekd.engine.evaluation.evaluation_sets import open_set
+    from facekd.engine.evaluation.figures import EvalSettings
+    from facekd.engine.export.exporter import Evidence
+    from facekd.engine.export.judge import judge_on, some_faces
 
     opened = [open_set(path, images=images) for path in sets]
     judge = judge_on(embedder, opened, EvalSettings(bootstrap=0), max_drop) if opened else None

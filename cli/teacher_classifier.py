@@ -22,7 +22,7 @@ from .common import (
 )
 
 if TYPE_CHECKING:
-    from facekd.engine.inheritance import Classifier
+    from facekd.engine.training.inheritance import Classifier
     from facekd.models.embedder import Embedder
 
 
@@ -75,10 +75,10 @@ def classifier(
         if not path.exists():
             raise InputError(str(path), "no such file or folder", "check the path")
     from facekd.data.open_source import open_identities
-    from facekd.engine.evaluation_sets import OpenedSet
-    from facekd.engine.inheritance import classifier_place, inherit_classifier
+    from facekd.engine.evaluation.evaluation_sets import OpenedSet
     from facekd.engine.probe import doubt, probe_set, says_itself
     from facekd.engine.signals import interruptible
+    from facekd.engine.training.inheritance import classifier_place, inherit_classifier
     from facekd.models.weights import save_classifier
 
     source = open_identities(data, images)
@@ -107,7 +107,7 @@ def _check_arguments(output: Path, force: bool, class_weights: Path | None, clas
 
 
 def _report(found: Classifier, embedder: Embedder, output: Path, digest: str, json_path: str | None) -> None:
-    from facekd.engine.inheritance import CLASS_MEANS
+    from facekd.engine.training.inheritance import CLASS_MEANS
 
     classes, dim = found.class_weights.shape
     out = console()

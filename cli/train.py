@@ -14,14 +14,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from facekd.engine.resolution_modes import describe_resolution
+from facekd.engine.evaluation.resolution_modes import describe_resolution
 from facekd.recipe import Recipe, load_recipe
 
 from .common import console, device_option, json_option, progress_bar, write_json
 from .shipped import find_recipe
 
 if TYPE_CHECKING:
-    from facekd.engine.distributed import World
+    from facekd.engine.training.distributed import World
 
 PLAN_ROWS = (
     ("images", "training images", "{:,}"),
@@ -93,7 +93,7 @@ def _world() -> Iterator[World | None]:
     if os.environ.get("WORLD_SIZE", "1") == "1":
         yield None
         return
-    from facekd.engine.distributed import joined
+    from facekd.engine.training.distributed import joined
 
     with joined() as world:
         yield world
@@ -102,8 +102,8 @@ def _world() -> Iterator[World | None]:
 def _train(
     loaded: Recipe, folder: Path, resume: bool, overwrite: bool, device: str, world: World | None
 ) -> list[dict[str, Any]]:
-    from facekd.engine.distributed import ALONE
-    from facekd.engine.trainer import Listener, train
+    from facekd.engine.training.distributed import ALONE
+    from facekd.engine.training.trainer import Listener, train
 
     show = Display(console())
     with progress_bar() as preparation:
@@ -122,7 +122,7 @@ def _train(
 
 
 def _show_plan(recipe: Recipe, folder: Path, device: str, json_path: str | None) -> None:
-    from facekd.engine.trainer import plan_run
+    from facekd.engine.training.trainer import plan_run
 
     plan = plan_run(recipe, device).as_dict()
     table = Table(title=f"{recipe.name} -> {folder}", show_header=False)

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from facekd.engine.trainer import Listener
+from facekd.engine.training.trainer import Listener
 
 
 def bits(run: Path) -> dict[str, torch.Tensor]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from facekd.engine.distributed import World, joined
+from facekd.engine.training.distributed import World, joined
 
 Work = Callable[[World, Path], None]
 """A function of a test module, run in both; it writes what it finds into the folder."""

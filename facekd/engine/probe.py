@@ -9,7 +9,7 @@ import numpy as np
 
 from facekd.data.verification import VerificationSet
 from facekd.engine.embed import embed_images
-from facekd.engine.evaluation_sets import OpenedSet
+from facekd.engine.evaluation.evaluation_sets import OpenedSet
 from facekd.engine.progress import Progress
 from facekd.engine.signals import Poll
 from facekd.metrics.roc import auc

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from facekd import __version__
-from facekd.engine.checkpoint import any_finished
-from facekd.engine.snapshots import FOLDER as SNAPSHOTS
-from facekd.engine.snapshots import MANIFEST, Manifest, clear_snapshots, read_manifest, rewind_snapshots
+from facekd.engine.training.checkpoint import any_finished
+from facekd.engine.training.snapshots import FOLDER as SNAPSHOTS
+from facekd.engine.training.snapshots import MANIFEST, Manifest, clear_snapshots, read_manifest, rewind_snapshots
 from facekd.errors import UsageError
 from facekd.files import append_line, disk_errors, remove_unfinished, write_json, write_text
 from facekd.models.uncertainty_file import UNCERTAINTY_FILE

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from facekd.data.verification import VerificationSet
-from facekd.engine.evaluation_sets import open_set
+from facekd.engine.evaluation.evaluation_sets import open_set
 from facekd.engine.nearest import KeyTable, nearest_backbone
 from facekd.engine.probe import LEAST_PEOPLE, Probe, people_of_set, probe_preprocessing
 from facekd.engine.progress import Progress

@@ -14,9 +14,9 @@ from torch import Tensor
 from facekd.data.identities import IdentitySource
 from facekd.engine.embed import Passes, StoredEmbeddings, embed_images, save_embeddings
 from facekd.engine.embed_file import embed_rows, partial_folder
+from facekd.engine.evaluation.uncertain_pairs import Seen
 from facekd.engine.resumable import Watched
-from facekd.engine.session import Session
-from facekd.engine.uncertain_pairs import Seen
+from facekd.engine.training.session import Session
 from facekd.errors import NonFiniteError, UsageError
 from facekd.files import value_digest
 from facekd.metrics.uncertainty import harmonic_mean_variance, uncertainty_spread

@@ -10,8 +10,8 @@ from click.testing import CliRunner, Result
 from facekd_cli.main import cli
 from random_model import save_random_model
 
-from facekd.engine.export_form import Form
-from facekd.engine.exporter import export_onnx
+from facekd.engine.export.exporter import export_onnx
+from facekd.engine.export.form import Form
 from facekd.engine.latency import measure
 from facekd.models.embedder import TorchEmbedder, load_embedder
 from facekd.models.macs import count_macs

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from facekd_cli.main import cli
 from random_model import save_random_model
 
-from facekd.engine.calibration import some_people
+from facekd.engine.evaluation.calibration import some_people
 from facekd.metrics.all_pairs import count_pairs
 
 PEOPLE, EACH = 12, 6

@@ -18,9 +18,9 @@ from facekd.data.image_folder import ImageFolder
 from facekd.data.images import decode, encode_jpeg, encode_png, read_bytes, to_chw
 from facekd.data.open_source import open_identities
 from facekd.data.synthetic import SyntheticFaces
-from facekd.engine import alignment
-from facekd.engine.landmark_finding import DetectedLandmarks
-from facekd.engine.synthesis import write_faces
+from facekd.engine.sets import alignment
+from facekd.engine.sets.landmark_finding import DetectedLandmarks
+from facekd.engine.sets.synthesis import write_faces
 from facekd.errors import FacekdError
 
 

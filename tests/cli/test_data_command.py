@@ -14,7 +14,7 @@ from facekd.data.image_folder import ImageFolder
 from facekd.data.image_list import ImageList
 from facekd.data.images import decode, read_bytes
 from facekd.data.synthetic import QUALITY_FACTORS, contact_sheet, render_face
-from facekd.engine import synthesis
+from facekd.engine.sets import synthesis
 
 
 def run(*words: str | Path) -> Result:

@@ -15,7 +15,7 @@ from facekd_cli.main import cli
 
 from facekd.data.images import encode_png
 from facekd.data.verification import write_bin
-from facekd.engine import checking, inspection
+from facekd.engine.sets import checking, inspection
 
 
 def run(*words: str | Path) -> Result:

@@ -16,7 +16,7 @@ from facekd.data.image_headers import header_size
 from facekd.data.images import encode_jpeg, encode_png
 from facekd.data.open_source import open_identities
 from facekd.data.verification import write_bin
-from facekd.engine import conversion, packing
+from facekd.engine.sets import conversion, packing
 
 
 def run(*words: str | Path) -> Result:

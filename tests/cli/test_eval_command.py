@@ -16,7 +16,7 @@ from random_model import save_random_model
 from facekd import __version__
 from facekd.data.images import encode_png
 from facekd.data.verification import write_bin
-from facekd.engine import evaluation_sets, figures, template_sets
+from facekd.engine.evaluation import evaluation_sets, figures, template_sets
 from facekd.models.backbone import build_backbone
 from facekd.models.preprocessing import Preprocessing
 from facekd.models.weights import save_model

@@ -13,8 +13,8 @@ from ijb_folder import write_ijb
 from random_model import save_random_model, save_random_run
 from sklearn.metrics import roc_auc_score
 
-from facekd.engine import uncertain_pairs
 from facekd.engine.embed import load_embeddings
+from facekd.engine.evaluation import uncertain_pairs
 
 PEOPLE, EACH = 9, 4
 

@@ -12,7 +12,7 @@ import torch
 from click.testing import CliRunner, Result
 from facekd_cli.main import cli
 
-from facekd.engine import export_checks
+from facekd.engine.export import checks as export_checks
 from facekd.engine.parity import compare, probe_images
 from facekd.models.backbone import build_backbone
 from facekd.models.embedder import load_embedder

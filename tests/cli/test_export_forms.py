@@ -15,9 +15,9 @@ from random_model import save_random_model
 from torch import Tensor
 
 from facekd.data.images import encode_png
-from facekd.engine.evaluation_sets import open_set
-from facekd.engine.export_judge import judge_on
-from facekd.engine.figures import EvalSettings
+from facekd.engine.evaluation.evaluation_sets import open_set
+from facekd.engine.evaluation.figures import EvalSettings
+from facekd.engine.export.judge import judge_on
 from facekd.engine.parity import probe_images
 from facekd.errors import RequirementError
 from facekd.models.embedder import Embedder, load_embedder
@@ -182,7 +182,7 @@ def test_an_onnx_file_of_bytes_or_fixed_batch_keeps_to_what_it_is(student: Path,
 
 
 def test_a_file_that_changes_under_the_command_is_refused(student: Path, tmp_path: Path) -> None:
-    from facekd.engine.exporter import export_onnx
+    from facekd.engine.export.exporter import export_onnx
     from facekd.errors import CheckpointError
 
     assert export(student, "-o", tmp_path / "a.onnx", "--no-opencv").exit_code == 0

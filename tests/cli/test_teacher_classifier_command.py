@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from facekd.data.images import encode_png
 from facekd.data.open_source import open_identities
-from facekd.engine.inheritance import CLASS_MEANS, embedded_class_means
+from facekd.engine.training.inheritance import CLASS_MEANS, embedded_class_means
 from facekd.models.backbone import build_backbone
 from facekd.models.embedder import load_embedder
 from facekd.models.preprocessing import Preprocessing

@@ -12,7 +12,7 @@ from facekd.data.image_folder import ImageFolder
 from facekd.data.images import encode_png
 from facekd.data.landmark_files import read_landmarks
 from facekd.data.photographs import PhotographFolder, open_photographs
-from facekd.engine.synthesis import csv_header
+from facekd.engine.sets.synthesis import csv_header
 from facekd.errors import InputError
 
 FIVE = TEMPLATE.round(2)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from facekd.engine.trainer import train
+from facekd.engine.training.trainer import train
 
 gpu = [
     pytest.mark.gpu,

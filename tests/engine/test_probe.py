@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from facekd.data.verification import VerificationSet
-from facekd.engine.evaluation_sets import OpenedSet
+from facekd.engine.evaluation.evaluation_sets import OpenedSet
 from facekd.engine.probe import (
     LEAST_PEOPLE,
     Probe,
@@ -258,7 +258,7 @@ def test_who_says_its_preprocessing() -> None:
 
 @pytest.mark.slow
 def test_a_known_model_fits_its_own_preprocessing_best(shared_data) -> None:
-    from facekd.engine.evaluation_sets import open_set
+    from facekd.engine.evaluation.evaluation_sets import open_set
     from facekd.models.embedder import load_embedder
 
     opened = open_set(shared_data / "lfw_pairs_test.txt", images=shared_data / "lfw112")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from facekd.engine.outputs import FIELDS
+from facekd.engine.training.outputs import FIELDS
 from facekd.losses import LOSSES, cosine, l2, pad, variance_weighted
 from facekd.losses.common import unit_rows
 

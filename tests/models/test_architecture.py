@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from facekd.engine.exporter import export_onnx
+from facekd.engine.export.exporter import export_onnx
 from facekd.errors import CheckpointError
 from facekd.models.architecture import Architecture, Part
 from facekd.models.embedder import load_embedder

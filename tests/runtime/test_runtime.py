@@ -15,8 +15,8 @@ from facekd_cli.main import cli
 from random_model import save_random_model
 
 from facekd.data.images import encode_png
-from facekd.engine.export_form import Form
-from facekd.engine.exporter import export_onnx
+from facekd.engine.export.exporter import export_onnx
+from facekd.engine.export.form import Form
 from facekd.engine.parity import probe_images
 from facekd.errors import DataError, InputError, UsageError
 from facekd.models.embedder import load_embedder

@@ -1,0 +1,231 @@
+"""One model on one set of templates, in every way its images are made into templates: figures of ``facekd eval``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from facekd.data.identities import first_few
+from facekd.data.ijb import AlignedCrops, aligned_side
+from facekd.data.ijb_protocols import TemplatePairs
+from facekd.data.lists import FileImages
+from facekd.engine.evaluation.figures import EvalSettings, figures, score_ends
+from facekd.engine.evaluation.template_search import RANKS, measure_search
+from facekd.engine.evaluation.template_sets import TemplateSet
+from facekd.engine.evaluation.two_views import NamedImages, ViewCache, embed_two_views
+from facekd.engine.evaluation.uncertain_pairs import LIKELIHOOD
+from facekd.engine.evaluation.uncertain_templates import FUSION, Fused, fuse_views, template_likelihoods
+from facekd.engine.fitting import fitting
+from facekd.engine.precision import precision_told
+from facekd.engine.resumable import Watched
+from facekd.engine.uncertainty import bare
+from facekd.metrics.details import HARDEST, extreme_places, hard_pairs, roc_curve, score_histogram
+from facekd.metrics.intervals import Interval, bootstrap_pairs
+from facekd.metrics.listed_pairs import bootstrap_listed_pairs
+from facekd.metrics.measured import Details, HardPair, Measured, SearchDetails
+from facekd.metrics.roc import auc, eer, operating_points
+from facekd.metrics.templates import Aggregation, aggregate_templates, template_pair_scores
+from facekd.models.embedder import Embedder
+
+IJB_FPRS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+IJB_FPIRS = (1e-2, 1e-1)
+
+MOST_UNKNOWN_PAIRS = 200_000
+"""Pairs of unknown people above which no interval is computed."""
+
+
+@dataclass(frozen=True)
+class TemplateEvaluation:
+    """One model on one set in one mode.
+
+    Attributes:
+        result: One entry of ``results`` in the JSON of ``facekd eval``.
+        measured: What a 1:1 result was written from; None for 1:N.
+        search_details: What is drawn of a 1:N result; None for 1:1, and unless the settings asked for it.
+        notes: What a reader of the result should know.
+    """
+
+    result: dict[str, Any]
+    measured: Measured | None
+    search_details: SearchDetails | None
+    notes: tuple[str, ...]
+
+
+def evaluate_templates(
+    embedder: Embedder,
+    opened: TemplateSet,
+    settings: EvalSettings,
+    modes: Sequence[Aggregation],
+    cache: ViewCache,
+    watched: Watched,
+) -> Iterator[TemplateEvaluation]:
+    """Embed the images of a set once and measure it in every mode.
+
+    Args:
+        embedder: The model.
+        opened: From :func:`facekd.engine.evaluation.template_sets.open_template_set`.
+        settings: How; ``flip`` is that of each mode.
+        modes: How images become templates.
+        cache: Where embeddings are kept; its digest of the data is filled in here.
+        watched: Progress and stopping.
+
+    Yields:
+        The figures of each mode.
+
+    Raises:
+        FacekdError: As :func:`facekd.engine.evaluation.two_views.embed_two_views`.
+    """
+    began = time.perf_counter()
+    images, read_as = _fitted(opened, embedder.preprocessing.size, settings.allow_resize)
+    cache = replace(cache, data=f"{opened.images_digest} {read_as}")
+    views, usable = embed_two_views(embedder, images, cache, watched)
+    failed = np.flatnonzero(~usable)
+    notes = []
+    if failed.size:
+        names = first_few([images.sample_name(index) for index in failed[:3].tolist()])
+        notes.append(f"{opened.name}: {failed.size:,} of {len(images):,} images failed, the first {names}")
+    model = bare(embedder)
+    head = {"model": model.name, "model_digest": model.digest, "set": opened.name, "set_digest": opened.digest}
+    seen = np.flatnonzero(usable).tolist()
+    head |= precision_told(model, lambda place: images.read(seen[place]), len(seen))
+    embedded = time.perf_counter()
+    for way, templates, fused in _ways(views, usable, model.embedding_size, opened, modes):
+        how = {"protocol": opened.protocol, **way, "resolution": None}
+        counted = {"failed_images": int(failed.size), "failed_templates": int((~templates.any(dim=1)).sum())}
+        measured = drawn = None
+        if not isinstance(opened.compared, TemplatePairs):
+            found, drawn = measure_search(templates, opened.compared, settings, RANKS[opened.protocol])
+        else:
+            if fused is None:
+                measured = measure_template_pairs(templates, opened.compared, settings)
+            else:
+                likelihoods = template_likelihoods(fused, opened.compared.left, opened.compared.right)
+                measured = measure_template_scores(likelihoods.numpy(), opened.compared, settings)
+            found = figures(measured)
+        seconds = {"embed": round(embedded - began, 3), "score": round(time.perf_counter() - embedded, 3)}
+        result = {**head, **how, **found, **counted, "seconds": seconds}
+        yield TemplateEvaluation(result, measured, drawn, tuple(notes))
+        began = embedded = time.perf_counter()
+
+
+def _ways(
+    views: np.ndarray, usable: np.ndarray, width: int, opened: TemplateSet, modes: Sequence[Aggregation]
+) -> Iterator[tuple[dict[str, Any], Tensor, Fused | None]]:
+    """Every way of making templates: in words of the JSON, the templates, and with variances if those score them."""
+    for mode in modes:
+        yield asdict(mode), aggregate_templates(views[:, :, :width], opened.members, mode, usable=usable), None
+    if views.shape[2] == width:
+        return
+    for flip in dict.fromkeys(mode.flip for mode in modes):
+        way = {**asdict(Aggregation("unit", False, flip)), "fusion": FUSION}
+        fused = fuse_views(views, width, opened.members.rows, usable, flip=flip)
+        yield way, fused.embeddings, None
+        if isinstance(opened.compared, TemplatePairs):
+            yield {**way, "score": LIKELIHOOD}, fused.embeddings, fused
+
+
+def measure_template_pairs(templates: Tensor, pairs: TemplatePairs, settings: EvalSettings) -> Measured:
+    """Measure listed pairs of templates; a failed template is part of every comparison it stands in, and scores -1.
+
+    Args:
+        templates: (t, dim) from :func:`facekd.metrics.templates.aggregate_templates`.
+        pairs: What is compared.
+        settings: How.
+    """
+    return measure_template_scores(template_pair_scores(templates, pairs.left, pairs.right).numpy(), pairs, settings)
+
+
+def measure_template_scores(scores: np.ndarray, pairs: TemplatePairs, settings: EvalSettings) -> Measured:
+    """Measure scores of listed pairs of templates.
+
+    Args:
+        scores: (p,) of each pair.
+        pairs: What is compared.
+        settings: How.
+    """
+    unsorted = scores[pairs.genuine], scores[~pairs.genuine]
+    del scores
+    genuine, impostor = (torch.from_numpy(np.sort(side)) for side in unsorted)
+    points, refused = operating_points(genuine, impostor, settings.fprs)
+    fprs = [point.fpr for point in points]
+    intervals = _intervals(*unsorted, pairs, fprs, settings) if settings.bootstrap else None
+    details = None
+    if settings.details:
+        details = Details(
+            curve=roc_curve(genuine, impostor),
+            histogram=score_histogram(genuine, impostor, score_ends(genuine, impostor)),
+            hardest_impostor=_hardest(pairs, unsorted[1], float(impostor[-HARDEST:][0]), False),
+            hardest_genuine=_hardest(pairs, unsorted[0], float(genuine[:HARDEST][-1]), True),
+        )
+    return Measured(
+        genuine=genuine.numel(),
+        impostor=impostor.numel(),
+        points=tuple(points),
+        refused=tuple(refused),
+        auc=auc(genuine, impostor),
+        eer=eer(genuine, impostor),
+        intervals=None if intervals is None else tuple(intervals),
+        details=details,
+    )
+
+
+def _hardest(pairs: TemplatePairs, scores: np.ndarray, limit: float, genuine: bool) -> tuple[HardPair, ...]:
+    """The worst of one kind of pairs, of scores in the order of the list; none of them is beyond the limit."""
+    candidates = np.flatnonzero(scores <= limit if genuine else scores >= limit)
+    hard = torch.from_numpy(scores[candidates])
+    chosen = candidates[extreme_places(hard, highest=not genuine).numpy()]
+    sides = [side[pairs.genuine == genuine][chosen] for side in (pairs.left, pairs.right)]
+    return hard_pairs(torch.from_numpy(scores), torch.from_numpy(chosen), np.stack(sides, axis=1))
+
+
+def _fitted(opened: TemplateSet, size: tuple[int, int], allow_resize: bool) -> tuple[NamedImages, str]:
+    """The images as a model that takes ``size`` sees them, and in a word how."""
+    if isinstance(opened.images, AlignedCrops):
+        side = aligned_side(size)
+        return replace(opened.images, size=side), f"aligned to {side}"
+    if allow_resize:
+        return opened.images, "any size"
+    return _Fitting(opened.images, size, opened.name), "of the model's cut"
+
+
+@dataclass(frozen=True)
+class _Fitting:
+    """Images of the model's cut of the face; others are refused."""
+
+    images: FileImages
+    size: tuple[int, int]
+    where: str
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def read(self, index: int) -> np.ndarray:
+        return fitting(self.images, self.size, self.where)(index)
+
+    def sample_name(self, index: int) -> str:
+        return self.images.sample_name(index)
+
+
+def _intervals(
+    genuine: np.ndarray, impostor: np.ndarray, pairs: TemplatePairs, fprs: Sequence[float], settings: EvalSettings
+) -> list[Interval] | None:
+    """Of people where they are known; of pairs where they are not and the pairs are few; else None."""
+    replicates, seed = settings.bootstrap, settings.seed
+    if pairs.subjects is None:
+        few = len(pairs.genuine) <= MOST_UNKNOWN_PAIRS
+        return bootstrap_pairs(genuine, impostor, None, fprs, replicates=replicates, seed=seed) if few else None
+    people = _subjects_of_pairs(pairs, pairs.subjects)
+    return bootstrap_listed_pairs(genuine, impostor, people, fprs, replicates=replicates, seed=seed)
+
+
+def _subjects_of_pairs(pairs: TemplatePairs, subjects: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The subject of each genuine pair and the two of each impostor pair, in as few bytes as they fit in."""
+    narrow = subjects.astype(np.uint16) if subjects.max() < 2**16 else subjects
+    other = ~pairs.genuine
+    return narrow[pairs.left[pairs.genuine]], narrow[pairs.left][other], narrow[pairs.right][other]

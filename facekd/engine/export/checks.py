@@ -1,0 +1,79 @@
+"""The parity gate: an exported file in each runtime against the model it was made from, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from facekd.data.opencv_net import forward_onnx
+from facekd.engine.export.form import Form
+from facekd.engine.parity import LIMITS, Parity, compare, probe_images
+from facekd.errors import ExportError, InputError
+from facekd.models.embedder import Embedder
+from facekd.models.onnx_model import OnnxEmbedder
+
+DYNAMIC_BATCHES = (1, 2, 5)
+"""Batch sizes a file with a dynamic batch is checked at."""
+HELD_OUT = sum(DYNAMIC_BATCHES)
+"""Faces the checks take of those given; int8 takes its ranges from the others."""
+
+
+def probes(embedder: Embedder, form: Form, faces: np.ndarray | None) -> list[Tensor]:
+    """Batches of uint8 RGB images to check with: the last of the faces given, or made up where there are none."""
+    batches = DYNAMIC_BATCHES if form.batch in (None, "dynamic") else (int(form.batch or 1),)
+    count, size = sum(batches), embedder.preprocessing.size
+    given = faces is not None and len(faces) >= count
+    images = faces[-count:] if faces is not None and given else probe_images(count, size)
+    return list(torch.from_numpy(images).split(list(batches)))
+
+
+def check_batch(
+    embedder: Embedder, exported: OnnxEmbedder, images: Tensor, precision: str, *, opencv: bool, unread: list[str]
+) -> Iterator[Parity]:
+    """One batch in onnxruntime and OpenCV.
+
+    Args:
+        embedder: The model.
+        exported: The file made of it.
+        images: uint8 RGB (batch, 3, height, width).
+        precision: Of the file; it sets the limits.
+        opencv: Check with OpenCV too.
+        unread: Takes a note where OpenCV cannot run a file of another precision or input than float32; OpenCV is not
+            asked again then.
+
+    Raises:
+        ExportError: A runtime gives other embeddings.
+        InputError: OpenCV cannot run a float32 file.
+    """
+    expected = embedder.embed(images).cpu().numpy()
+    if exported.metadata.get("facekd.unit") == "true":
+        expected = expected / np.linalg.norm(expected, axis=1, keepdims=True)
+    yield _kept(compare("onnxruntime", expected, exported.embed(images).numpy()), precision)
+    if not opencv or unread:
+        return
+    try:
+        found = forward_onnx(exported.path, exported.prepare(images))
+    except InputError as error:
+        if precision == "fp32" and not exported.bytes:
+            raise
+        unread.append(error.what)
+        return
+    yield _kept(compare("opencv", expected, found), precision)
+
+
+def _kept(check: Parity, precision: str) -> Parity:
+    """The check itself, where it keeps the limits."""
+    limits = LIMITS[precision]
+    if check.within(limits):
+        return check
+    figures = f"relative difference {check.max_relative:.3g} (at most {limits.max_relative:g} allowed)"
+    cosine = f"1 - cosine {1 - check.min_cosine:.3g} (at most {1 - limits.min_cosine:.3g})"
+    fix = "another backbone or a fixed --batch" if precision == "fp32" else "another --precision, or other faces"
+    raise ExportError(
+        check.runtime,
+        f"{check.runtime} at batch {check.batch} does not give the model's embeddings: {figures}, {cosine}",
+        f"nothing was written; choose {fix}",
+    )

@@ -1,0 +1,172 @@
+"""Putting a float graph into one form, whoever wrote it: constants as weights, BatchNorm in its convolution, names."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from facekd.engine.export.graph import bypass_identities, drop_unused, replace_nodes
+from facekd.errors import ExportError
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto, TensorProto
+
+INPUT, OUTPUT = "data", "fc1"
+LEAST_OPSET = 13
+"""From here on a scale may be one a channel."""
+INTEGER = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger")
+CLASS_SCORES = ("Softmax", "LogSoftmax", "ArgMax", "TopK", "Sigmoid")
+
+
+def check_sound(model: ModelProto, where: str) -> None:
+    """Refuse a graph that is no float embedding network ready to run.
+
+    Raises:
+        ExportError: It computes in integers already, holds a NaN or an infinity, has a layer in training mode, or ends
+            in the scores of a classifier.
+    """
+    from onnx import numpy_helper
+
+    graph = model.graph
+    for weight in graph.initializer:
+        value = numpy_helper.to_array(weight)
+        if value.dtype.kind == "f" and not np.isfinite(value).all():
+            bad = int((~np.isfinite(value)).sum())
+            raise ExportError(where, f"{weight.name}: {bad} non-finite values", "export it from sound weights")
+    for node in graph.node:
+        if node.op_type in INTEGER or node.op_type.startswith("QLinear"):
+            raise ExportError(where, f"computes in integers already: {node.op_type}", "give the float file")
+        if _trains(node, graph.initializer):
+            raise ExportError(where, f"{node.op_type} {node.name} is in training mode", "export it in evaluation mode")
+    last = next(node for node in graph.node if graph.output[0].name in node.output)
+    if last.op_type in CLASS_SCORES:
+        what = f"ends in {last.op_type}: the scores of a classifier, not an embedding"
+        raise ExportError(where, what, "export the backbone without its head")
+
+
+def _trains(node: NodeProto, weights: list[TensorProto]) -> bool:
+    from onnx import numpy_helper
+
+    if node.op_type == "BatchNormalization":
+        return any(attribute.name == "training_mode" and attribute.i for attribute in node.attribute)
+    if node.op_type != "Dropout" or len(node.input) < 3 or not node.input[2]:
+        return False
+    given = [numpy_helper.to_array(weight) for weight in weights if weight.name == node.input[2]]
+    return not given or bool(given[0])
+
+
+def fold(model: ModelProto, where: str, batch: str | int) -> None:
+    """Bring a float graph into the form the other edits expect, without changing what it computes.
+
+    Constants become weights, a BatchNorm behind a convolution becomes part of it, every node gets a name, input and
+    output are called ``data`` and ``fc1``, and the opset is at least 13.
+
+    Args:
+        model: Changed in place.
+        where: The file, for messages.
+        batch: ``dynamic`` or a number: what its input and output say of the batch.
+
+    Raises:
+        ExportError: As `check_sound`; or its opset cannot be raised.
+    """
+    _constants_to_weights(model)
+    bypass_identities(model)
+    check_sound(model, where)
+    _raise_opset(model, where)
+    _fold_batchnorm(model)
+    _rename(model, model.graph.input[0].name, INPUT)
+    _rename(model, model.graph.output[0].name, OUTPUT)
+    for value in (*model.graph.input[:1], *model.graph.output):
+        side = value.type.tensor_type.shape.dim[0]
+        if batch == "dynamic":
+            side.dim_param = "batch"
+        else:
+            side.dim_value = int(batch)
+    for number, node in enumerate(model.graph.node):
+        node.name = node.name or f"{node.op_type}_{number}"
+    if len({node.name for node in model.graph.node}) < len(model.graph.node):
+        for number, node in enumerate(model.graph.node):
+            node.name = f"{node.op_type}_{number}"
+
+
+def _raise_opset(model: ModelProto, where: str) -> None:
+    from onnx import version_converter
+
+    opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    if opset >= LEAST_OPSET:
+        return
+    try:
+        model.CopyFrom(version_converter.convert_version(model, LEAST_OPSET))
+    except Exception as error:
+        short = " ".join(str(error).split())[:160]
+        raise ExportError(where, f"cannot be raised from opset {opset}: {short}", "export it at opset 13") from error
+
+
+def _constants_to_weights(model: ModelProto) -> None:
+    graph = model.graph
+    kept, known = [], {weight.name for weight in graph.initializer}
+    for node in graph.node:
+        tensor = next((attribute.t for attribute in node.attribute if attribute.name == "value"), None)
+        if node.op_type != "Constant" or tensor is None:
+            kept.append(node)
+            continue
+        added = graph.initializer.add()
+        added.CopyFrom(tensor)
+        added.name = node.output[0]
+        known.add(added.name)
+    replace_nodes(model, kept)
+    inputs = [value for value in graph.input if value.name not in known]
+    del graph.input[:]
+    graph.input.extend([type(value).FromString(value.SerializeToString()) for value in inputs])
+
+
+def _fold_batchnorm(model: ModelProto) -> None:
+    """Make each BatchNorm part of the convolution before it, where nothing else reads that convolution."""
+    from onnx import numpy_helper
+
+    graph = model.graph
+    values = {weight.name: weight for weight in graph.initializer}
+    makers = {node.output[0]: node for node in graph.node if node.op_type == "Conv"}
+    readers = Counter(name for node in graph.node for name in node.input)
+    outputs = {value.name for value in graph.output}
+    kept = []
+    for node in graph.node:
+        maker = makers.get(node.input[0]) if node.op_type == "BatchNormalization" else None
+        alone = readers[node.input[0]] == 1 and node.input[0] not in outputs if maker is not None else False
+        read = (*maker.input[1:], *node.input[1:5]) if maker is not None else ()
+        if maker is None or not alone or not all(name in values for name in read if name):
+            kept.append(node)
+            continue
+        gain, shift, mean, variance = (numpy_helper.to_array(values[n]).astype(np.float64) for n in node.input[1:5])
+        epsilon = next((attribute.f for attribute in node.attribute if attribute.name == "epsilon"), 1e-5)
+        factor = gain / np.sqrt(variance + epsilon)
+        weight = numpy_helper.to_array(values[maker.input[1]])
+        bias = numpy_helper.to_array(values[maker.input[2]]) if len(maker.input) > 2 else np.zeros_like(mean)
+        parts = {"weight": weight * factor.reshape(-1, 1, 1, 1), "bias": (bias - mean) * factor + shift}
+        for place, (kind, part) in enumerate(parts.items(), start=1):
+            name = f"{maker.output[0]}_folded_{kind}"
+            graph.initializer.append(numpy_helper.from_array(part.astype(np.float32), name))
+            if place < len(maker.input):
+                maker.input[place] = name
+            else:
+                maker.input.append(name)
+        maker.output[0] = node.output[0]
+    replace_nodes(model, kept)
+    drop_unused(model)
+
+
+def _rename(model: ModelProto, old: str, new: str) -> None:
+    """Give a tensor a name, and whatever had that name another."""
+    graph = model.graph
+    if old == new:
+        return
+    spare = f"{new}_before"
+    names = {old: new, new: spare}
+    for node in graph.node:
+        for field in (node.input, node.output):
+            for index, name in enumerate(field):
+                field[index] = names.get(name, name)
+    for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        value.name = names.get(value.name, value.name)

@@ -1,0 +1,149 @@
+"""Binding a recipe's losses to what a step produces."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from facekd.engine.training.outputs import FIELDS, OF_STUDENT, PER_IMAGE, Sizes, StepOutputs
+from facekd.engine.training.parts import Candidates, Uncertainty, Variance, part_of
+from facekd.errors import RecipeError
+from facekd.losses import LOSSES
+from facekd.models.heads import FrozenClassifier, MarginClassifier, VarianceHead, linear_projector
+from facekd.recipe.loss_options import Loss, any_needs, in_teacher_space
+
+
+def loss_inputs(name: str) -> list[str]:
+    """The step outputs a loss takes, in order.
+
+    Example:
+        >>> loss_inputs("l2")
+        ['student', 'teacher']
+    """
+    parameters = inspect.signature(LOSSES[name]).parameters.values()
+    return [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+
+
+def _rows(name: str, value: Any, kept: Tensor) -> Any:
+    """The kept images of a field that has a row per image; any other field as it is."""
+    if name == "subsets":
+        return tuple(one.rows(kept) for one in value)
+    return value[kept] if name in PER_IMAGE else value
+
+
+class Objective(nn.Module):
+    """The weighted terms of a recipe, and the modules they train or hold beside the student.
+
+    The inherited classifier is a buffer: it is saved with the run, and no optimizer ever sees it. Where a projector to
+    the teacher's width will not be part of the student, it is held here: losses that compare with the teacher's
+    embedding or use its classifier see the student through it, all others see the student as it will be used.
+
+    Args:
+        losses: The recipe's losses.
+        sizes: What they are for.
+        teacher_class_weights: The teacher's classifier, ``(classes, teacher_dim)``, where a term needs it.
+
+    Attributes:
+        notes: What a user should know of how the losses were set up.
+
+    Raises:
+        RecipeError: A term needs something this run does not have.
+    """
+
+    def __init__(self, losses: Sequence[Loss], sizes: Sizes, teacher_class_weights: Tensor | None = None) -> None:
+        super().__init__()
+        self.losses = tuple(losses)
+        self.notes: list[str] = []
+        self.steps_per_epoch = sizes.steps_per_epoch
+        self.own: MarginClassifier | None = None
+        self.inherited: FrozenClassifier | None = None
+        self.projector = linear_projector(sizes.embedding_size, sizes.teacher_size) if sizes.projected else None
+        self.projected = in_teacher_space(self.losses) if sizes.projected else frozenset()
+        self.parts = nn.ModuleDict()
+        if any_needs(self.losses, "own_classifier"):
+            self.own = MarginClassifier(sizes.classes, sizes.embedding_size)
+        if teacher_class_weights is not None:
+            self.inherited = FrozenClassifier(teacher_class_weights)
+        wide = replace(sizes, embedding_size=sizes.teacher_size)
+        for loss in self.losses:
+            part = part_of(loss, wide if loss.name in self.projected else sizes)
+            if part is not None:
+                self.parts[loss.name] = part
+                self.notes += getattr(part, "notes", [])
+        self._check(sizes.teacher_size if sizes.projected else sizes.embedding_size)
+
+    @property
+    def head(self) -> VarianceHead | None:
+        """The head that says how sure the student is, where a term trains one on the embedding that is deployed."""
+        read = {name: part for name, part in self.parts.items() if name not in self.projected}
+        heads = [part.head for part in read.values() if isinstance(part, Variance | Uncertainty)]
+        return heads[0] if heads else None
+
+    def _check(self, embedding_size: int) -> None:
+        """Refuse before the first step what could only fail in it."""
+        problems = []
+        missing = [] if self.inherited is not None else ["teacher_class_weights"]
+        if self.own is None and self.inherited is None:
+            missing.append("class_weights")
+        for loss in self.losses:
+            for name in loss_inputs(loss.name):
+                if name not in FIELDS or name in missing:
+                    problems.append(f"losses.{loss.name}: needs {name}, which this run does not have")
+        if self.inherited is not None and self.own is None:
+            width = self.inherited.class_weights.shape[1]
+            if width != embedding_size:
+                problems.append(
+                    f"student.embedding_size: {embedding_size}, but the inherited classifier has {width} columns "
+                    f"(set student.embedding_size to {width})"
+                )
+        if problems:
+            raise RecipeError(problems)
+
+    def told(self) -> dict[str, dict[str, float]]:
+        """What parts have measured beside the losses, by loss name."""
+        parts = {name: part.told() for name, part in self.parts.items() if isinstance(part, Candidates)}
+        return {name: told for name, told in parts.items() if told}
+
+    def begun(self, step: int) -> list[Loss]:
+        """The losses that have begun by a 0-based step; one whose own weight is 0 is watched all along."""
+        epoch = step / self.steps_per_epoch
+        return [loss for loss in self.losses if loss.weight == 0 or loss.weight_at(epoch) > 0]
+
+    def _views(self, outputs: StepOutputs, step: int) -> dict[str, StepOutputs]:
+        """What each loss is given, by its name: the student as it should see it, and the fields of its part."""
+        wide = outputs
+        if self.projector is not None:
+            given = {name: getattr(outputs, name) for name in OF_STUDENT}
+            wide = replace(outputs, **{name: self.projector(x) for name, x in given.items() if x is not None})
+        views = {loss.name: wide if loss.name in self.projected else outputs for loss in self.losses}
+        return {
+            name: replace(seen, **self.parts[name](seen, step)) if name in self.parts else seen
+            for name, seen in views.items()
+        }
+
+    def forward(self, outputs: StepOutputs, step: int) -> dict[str, Tensor]:
+        """The weighted value of every term that has begun, by loss name; their sum is what is minimised.
+
+        Args:
+            outputs: What the step's networks gave; class weights and the fields of the parts are added here.
+            step: 0-based step, which decides the phase of a warm-up.
+        """
+        inherited = None if self.inherited is None else self.inherited.class_weights
+        own = inherited if self.own is None else self.own.class_weights
+        outputs = replace(outputs, class_weights=own, teacher_class_weights=inherited)
+        views = self._views(outputs, step)
+        labelled = outputs.labels >= 0
+        terms: dict[str, Tensor] = {}
+        for loss in self.begun(step):
+            seen = views[loss.name]
+            weight = loss.weight_at(step / self.steps_per_epoch)
+            names = loss_inputs(loss.name)
+            inputs = [getattr(seen, name) for name in names]
+            if "labels" in names:
+                inputs = [_rows(name, value, labelled) for name, value in zip(names, inputs, strict=True)]
+            terms[loss.name] = weight * LOSSES[loss.name](*inputs, **loss.loss_options())
+        return terms

@@ -1,0 +1,195 @@
+"""The moving parts of a run, built from its recipe, and their way into a checkpoint and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from facekd.data.identities import IdentitySource
+from facekd.data.loading import TrainingImages
+from facekd.engine.training.checkpoint import Checkpoint, flatten, optimizer_tensors, restore_optimizer, select
+from facekd.engine.training.distributed import ALONE, World
+from facekd.engine.training.inheritance import Classifier
+from facekd.engine.training.objective import Objective
+from facekd.engine.training.plan import Plan, architecture_of, pair_sizes
+from facekd.engine.training.series import Series
+from facekd.engine.training.subset import Subset
+from facekd.errors import CheckpointError
+from facekd.models.architecture import Architecture
+from facekd.models.backbone import synchronised
+from facekd.models.embedder import Embedder
+from facekd.models.heads import VarianceHead
+from facekd.models.preprocessing import Preprocessing
+from facekd.recipe import Recipe, recipe_digest
+
+
+@dataclass
+class Session:
+    """Everything a step reads or changes.
+
+    Attributes:
+        recipe: What was asked for.
+        plan: Its size.
+        source: The training images.
+        dataset: The same, as steps see them.
+        device: Where tensors live.
+        student: The backbone in training.
+        preprocessing: The student's.
+        objective: The losses with their own modules.
+        optimizer: Over the student and the objective's trained modules.
+        teacher: The teacher, where there is one.
+        cached: Teacher embeddings ``(count, views, dim)`` of what the steps show, where they were computed before.
+        classifier: The inherited classifier and its proof, where there is one.
+        subsets: Teachers of some of the identities.
+        average: Running average of the student, where the recipe wants one.
+        series: The snapshots of the teacher in the order of the student's epochs, where it learns from those.
+        average_head: Running average of the objective's variance head, where there are both.
+        notes: What a user should know of how it was set up.
+        superclasses: Superclass of each identity, ``(identities,)``, where batches are drawn by it.
+        step: Steps taken.
+        evaluated: Step of the last evaluation.
+        best: Best figure so far and the step it was met at.
+        world: The processes that take the steps together.
+    """
+
+    recipe: Recipe
+    plan: Plan
+    source: IdentitySource
+    dataset: TrainingImages
+    device: torch.device
+    student: nn.Module
+    preprocessing: Preprocessing
+    objective: Objective
+    optimizer: torch.optim.Optimizer
+    teacher: Embedder | None = None
+    cached: np.ndarray | None = None
+    classifier: Classifier | None = None
+    subsets: tuple[Subset, ...] = ()
+    average: nn.Module | None = None
+    series: Series | None = None
+    average_head: VarianceHead | None = None
+    notes: tuple[str, ...] = ()
+    superclasses: np.ndarray | None = None
+    step: int = 0
+    evaluated: int = 0
+    best: dict[str, float] = field(default_factory=dict)
+    world: World = ALONE
+
+    def join(self, world: World) -> None:
+        """Become one of the processes of ``world``, each with the weights and superclasses rank 0 has."""
+        self.world = world
+        if world.size > 1 and self.device.type == "cuda":
+            self.student = synchronised(self.student)
+        if self.superclasses is not None:
+            self.superclasses = world.same(torch.from_numpy(self.superclasses)).numpy()
+        world.follow(self.student, self.objective, *(kept for _, kept in self.averages()))
+
+    @property
+    def teacher_now(self) -> Embedder | None:
+        """Whom the next step learns from: of a series, the snapshot of the step's epoch."""
+        return self.teacher if self.series is None else self.series.at(self.step // self.plan.steps_per_epoch)
+
+    @property
+    def teacher_digest(self) -> str | None:
+        """Of the teacher's file, or of all of a series."""
+        if self.series is not None:
+            return self.series.digest
+        return None if self.teacher is None else self.teacher.digest
+
+    @property
+    def deployed(self) -> nn.Module:
+        """The weights that are measured and saved: the average where one is kept."""
+        return self.student if self.average is None else self.average
+
+    @property
+    def architecture(self) -> Architecture:
+        """What is measured and saved."""
+        return architecture_of(self.recipe.student, self.teacher)
+
+    @property
+    def deployed_head(self) -> VarianceHead | None:
+        """The variance head that goes with :attr:`deployed`, where the run trains one."""
+        return self.objective.head if self.average_head is None else self.average_head
+
+    def averages(self) -> list[tuple[str, nn.Module]]:
+        """The running averages that are kept, by name."""
+        held = (("average", self.average), ("average_head", self.average_head))
+        return [(name, module) for name, module in held if module is not None]
+
+    def facts(self) -> dict[str, Any]:
+        """What a resumed run must share with the one that was stopped."""
+        return {
+            "recipe": recipe_digest(self.recipe),
+            "data": self.source.digest,
+            "teacher": self.teacher_digest,
+            "subsets": [[one.teacher.digest, one.source.digest] for one in self.subsets],
+            "threads": torch.get_num_threads(),
+            "device": self.device.type,
+            "processes": self.world.size,
+        }
+
+    def checkpoint(self) -> Checkpoint:
+        """The state after the steps taken so far."""
+        tensors = flatten("student", self.student.state_dict()) | flatten("objective", self.objective.state_dict())
+        for name, module in self.averages():
+            tensors |= flatten(name, module.state_dict())
+        facts = {**self.facts(), "best": self.best, "evaluated": self.evaluated}
+        return Checkpoint(self.step, tensors | optimizer_tensors(self.optimizer), facts)
+
+    def restore(self, saved: Checkpoint) -> list[str]:
+        """Take up a checkpoint.
+
+        Returns:
+            Warnings: why the run may not be bit-identical to an unbroken one.
+
+        Raises:
+            CheckpointError: It belongs to another recipe, data set or teacher.
+        """
+        now = self.facts()
+        was = {"processes": 1, "subsets": [], **saved.facts}
+        for name in ("recipe", "data", "teacher", "subsets"):
+            if was.get(name) != now[name]:
+                what = f"the {name} changed since it was written ({was.get(name)}, now {now[name]})"
+                raise CheckpointError(f"checkpoint of step {saved.step}", what, "resume with what the run began with")
+        self.student.load_state_dict(select("student", saved.tensors))
+        self.objective.load_state_dict(select("objective", saved.tensors))
+        for name, module in self.averages():
+            module.load_state_dict(select(name, saved.tensors))
+        restore_optimizer(self.optimizer, saved.tensors)
+        self.step, self.evaluated, self.best = saved.step, saved.facts["evaluated"], dict(saved.facts["best"])
+        return [
+            f"resume is not bit-exact: saved with {name} {was[name]}, running with {now[name]}"
+            for name in ("threads", "device", "processes")
+            if was[name] != now[name]
+        ]
+
+
+def provenance(session: Session) -> Mapping[str, str]:
+    """What a student file says of where it comes from."""
+    recipe = session.recipe
+    facts = {
+        "recipe": recipe.name,
+        "recipe_digest": recipe_digest(recipe),
+        "data_digest": session.source.digest,
+        "teacher_digest": session.teacher_digest or "",
+        "licence_teacher": recipe.teacher.licence if recipe.teacher else "",
+        "licence_data": recipe.data.licence,
+        "template": recipe.data.template,
+        "steps": str(session.step),
+        "projector": session.plan.projector,
+    }
+    facts |= session.architecture.composition()
+    if recipe.student.assistant is not None:
+        facts["sizes"] = json.dumps(pair_sizes(session.plan))
+    if session.subsets:
+        facts["subset_teachers"] = json.dumps([one.facts() for one in session.subsets])
+    if session.classifier is not None:
+        told = {"source": session.classifier.source, "agreement": round(session.classifier.agreement, 4)}
+        facts["inherited_classifier"] = json.dumps(told)
+    return facts

@@ -1,0 +1,236 @@
+"""One update of the student: forward, losses, the check that all is finite, backward, optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from facekd.data.loading import Batch
+from facekd.engine.training.distributed import World
+from facekd.engine.training.outputs import PER_IMAGE, StepOutputs
+from facekd.engine.training.schedule import learning_rate_factor
+from facekd.engine.training.session import Session
+from facekd.engine.training.subset import Subset
+from facekd.engine.training.virtual import virtual_fields
+from facekd.errors import NonFiniteError
+from facekd.models.embedder import Embedder
+from facekd.recipe.loss_options import any_needs
+
+Network = Callable[[Tensor], Tensor | tuple[Tensor, Tensor]]
+"""The student as a function, the module itself or its compiled form; with an assistant it gives both embeddings."""
+
+
+def take_step(session: Session, network: Network, batch: Batch) -> dict[str, Any]:
+    """One update.
+
+    Args:
+        session: The run; its weights and ``step`` change.
+        network: The student, compiled or not.
+        batch: The step's images, on the run's device.
+
+    Returns:
+        What ``metrics.jsonl`` records of the step.
+
+    Raises:
+        NonFiniteError: A loss term or the gradient is not finite; nothing was updated.
+    """
+    recipe, plan, step = session.recipe, session.plan, session.step
+    seed = (recipe.train.seed * 1_000_003 + step) % 2**63
+    torch.manual_seed(seed)
+    factor = learning_rate_factor(
+        step, steps_per_epoch=plan.steps_per_epoch, total_steps=plan.total_steps, schedule=recipe.schedule
+    )
+    for group in session.optimizer.param_groups:
+        group["lr"] = recipe.optimizer.learning_rate * factor
+    _set_modes(session)
+    teacher = teacher_embeddings(session, batch)
+    embed, live = partial(student_embeddings, session, network, seed), partial(live_embeddings, session)
+    student, assistant = embed(batch.images)
+    asked = tuple(subset_embeddings(session, subset, batch) for subset in session.subsets)
+    share = StepOutputs(student, teacher, batch.labels, assistant=assistant, subset_teachers=asked)
+    outputs = joined_outputs(session.world, share)
+    virtual: dict[str, Any] = virtual_fields(session, batch, lambda images: embed(images)[0], live)
+    outputs = replace(outputs, **virtual)
+    terms = session.objective(outputs, step)
+    loss = torch.stack(list(terms.values())).sum()
+    values = _finite_terms(terms, step)
+    session.optimizer.zero_grad(set_to_none=True)
+    if loss.requires_grad:  # a frozen student's does not before its variance head has begun
+        loss.backward()
+    session.world.sum_gradients(session.student)
+    norm = _finite_gradient(session, step)
+    session.optimizer.step()
+    session.step += 1
+    if session.average is not None and recipe.train.ema is not None:
+        update_average(session.average, session.student, recipe.train.ema, session.step)
+        if session.average_head is not None and session.objective.head is not None:
+            update_average(session.average_head, session.objective.head, recipe.train.ema, session.step)
+    told = session.objective.told()
+    return {
+        "step": session.step,
+        "epoch": round(session.step / plan.steps_per_epoch, 4),
+        "loss": sum(values.values()),
+        "terms": values,
+        "learning_rate": recipe.optimizer.learning_rate * factor,
+        "gradient_norm": norm,
+        **({"candidates": told} if told else {}),
+    }
+
+
+def joined_outputs(world: World, share: StepOutputs) -> StepOutputs:
+    """What the step's networks gave for the images of all processes, every field that has a row per image.
+
+    Args:
+        world: The processes.
+        share: What they gave for the images of this one.
+    """
+    held = {name: getattr(share, name) for name in PER_IMAGE}
+    joined: dict[str, Any] = {name: world.gather(rows) for name, rows in held.items() if rows is not None}
+    return replace(share, **joined, subset_teachers=tuple(world.gather(rows) for rows in share.subset_teachers))
+
+
+def student_embeddings(session: Session, network: Network, seed: int, images: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Raw embeddings of some images by the student, and by its assistant where it has one.
+
+    Args:
+        session: The run.
+        network: The student, compiled or not.
+        seed: What PyTorch's generator was seeded with for the step.
+        images: uint8 RGB ``(batch, 3, height, width)``.
+
+    Returns:
+        float32 ``(batch, dim)`` each.
+    """
+    pixels = session.preprocessing.apply(images)
+    if session.recipe.train.channels_last:
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+    bf16 = torch.autocast(session.device.type, torch.bfloat16, enabled=_uses_bf16(session))
+    with bf16, session.world.own_draws(seed):
+        found = network(pixels)
+    return (found[0].float(), found[1].float()) if isinstance(found, tuple) else (found.float(), None)
+
+
+def _set_modes(session: Session) -> None:
+    """Training mode; BatchNorm in evaluation mode during the last epochs where the recipe says so, or a frozen student.
+
+    In a batch of n a value cannot lie further than sqrt(n) deviations from the batch's own mean, however rare what
+    it stands for; with running statistics it can, and embeddings of rare images then share one long direction. The
+    last epochs let the student learn under the statistics it will be used with.
+    """
+    session.student.train(not session.recipe.student.frozen)
+    session.objective.train()
+    plan = session.plan
+    frozen = round(session.recipe.train.freeze_norm_epochs * plan.steps_per_epoch)
+    if session.step >= plan.total_steps - frozen:
+        for module in session.student.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+
+
+def _uses_bf16(session: Session) -> bool:
+    """bf16 where asked for; ``auto`` takes it only on an accelerator that computes in it natively."""
+    wanted = session.recipe.train.precision
+    native = session.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return wanted == "bf16" or (wanted == "auto" and native)
+
+
+def _finite_terms(terms: dict[str, Tensor], step: int) -> dict[str, float]:
+    values = dict(zip(terms, torch.stack([term.detach() for term in terms.values()]).tolist(), strict=True))
+    bad = [name for name, value in values.items() if not abs(value) < float("inf")]
+    if bad:
+        fix = "lower optimizer.learning_rate, or set optimizer.clip_gradient"
+        raise NonFiniteError(f"step {step}", f"loss term {', '.join(bad)} is not finite; nothing was updated", fix)
+    return values
+
+
+def _finite_gradient(session: Session, step: int) -> float:
+    """The norm of the whole gradient; the backbone's is clipped where the recipe says so."""
+    student = list(session.student.parameters())
+    clip = session.recipe.optimizer.clip_gradient
+    limit = float("inf") if clip is None else clip
+    backbone = nn.utils.clip_grad_norm_(student, limit)
+    rest = nn.utils.get_total_norm([p.grad for p in session.objective.parameters() if p.grad is not None])
+    norm = float(torch.hypot(backbone, rest.to(backbone)))
+    if not norm < float("inf"):
+        named = [*session.student.named_parameters(), *session.objective.named_parameters()]
+        bad = [name for name, p in named if p.grad is not None and not torch.isfinite(p.grad).all()]
+        what = f"gradient of {', '.join(bad[:3]) or 'the student'} is not finite; nothing was updated"
+        raise NonFiniteError(f"step {step}", what, "lower optimizer.learning_rate, or set optimizer.clip_gradient")
+    return norm
+
+
+def teacher_embeddings(session: Session, batch: Batch) -> Tensor | None:
+    """The teacher's embeddings for a step: from the cache, or live on the student's pixels.
+
+    Args:
+        session: The run.
+        batch: The step's images.
+    """
+    if session.teacher is None or not any_needs(session.recipe.losses, "teacher_embeddings"):
+        return None
+    if session.cached is not None:
+        rows = session.cached[batch.indices.cpu().numpy(), batch.views.cpu().numpy()]
+        return torch.from_numpy(rows).to(session.device, non_blocking=True)
+    return live_embeddings(session, batch.images)
+
+
+def live_embeddings(session: Session, images: Tensor) -> Tensor:
+    """The teacher's embeddings of uint8 RGB images as the student sees them, brought to the teacher's own size.
+
+    Raises:
+        ValueError: The run has no teacher.
+    """
+    teacher = session.teacher_now
+    if teacher is None:
+        raise ValueError("the run has no teacher")
+    return _embedded(teacher, images).to(session.device)
+
+
+def subset_embeddings(session: Session, subset: Subset, batch: Batch) -> Tensor:
+    """What a teacher of a subset says of a step's images, ``(batch, teacher_dim)``; zeros for those of other people.
+
+    Args:
+        session: The run.
+        subset: The teacher.
+        batch: The step's images.
+    """
+    places = subset.source.places[batch.indices.cpu().numpy()]
+    inside = np.flatnonzero((places >= 0) & (batch.labels >= 0).cpu().numpy())
+    found = torch.zeros(len(places), subset.teacher.embedding_size, device=session.device)
+    if len(inside) and subset.cached is not None:
+        rows = subset.cached[places[inside], batch.views.cpu().numpy()[inside]]
+        found[inside] = torch.from_numpy(rows).to(session.device)
+    elif len(inside):
+        found[inside] = _embedded(subset.teacher, batch.images[inside]).to(session.device)
+    return found
+
+
+def _embedded(teacher: Embedder, images: Tensor) -> Tensor:
+    size = teacher.preprocessing.size
+    if images.shape[-2:] != size:
+        wide = nn.functional.interpolate(images.float(), size=size, mode="bilinear", antialias=True)
+        images = wide.round().clamp(0, 255).to(torch.uint8)
+    return teacher.embed(images)
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, student: nn.Module, decay: float, step: int) -> None:
+    """Move the average towards the student; young averages move faster, buffers are copied.
+
+    Args:
+        average: Changed in place.
+        student: The weights after step ``step``.
+        decay: Share of the old value kept, in (0, 1); at most ``(1 + step) / (10 + step)``.
+        step: Steps taken.
+    """
+    share = 1 - min(decay, (1 + step) / (10 + step))
+    for old, new in zip(average.parameters(), student.parameters(), strict=True):
+        old.lerp_(new, share)
+    for held, now in zip(average.buffers(), student.buffers(), strict=True):
+        held.copy_(now)

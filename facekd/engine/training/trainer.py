@@ -1,0 +1,283 @@
+"""The one training loop: a recipe becomes a run folder with a student in it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from facekd.data.identities import IdentitySource
+from facekd.data.loading import Batch, dead_workers_named, step_data
+from facekd.data.samplers import StepBatches, class_uniform, shuffled, sliced, superclass_uniform
+from facekd.engine.probe import says_itself
+from facekd.engine.run_folder import RunFolder
+from facekd.engine.signals import interruptible
+from facekd.engine.training.build import make_caches, make_dataset, make_session, resolve_device
+from facekd.engine.training.checkpoint import any_finished, load_checkpoint, save_checkpoint
+from facekd.engine.training.distributed import ALONE, World
+from facekd.engine.training.plan import Plan, checkpoint_steps, make_plan, open_teacher
+from facekd.engine.training.run import Listener, Run
+from facekd.engine.training.selection import evaluate_student, figure_of_merit, open_sets
+from facekd.engine.training.series import Series, open_series, teacher_place
+from facekd.engine.training.session import Session, provenance
+from facekd.engine.training.snapshots import Snapshot, add_snapshot, is_due, snapshot_file
+from facekd.engine.training.sources import open_source
+from facekd.engine.training.step import Network, take_step
+from facekd.engine.training.subset import Subset
+from facekd.engine.training.subsets import ask_subsets, open_subsets, with_subsets
+from facekd.engine.uncertainty import save_uncertainty, spread_lines
+from facekd.errors import DataError, DeviceError, Elsewhere, Interrupted, UsageError
+from facekd.files import disk_errors, locked
+from facekd.models.embedder import Embedder
+from facekd.models.weights import save_classifier, save_model
+from facekd.recipe import Recipe
+
+FINAL_BOOTSTRAP = 1000
+
+
+def plan_run(recipe: Recipe, device: str = "auto") -> Plan:
+    """The size of a run, from its data and models, without training or writing anything.
+
+    Raises:
+        FacekdError: Anything the run itself would refuse before its first step.
+    """
+    source = open_source(recipe.data)
+    return _sized(recipe, source, str(resolve_device(device)))[0]
+
+
+Teachers = tuple[Embedder | None, Series | None, tuple[Subset, ...]]
+
+
+def _sized(recipe: Recipe, source: IdentitySource, device: str) -> tuple[Plan, Teachers]:
+    """The size of a run and whom it learns from."""
+    teacher = None if recipe.teacher is None else open_teacher(recipe.teacher, device)
+    plan = make_plan(recipe, source, teacher)
+    subsets = open_subsets(recipe, source, device)
+    return with_subsets(plan, recipe, subsets), (teacher, open_series(recipe, plan.epochs_begun, device), subsets)
+
+
+def train(
+    recipe: Recipe,
+    out: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    device: str = "auto",
+    listener: Listener | None = None,
+    world: World = ALONE,
+) -> list[dict[str, Any]]:
+    """Train the student of a recipe.
+
+    Args:
+        recipe: What to do.
+        out: Run folder.
+        resume: Go on from the newest good checkpoint in it.
+        overwrite: Replace the run in it.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        listener: Told how it goes, by rank 0.
+        world: The processes that train together, all of which call this; all see the same files.
+
+    Returns:
+        The results of the final evaluation, one per set of the recipe; none but in rank 0.
+
+    Raises:
+        FacekdError: A refusal, non-finite values, a full disk or a signal; what was saved stays good.
+    """
+    listener = listener if listener and world.leads else Listener()
+    with world.together():
+        place = resolve_device(world.own_device(device))
+        _refuse_folder(recipe, out, resume)
+        world.share_of(recipe.train.batch_size)
+        source = open_source(recipe.data)
+        plan, (teacher, series, subsets) = _sized(recipe, source, str(place))
+        sets = open_sets(recipe.evaluate) if world.leads else []
+    with ExitStack() as held:
+        folder = RunFolder(out)
+        with world.together():
+            if world.leads:
+                with disk_errors(out):
+                    out.mkdir(parents=True, exist_ok=True)
+                held.enter_context(locked(out, "training"))
+            poll = held.enter_context(interruptible(str(out), "stopped; go on with --resume", patient=world.size > 1))
+            if world.leads:
+                folder.prepare(recipe, resume=resume, overwrite=overwrite)
+            dataset = make_dataset(recipe, source)
+        root = out.parent / "teacher-cache"
+        ask = partial(make_caches, recipe, dataset, source, teacher, root, progress=listener.progress, poll=poll)
+        told = partial(ask_subsets, recipe, dataset, subsets, root, progress=listener.progress, poll=poll)
+        caches = replace(world.first(ask), subsets=world.first(told))
+        with world.together():
+            session = make_session(recipe, plan, source, dataset, teacher, caches, place)
+            session.series = series
+        session.join(world)
+        run = Run(session, folder, sets, listener, poll)
+        with world.together():
+            if world.leads:
+                run.announce()
+            if resume:
+                _resume(run)
+            elif world.leads and teacher is not None and not says_itself(teacher):
+                run.doubt_teacher(teacher)
+        with dead_workers_named():
+            _loop(run)
+        with world.together():
+            return _finish(run) if world.leads else []
+
+
+def _refuse_folder(recipe: Recipe, out: Path, resume: bool) -> None:
+    """Refuse a run folder that would be made for nothing, or would replace its own teacher."""
+    if out.exists() and not out.is_dir():
+        raise UsageError(str(out), "is a file, not a folder", "choose another --out")
+    if resume and not (out / "recipe.yaml").exists():
+        raise UsageError(str(out), "holds no run to resume", "leave out --resume")
+    teachers = [*([] if recipe.teacher is None else [recipe.teacher]), *recipe.subsets]
+    if out.resolve() in [teacher_place(teacher).resolve() for teacher in teachers]:
+        raise UsageError(str(out), "is the teacher's own folder", "choose another --out")
+
+
+def _resume(run: Run) -> None:
+    session, folder = run.session, run.folder
+    if not any_finished(folder.checkpoints):
+        run.tell("no checkpoint was written yet; starting at step 0")
+        if session.world.leads:
+            folder.rewind(0, 0)
+        return
+    saved, passed_over = load_checkpoint(folder.checkpoints)
+    warnings = session.restore(saved)
+    if session.world.leads:
+        folder.rewind(session.step, session.evaluated)
+    for line in [*passed_over, *warnings, f"resumed at step {session.step} of {session.plan.total_steps}"]:
+        run.tell(line)
+
+
+def _loop(run: Run) -> None:
+    session, folder = run.session, run.folder
+    recipe, plan, world = session.recipe, session.plan, session.world
+    network: Network = torch.compile(session.student) if recipe.train.compile else session.student
+    save_every = checkpoint_steps(plan, recipe.train.checkpoint_every)
+    since, counted = time.perf_counter(), 0
+    try:
+        with world.together():
+            _keep_snapshot_if_due(run)
+            _evaluate_if_due(run)
+        for batch in world.agreed(_step_data(session)):
+            with world.alike():
+                record = take_step(session, network, batch.to(session.device))
+            counted += recipe.train.batch_size
+            last = session.step == plan.total_steps
+            save = session.step % save_every == 0 or last
+            if save:
+                world.follow(session.objective)
+            with world.together():
+                if session.step % recipe.train.log_every == 0 or last:
+                    elapsed = time.perf_counter() - since
+                    record |= {"images_per_second": round(counted / elapsed, 1), "seconds": round(elapsed, 3)}
+                    run.record(record)
+                    since, counted = time.perf_counter(), 0
+                _keep_snapshot_if_due(run)
+                if save and world.leads:
+                    save_checkpoint(folder.checkpoints, session.checkpoint())
+                run.poll()
+                began = time.perf_counter()
+                _evaluate_if_due(run)
+                since += time.perf_counter() - began
+    except (Interrupted, DataError, DeviceError, Elsewhere):
+        if world.leads:
+            save_checkpoint(folder.checkpoints, session.checkpoint())
+        raise
+
+
+def _step_data(session: Session) -> Iterator[Batch]:
+    train, plan = session.recipe.train, session.plan
+    labels, each = session.source.labels, train.images_per_identity
+    if each is None:
+        draw = shuffled(plan.images, train.batch_size, train.seed)
+    elif session.superclasses is None:
+        draw = class_uniform(labels, train.batch_size, each, train.seed)
+    else:
+        draw = superclass_uniform(labels, session.superclasses, train.batch_size, each, train.seed)
+    draw = sliced(draw, session.world.rank, session.world.size)
+    batches = StepBatches(draw, plan.steps_per_epoch, train.seed, session.step, plan.total_steps)
+    return step_data(session.dataset, batches, train.workers, session.device.type == "cuda")
+
+
+def _evaluate_if_due(run: Run) -> None:
+    """Evaluate at the recipe's interval; a step whose evaluation was cut short is evaluated when the run resumes."""
+    session = run.session
+    every, total = session.recipe.evaluate.every, session.plan.total_steps
+    if every is None or not session.evaluated < session.step < total:
+        return
+    if session.step % checkpoint_steps(session.plan, every) == 0:
+        _evaluate(run, bootstrap=0)
+
+
+def _evaluate(run: Run, bootstrap: int) -> list[dict[str, Any]]:
+    """Measure the weights that would be deployed; keep them if they are the best so far and the recipe wants that."""
+    session = run.session
+    results = evaluate_student(session, run.sets, run.poll, bootstrap=bootstrap)
+    run.record({"step": session.step, "evaluation": results})
+    session.evaluated = session.step
+    merit = figure_of_merit(results)
+    if merit is not None and merit > session.best.get("figure", float("-inf")):
+        session.best = {"figure": merit, "step": float(session.step)}
+        if session.recipe.evaluate.select == "best":
+            _save_deployed(session, run.folder)
+    return results
+
+
+def _keep_snapshot_if_due(run: Run) -> None:
+    """Keep the weights of the epoch just ended, where the recipe wants them; those already kept stand."""
+    session, folder = run.session, run.folder
+    train, per_epoch = session.recipe.train, session.plan.steps_per_epoch
+    due = is_due(session.step, steps_per_epoch=per_epoch, epochs=train.epochs, every=train.snapshot_every)
+    if not due or not session.world.leads:
+        return
+    epoch, manifest = session.step // per_epoch, folder.snapshots(train.epochs)
+    if manifest.at(epoch) is None:
+        snapshot = Snapshot(epoch, session.step, snapshot_file(epoch), "", session.architecture.width)
+        digest = _save_student(session, manifest.place(snapshot))
+        add_snapshot(manifest, replace(snapshot, sha256=digest))
+
+
+def _save_deployed(session: Session, folder: RunFolder) -> None:
+    """Write the student of the run, and beside it what says how sure it is."""
+    save_uncertainty(session, folder.uncertainty, _save_student(session, folder.student))
+
+
+def _save_student(session: Session, path: Path) -> str:
+    """Write the weights that would be deployed; their digest."""
+    student = session.recipe.student
+    with disk_errors(path):
+        path.parent.mkdir(exist_ok=True)
+        return save_model(
+            path,
+            session.deployed,
+            backbone=student.backbone,
+            embedding_size=session.architecture.width,
+            options=student.options,
+            preprocessing=session.preprocessing,
+            extra=provenance(session),
+        )
+
+
+def _finish(run: Run) -> list[dict[str, Any]]:
+    session, folder = run.session, run.folder
+    results = _evaluate(run, FINAL_BOOTSTRAP) if run.sets else []
+    if session.recipe.evaluate.select == "last":
+        _save_deployed(session, folder)
+    objective = session.objective
+    if objective.own is not None:
+        save_classifier(folder.classifier, objective.own.class_weights.detach().cpu(), session.source.names, "trained")
+    elif objective.inherited is not None and session.classifier is not None and objective.projector is None:
+        weights = objective.inherited.class_weights.detach().cpu()
+        save_classifier(folder.classifier, weights, session.source.names, session.classifier.source)
+    for line in spread_lines(session):
+        run.tell(line)
+    run.tell(f"student written to {folder.student}")
+    return results

@@ -1,0 +1,167 @@
+"""Foreign float graphs are brought into one form that computes the same, or refused by what is wrong with them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from facekd.engine.export.fold import fold
+from facekd.engine.export.graph import add_to_output, add_unit_length, sort_nodes, take_pictures
+from facekd.engine.export.source import float_graph
+from facekd.errors import ExportError
+from facekd.models.embedder import TorchEmbedder
+from facekd.models.preprocessing import Preprocessing
+
+RNG = np.random.default_rng(3)
+WEIGHTS = {
+    "w": RNG.normal(size=(4, 3, 3, 3)),
+    "gain": np.array([1.0, 2, 3, 0.5]),
+    "shift": np.array([0.0, 1, -1, 2]),
+    "mean": np.array([0.1, 0.2, 0.3, 0.4]),
+    "variance": np.array([1.0, 2, 0.5, 4]),
+    "head": RNG.normal(size=(16, 5)),
+}
+
+
+def graph(*, opset: int = 17, last: str = "", training: int = 0, input_name: str = "image") -> onnx.ModelProto:
+    """Convolution, BatchNorm, flatten, product; the head's matrix is a Constant node."""
+    taken = helper.make_tensor_value_info(input_name, TensorProto.FLOAT, [1, 3, 4, 4])
+    given = helper.make_tensor_value_info("data", TensorProto.FLOAT, [1, 5])
+    arrays = {name: value.astype(np.float32) for name, value in WEIGHTS.items()}
+    nodes = [
+        helper.make_node("Constant", [], ["head"], value=numpy_helper.from_array(arrays.pop("head"), "h")),
+        helper.make_node("Conv", [input_name, "w"], ["c"]),
+        helper.make_node("BatchNormalization", ["c", "gain", "shift", "mean", "variance"], ["n"], epsilon=1e-3),
+        helper.make_node("Flatten", ["n"], ["f"]),
+        helper.make_node("MatMul", ["f", "head"], ["raw" if last else "data"]),
+    ]
+    if training:
+        nodes[2].attribute.append(helper.make_attribute("training_mode", 1))
+    if last:
+        nodes.append(helper.make_node(last, ["raw"], ["data"]))
+    weights = [numpy_helper.from_array(value, name) for name, value in arrays.items()]
+    made = helper.make_graph(nodes, "g", [taken], [given], weights)
+    return helper.make_model(made, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+
+
+def run(model: onnx.ModelProto, data: np.ndarray) -> np.ndarray:
+    onnx.checker.check_model(model)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: data})[0]
+
+
+@pytest.mark.parametrize("opset", [11, 17])
+def test_folding_keeps_the_figures_and_gives_the_house_s_names(opset: int) -> None:
+    model = graph(opset=opset)
+    data = RNG.normal(size=(1, 3, 4, 4)).astype(np.float32)
+    before = run(model, data)
+    fold(model, "a.onnx", 1)
+    assert [node.op_type for node in model.graph.node] == ["Conv", "Flatten", "MatMul"]
+    assert (model.graph.input[0].name, model.graph.output[0].name) == ("data", "fc1")
+    assert len({node.name for node in model.graph.node} - {""}) == 3
+    assert model.opset_import[0].version >= 13
+    np.testing.assert_allclose(run(model, data), before, rtol=1e-5, atol=1e-5)
+
+
+def test_a_batchnorm_whose_convolution_is_read_elsewhere_stays() -> None:
+    model = graph()
+    model.graph.node[3].input[0] = "both"
+    model.graph.node.insert(3, helper.make_node("Add", ["n", "c"], ["both"]))
+    data = RNG.normal(size=(1, 3, 4, 4)).astype(np.float32)
+    before = run(model, data)
+    fold(model, "a.onnx", 1)
+    assert "BatchNormalization" in [node.op_type for node in model.graph.node]
+    np.testing.assert_allclose(run(model, data), before, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("last", ["Softmax", "LogSoftmax", "Sigmoid"])
+def test_the_head_of_a_classifier_is_refused(last: str) -> None:
+    with pytest.raises(ExportError, match=f"a.onnx: ends in {last}: the scores of a classifier"):
+        fold(graph(last=last), "a.onnx", 1)
+    fold(graph(last="Relu"), "a.onnx", 1)
+
+
+def test_a_layer_in_training_mode_is_refused() -> None:
+    with pytest.raises(ExportError, match="BatchNormalization .*is in training mode"):
+        fold(graph(training=1), "a.onnx", 1)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_dropout_is_refused_while_it_drops(training: bool) -> None:
+    model = graph()
+    model.graph.initializer.append(numpy_helper.from_array(np.array(training), "trains"))
+    model.graph.node[4].input[0] = "kept"
+    model.graph.node.insert(4, helper.make_node("Dropout", ["f", "", "trains"], ["kept"]))
+    if training:
+        with pytest.raises(ExportError, match="Dropout .*is in training mode"):
+            fold(model, "a.onnx", 1)
+    else:
+        fold(model, "a.onnx", 1)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_weight_that_is_no_number_is_refused_by_name(value: float) -> None:
+    model = graph()
+    weight = numpy_helper.to_array(model.graph.initializer[0]).copy()
+    weight[0, 0, 0, :2] = value
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(weight, "w"))
+    with pytest.raises(ExportError, match="a.onnx: w: 2 non-finite values") as caught:
+        fold(model, "a.onnx", 1)
+    assert caught.value.exit_code == 1
+
+
+def test_a_file_of_integers_is_refused() -> None:
+    model = graph()
+    model.graph.node[1].op_type = "ConvInteger"
+    with pytest.raises(ExportError, match="computes in integers already: ConvInteger .*float file"):
+        fold(model, "a.onnx", 1)
+
+
+def test_embeddings_of_length_one_and_shifted_ones() -> None:
+    model = graph()
+    data = RNG.normal(size=(1, 3, 4, 4)).astype(np.float32)
+    before = run(model, data)
+    fold(model, "a.onnx", 1)
+    add_to_output(model, np.arange(5))
+    np.testing.assert_allclose(run(model, data), before + np.arange(5), rtol=1e-5, atol=1e-5)
+    add_unit_length(model)
+    shifted = before + np.arange(5)
+    np.testing.assert_allclose(run(model, data), shifted / np.linalg.norm(shifted), rtol=1e-5, atol=1e-6)
+    assert model.graph.output[0].name == "fc1"
+
+
+def test_pictures_of_bytes_become_rgb_planes() -> None:
+    model = graph()
+    fold(model, "a.onnx", 1)
+    planes = np.arange(48, dtype=np.float32).reshape(1, 3, 4, 4)
+    before = run(model, planes)
+    take_pictures(model)
+    picture = planes[:, ::-1].transpose(0, 2, 3, 1).astype(np.uint8)
+    np.testing.assert_allclose(run(model, np.ascontiguousarray(picture)), before, rtol=1e-5, atol=1e-4)
+    assert [side.dim_value for side in model.graph.input[0].type.tensor_type.shape.dim] == [1, 4, 4, 3]
+
+
+def test_nodes_are_sorted_behind_what_they_read_and_otherwise_left() -> None:
+    model = graph()
+    names = [node.op_type for node in model.graph.node]
+    moved = [model.graph.node[index] for index in (2, 0, 1, 3, 4)]
+    copies = [type(node).FromString(node.SerializeToString()) for node in moved]
+    del model.graph.node[:]
+    model.graph.node.extend(copies)
+    sort_nodes(model)
+    assert [node.op_type for node in model.graph.node] == names
+
+
+def test_more_numbers_than_any_embedding_has_are_the_scores_of_classes() -> None:
+    expects = Preprocessing.named("half", size=(4, 4))
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 4097)).eval()
+    embedder = TorchEmbedder("wide", "0", 4097, expects, {}, module, torch.device("cpu"))
+    with pytest.raises(ExportError, match="wide: gives 4097 numbers a face: the scores of a classifier"):
+        float_graph(embedder, 1)
+    assert float_graph(replace(embedder, embedding_size=4096), 1).graph.output[0].name == "fc1"

@@ -1,0 +1,252 @@
+"""Eight bits where they do no harm: against plain arithmetic, and against what careless quantisation does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from facekd.engine.export import int8 as export_int8
+from facekd.engine.export.exporter import Evidence, export_onnx
+from facekd.engine.export.form import Form
+from facekd.engine.export.half import to_half
+from facekd.engine.export.int8 import left_in_float, to_int8
+from facekd.engine.export.qdq import operations, quantise, quantised_tensors, weight_steps
+from facekd.engine.export.ranges import activation_ranges, run_graph
+from facekd.engine.parity import compare, probe_images
+from facekd.errors import ExportError, RequirementError
+from facekd.models.embedder import TorchEmbedder, load_embedder
+from facekd.models.preprocessing import Preprocessing
+
+RNG = np.random.default_rng(1)
+
+
+def graph() -> onnx.ModelProto:
+    """Convolution and ReLU, a second one, their sum, flatten, product."""
+    arrays = {
+        "w1": RNG.normal(size=(4, 3, 3, 3)),
+        "b1": RNG.normal(size=4),
+        "w2": RNG.normal(size=(4, 4, 1, 1)),
+        "head": RNG.normal(size=(16, 5)),
+    }
+    nodes = [
+        helper.make_node("Conv", ["data", "w1", "b1"], ["c1"], name="first"),
+        helper.make_node("Relu", ["c1"], ["r1"], name="relu"),
+        helper.make_node("Conv", ["r1", "w2"], ["c2"], name="second"),
+        helper.make_node("Add", ["r1", "c2"], ["sum"], name="residual"),
+        helper.make_node("Flatten", ["sum"], ["flat"], name="flatten"),
+        helper.make_node("MatMul", ["flat", "head"], ["fc1"], name="head"),
+    ]
+    weights = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in arrays.items()]
+    taken = helper.make_tensor_value_info("data", TensorProto.FLOAT, ["batch", 3, 4, 4])
+    given = helper.make_tensor_value_info("fc1", TensorProto.FLOAT, ["batch", 5])
+    made = helper.make_graph(nodes, "g", [taken], [given], weights)
+    return helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def pixels(count: int) -> np.ndarray:
+    return np.random.default_rng(count).normal(size=(count, 3, 4, 4)).astype(np.float32)
+
+
+def test_operations_are_found_with_the_relu_behind_them() -> None:
+    found = {op.name: (op.inputs, op.output, op.weight, op.axis, op.bound) for op in operations(graph())}
+    assert found == {
+        "first": (("data",), "r1", "w1", 0, "relu"),
+        "second": (("r1",), "c2", "w2", 0, ""),
+        "residual": (("r1", "c2"), "sum", "", 1, ""),
+        "head": (("flat",), "fc1", "head", 1, ""),
+    }
+    assert quantised_tensors(graph(), {"first", "head"}) == ["data", "r1", "flat"]
+
+
+def test_ranges_are_those_of_the_values() -> None:
+    data = pixels(40)
+    found = activation_ranges(graph(), ["data", "r1"], data)
+    low, high = found["data"]
+    assert low == pytest.approx(data.min(), rel=0.01) and high == pytest.approx(data.max(), rel=0.01)
+    assert found["r1"][0] == 0
+
+
+def test_one_convolution_in_integers_is_plain_integer_arithmetic() -> None:
+    """The file's result is, to one step of its output, what numpy makes of rounded weights and inputs."""
+    model, data = graph(), pixels(8)
+    ranges = activation_ranges(model, quantised_tensors(model, {"second"}), data)
+    quantised = quantise(model, ranges, {"second"})
+    weights = {weight.name: numpy_helper.to_array(weight) for weight in model.graph.initializer}
+
+    def rounded(value: np.ndarray, span: tuple[float, float]) -> np.ndarray:
+        step = (span[1] - span[0]) / 255
+        zero = round(-span[0] / step)
+        return (np.clip(np.rint(value / step) + zero, 0, 255) - zero) * step
+
+    first = nn.functional.conv2d(*(torch.from_numpy(value.copy()) for value in (data, weights["w1"], weights["b1"])))
+    r1 = rounded(first.relu().numpy(), ranges["r1"])
+    steps = weight_steps(weights["w2"], 0).reshape(-1, 1, 1, 1)
+    whole = np.rint(weights["w2"] / steps)
+    assert 64 < np.abs(whole).max() <= 127
+    c2 = rounded(np.einsum("oi,bihw->bohw", (whole * steps)[:, :, 0, 0], r1), ranges["c2"])
+    expected = (r1 + c2).reshape(8, -1) @ weights["head"]
+    step = (ranges["c2"][1] - ranges["c2"][0]) / 255
+    allowed = step * np.abs(weights["head"]).sum(axis=0).max()
+    assert np.abs(run_graph(quantised, data) - expected).max() <= allowed
+
+
+def test_onnxruntime_sees_integer_kernels_and_no_relu_is_left(tmp_path: Path) -> None:
+    model = graph()
+    everything = {op.name for op in operations(model)}
+    ranges = activation_ranges(model, quantised_tensors(model, everything), pixels(40))
+    quantised = quantise(model, ranges, everything)
+    assert "Relu" not in [node.op_type for node in quantised.graph.node]
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "seen.onnx")
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(quantised.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    kinds = [node.op_type for node in onnx.load(tmp_path / "seen.onnx").graph.node]
+    assert kinds.count("QLinearConv") == 2 and kinds.count("QLinearAdd") == 1
+    assert not {"Conv", "MatMul"} & set(kinds)
+
+
+def test_no_two_neighbours_overflow_sixteen_bits() -> None:
+    """What processors without VNNI cut off: products of 255 with two neighbouring weights of one sign."""
+    weight = np.random.default_rng(0).normal(size=(64, 32, 3, 3)).astype(np.float32)
+    steps = weight_steps(weight, 0)
+    whole = np.rint(weight / steps.reshape(-1, 1, 1, 1)).transpose(0, 2, 3, 1).reshape(64, -1)
+    pairs = 255 * (whole[:, :-1] + whole[:, 1:])
+    plain = np.rint(weight / (np.abs(weight).max(axis=(1, 2, 3), keepdims=True) / 127)).transpose(0, 2, 3, 1)
+    plain = plain.reshape(64, -1)
+    assert np.abs(255 * (plain[:, :-1] + plain[:, 1:])).max() > 2**15 - 1
+    assert pairs.min() >= -(2**15) and pairs.max() <= 2**15 - 1
+    assert np.abs(whole).max() > 100
+
+
+def test_weights_alone_in_eight_bits_change_little_and_weigh_a_quarter() -> None:
+    model, data = graph(), pixels(8)
+    stored = quantise(model, {}, set(), {"first", "second", "head"})
+    kinds = {weight.name: weight.data_type for weight in stored.graph.initializer}
+    assert "w1" not in kinds and TensorProto.INT8 in kinds.values()
+    assert compare("x", run_graph(model, data), run_graph(stored, data)).min_cosine > 0.999
+
+
+def test_the_operations_that_hurt_are_left_in_float(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sum of a huge and a small map: its one scale loses the small one, which is all that the head reads."""
+    model, data = graph(), pixels(64)
+    for weight in model.graph.initializer:
+        if weight.name == "head":
+            head = numpy_helper.to_array(weight).copy()
+            head[:4] = 0  # the channel that drowns the others is not read
+            weight.CopyFrom(numpy_helper.from_array(head, "head"))
+        if weight.name == "b1":
+            weight.CopyFrom(numpy_helper.from_array(np.array([3e3, 0, 0, 0], np.float32), "b1"))
+        if weight.name == "w2":
+            mixed = numpy_helper.to_array(weight).copy()
+            mixed[1:, 0] = 0
+            weight.CopyFrom(numpy_helper.from_array(mixed, "w2"))
+    careless, _ = to_int8_with(model, data, monkeypatch, most=9.0)
+    careful, told = to_int8_with(model, data, monkeypatch, most=0.004)
+    true = run_graph(model, data)
+    cosines = [compare("x", true, run_graph(made, data)).min_cosine for made in (careless, careful)]
+    assert cosines[0] < 0.9 < 0.98 < cosines[1]
+    assert {"first", "residual"} <= told.left.keys() and list(told.left.values())[0] == max(told.left.values())
+
+
+def to_int8_with(model: onnx.ModelProto, data: np.ndarray, monkeypatch: pytest.MonkeyPatch, most: float) -> tuple:
+    monkeypatch.setattr(export_int8, "left_in_float", lambda harm: left_in_float(harm, most))
+    return to_int8(model, data, "a.onnx")
+
+
+def test_the_mean_shift_is_taken_back() -> None:
+    model, data = graph(), pixels(128)
+    made, told = to_int8(model, data, "a.onnx")
+    assert told.faces == 128 and told.integer + len(told.left) == 4
+    shift = (run_graph(made, data) - run_graph(model, data)).mean(axis=0)
+    assert np.abs(shift).max() < 1e-4 * np.abs(run_graph(model, data)).max()
+
+
+def test_too_few_faces_and_nothing_to_do_are_refused() -> None:
+    with pytest.raises(ExportError, match="39 faces are too few"):
+        to_int8(graph(), pixels(39), "a.onnx")
+    model = graph()
+    kept = [type(node).FromString(node.SerializeToString()) for node in model.graph.node if node.name == "flatten"]
+    kept[0].input[0], kept[0].output[0] = "data", "fc1"
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
+    with pytest.raises(ExportError, match="nothing that could run in integers"):
+        to_int8(model, pixels(64), "a.onnx")
+
+
+def test_half_the_size_in_float16_with_float32_at_both_ends() -> None:
+    model, data = graph(), pixels(8)
+    half = to_half(model, "a.onnx")
+    onnx.checker.check_model(half, full_check=True)
+    assert {weight.data_type for weight in half.graph.initializer} == {TensorProto.FLOAT16}
+    assert [value.type.tensor_type.elem_type for value in (*half.graph.input, *half.graph.output)] == [
+        TensorProto.FLOAT
+    ] * 2
+    found = compare("x", run_graph(model, data), run_graph(half, data))
+    assert 0 < found.max_relative < 5e-3
+    assert model.graph.initializer[0].data_type == TensorProto.FLOAT
+
+
+class Tiny(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.PReLU(8), nn.Conv2d(8, 8, 3, 2), nn.Flatten())
+        self.linear = nn.Linear(8 * 9, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(self.layers(x))
+
+
+def tiny() -> TorchEmbedder:
+    expects = Preprocessing.named("half", size=(16, 16))
+    return TorchEmbedder("tiny", "0" * 64, 16, expects, {"calibration": "{}"}, Tiny().eval(), torch.device("cpu"))
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_a_file_of_fewer_bits_is_written_checked_and_says_so(precision: str, tmp_path: Path) -> None:
+    faces = probe_images(72, (16, 16), seed=8)
+    report = export_onnx(tiny(), tmp_path / "a.onnx", Form("baked", precision=precision), evidence=Evidence(faces))
+    assert report.precision == precision and {check.batch for check in report.parity} == {1, 2, 5}
+    exported = load_embedder(tmp_path / "a.onnx")
+    assert exported.metadata["facekd.precision"] == precision
+    assert ("facekd.calibration" in exported.metadata) == (precision == "fp16")
+    images = torch.from_numpy(probe_images(4, (16, 16), seed=9))
+    found = compare("x", tiny().embed(images).numpy(), exported.embed(images).numpy())
+    assert found.min_cosine > (0.9999 if precision == "fp16" else 0.98)
+    assert (report.quantised is not None) == (precision == "int8")
+
+
+def test_what_a_judge_refuses_is_not_left_behind(tmp_path: Path) -> None:
+    def judge(exported: object) -> list[dict]:
+        raise RequirementError("pairs.txt", "TPR falls")
+
+    with pytest.raises(RequirementError, match="TPR falls"):
+        export_onnx(tiny(), tmp_path / "a.onnx", evidence=Evidence(judge=judge))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_weight_is_found_in_fewer_bits_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from facekd.engine.export import exporter
+
+    build = exporter.build_model
+
+    def spoiled(*arguments: object) -> exporter.Built:
+        built = build(*arguments)
+        for weight in built.model.graph.initializer:
+            if weight.data_type in (TensorProto.FLOAT16, TensorProto.INT8) and len(weight.dims) == 4:
+                weight.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(weight), weight.name))
+        return built
+
+    monkeypatch.setattr(exporter, "build_model", spoiled)
+    faces = probe_images(72, (16, 16), seed=8)
+    for precision in ("fp16", "int8"):
+        with pytest.raises(ExportError, match="onnxruntime at batch 1 does not give"):
+            export_onnx(tiny(), tmp_path / "a.onnx", Form(precision=precision), evidence=Evidence(faces))
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,145 @@
+"""Checkpoints: the same tensors back, damage noticed, the one before used, nothing lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from facekd.engine.training.checkpoint import (
+    Checkpoint,
+    any_finished,
+    load_checkpoint,
+    optimizer_tensors,
+    restore_optimizer,
+    save_checkpoint,
+)
+from facekd.errors import CheckpointError, DeviceError
+
+
+def _checkpoint(step: int) -> Checkpoint:
+    return Checkpoint(step, {"student.weight": torch.full((3,), float(step))}, {"best": {}})
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, _checkpoint(5))
+    loaded, warnings = load_checkpoint(tmp_path)
+    assert loaded.step == 5 and warnings == [] and loaded.facts["best"] == {}
+    assert torch.equal(loaded.tensors["student.weight"], torch.full((3,), 5.0))
+
+
+def test_keeps_the_newest_two(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        save_checkpoint(tmp_path, _checkpoint(step))
+    assert [p.name for p in sorted(tmp_path.glob("step-*"))] == [
+        "step-000000002.safetensors",
+        "step-000000003.safetensors",
+    ]
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "swap", "empty"])
+def test_damaged_newest__is_passed_over_for_the_one_before(tmp_path: Path, damage: str) -> None:
+    save_checkpoint(tmp_path, _checkpoint(1))
+    path = save_checkpoint(tmp_path, _checkpoint(2))
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    other = (tmp_path / "step-000000001.safetensors").read_bytes()
+    path.write_bytes({"flip": bytes(data), "truncate": path.read_bytes()[:-4], "swap": other, "empty": b""}[damage])
+    loaded, warnings = load_checkpoint(tmp_path)
+    assert loaded.step == 1
+    assert warnings == ["passed over step-000000002.safetensors: digest differs from the recorded one"]
+
+
+def test_a_later_damaged_file_does_not_push_out_a_good_one(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, _checkpoint(1))
+    save_checkpoint(tmp_path, _checkpoint(9)).write_bytes(b"rot")
+    save_checkpoint(tmp_path, _checkpoint(2))
+    save_checkpoint(tmp_path, _checkpoint(3))
+    assert load_checkpoint(tmp_path)[0].step == 3
+    assert len(list(tmp_path.glob("step-*"))) == 2
+
+
+def test_every_checkpoint_damaged__each_is_named(tmp_path: Path) -> None:
+    for step in (1, 2):
+        save_checkpoint(tmp_path, _checkpoint(step)).write_bytes(b"rot")
+    with pytest.raises(CheckpointError, match="000002.*digest differs.*000001.*digest differs"):
+        load_checkpoint(tmp_path)
+
+
+def test_killed_between_file_and_record__the_recorded_one_is_used(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, _checkpoint(1))
+    save_checkpoint(tmp_path, _checkpoint(2))
+    lines = (tmp_path / "checkpoints.jsonl").read_text().splitlines()
+    (tmp_path / "checkpoints.jsonl").write_text(lines[0] + "\n" + lines[1][:20])
+    loaded, warnings = load_checkpoint(tmp_path)
+    assert loaded.step == 1 and "never recorded" in warnings[0]
+
+
+def test_killed_within_a_record__the_next_one_is_a_line_of_its_own(tmp_path: Path) -> None:
+    for step in (1, 2):
+        save_checkpoint(tmp_path, _checkpoint(step))
+    text = (tmp_path / "checkpoints.jsonl").read_text()
+    (tmp_path / "checkpoints.jsonl").write_text(text[:-20])
+    save_checkpoint(tmp_path, _checkpoint(2))
+    assert load_checkpoint(tmp_path)[0].step == 2
+
+
+def test_a_first_checkpoint_without_a_record_is_none_yet__and_rotten_records_of_two_are_an_error(
+    tmp_path: Path,
+) -> None:
+    assert not any_finished(tmp_path)
+    save_checkpoint(tmp_path, _checkpoint(1))
+    assert any_finished(tmp_path)
+    (tmp_path / "checkpoints.jsonl").write_bytes(b'{"st')
+    assert not any_finished(tmp_path)
+    save_checkpoint(tmp_path, _checkpoint(2))
+    (tmp_path / "checkpoints.jsonl").write_bytes(b"\xff" * 100)
+    assert any_finished(tmp_path)
+    with pytest.raises(CheckpointError, match="000002.*never recorded.*000001.*never recorded"):
+        load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("line", ['{"file": "step-000000002.safetensors"}', "[]", '{"file": []}', "7", "\udcff"])
+def test_a_record_that_says_nothing_is_none(tmp_path: Path, line: str) -> None:
+    for step in (1, 2):
+        save_checkpoint(tmp_path, _checkpoint(step))
+    kept = (tmp_path / "checkpoints.jsonl").read_text().splitlines()[0]
+    (tmp_path / "checkpoints.jsonl").write_bytes(f"{kept}\n{line}\n".encode("utf-8", "surrogateescape"))
+    assert load_checkpoint(tmp_path)[0].step == 1
+
+
+def test_no_room__the_older_checkpoint_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_checkpoint(tmp_path, _checkpoint(1))
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("facekd.engine.training.checkpoint.save_file", full)
+    with pytest.raises(DeviceError, match="No space left"):
+        save_checkpoint(tmp_path, _checkpoint(2))
+    assert load_checkpoint(tmp_path)[0].step == 1 and not list(tmp_path.glob("*.tmp.*"))
+
+
+@pytest.mark.parametrize("make", [lambda p: torch.optim.SGD(p, 0.1, momentum=0.9), lambda p: torch.optim.AdamW(p, 0.1)])
+def test_optimizer__goes_on_with_the_same_bits(make) -> None:
+    def steps(layer: nn.Linear, optimizer: torch.optim.Optimizer, count: int) -> None:
+        for _ in range(count):
+            optimizer.zero_grad()
+            layer(torch.ones(1, 3)).square().sum().backward()
+            optimizer.step()
+
+    torch.manual_seed(0)
+    layer = nn.Linear(3, 2)
+    optimizer = make(layer.parameters())
+    steps(layer, optimizer, 3)
+    saved_layer = {name: t.clone() for name, t in layer.state_dict().items()}
+    saved = {name: t.clone() for name, t in optimizer_tensors(optimizer).items()}
+    steps(layer, optimizer, 3)
+    other = nn.Linear(3, 2)
+    other.load_state_dict(saved_layer)
+    resumed = make(other.parameters())
+    restore_optimizer(resumed, saved)
+    steps(other, resumed, 3)
+    assert torch.equal(layer.weight, other.weight) and torch.equal(layer.bias, other.bias)
