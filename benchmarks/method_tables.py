@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import median
+from statistics import mean, stdev
 
 from benchmarks.tables import (
     ALONE,
@@ -15,8 +15,8 @@ from benchmarks.tables import (
     recipe_list,
     runs_table,
     size_cells,
-    spread,
     star_note,
+    starred,
     tpr_cell,
     tpr_heads,
 )
@@ -44,6 +44,26 @@ def share_of_gap(rows: Sequence[Record], alone: Sequence[Record], teacher: Recor
     return [(here[seed] - there[seed]) / (most - there[seed]) for seed in here if seed in there]
 
 
+def over_seeds(values: Sequence[float], digits: int = 4) -> str:
+    """Mean and sample standard deviation; one value stands alone.
+
+    Example:
+        >>> over_seeds([0.1, 0.2, 0.3], 2)
+        '0.20 ± 0.10'
+        >>> over_seeds([0.5])
+        '0.5000'
+    """
+    return f"{mean(values):.{digits}f}" + (f" ± {stdev(values):.{digits}f}" if len(values) > 1 else "")
+
+
+def mean_tpr(rows: Sequence[Record], fpr: float) -> str:
+    """The TPR at an FPR over seeds; one run shows its 95 % interval instead."""
+    found = points(rows, fpr)
+    if len(found) < 2:
+        return tpr_cell(rows, fpr)
+    return starred(over_seeds([point["tpr"] for point in found]), found)
+
+
 def elsewhere_note(data: Record) -> str:
     """Which rows were recorded under other conditions than the page tells, and under which."""
     groups: dict[str, dict[str, None]] = {}
@@ -66,13 +86,13 @@ def methods(data: Record) -> str:
     groups = grouped(data["rows"], "method")
     fprs = fprs_of([teacher, *data["rows"]])
     alone = groups.get(ALONE, [])
-    order = sorted(groups, key=lambda name: -median(point["tpr"] for point in points(groups[name], JUDGED)))
+    order = sorted(groups, key=lambda name: -mean(point["tpr"] for point in points(groups[name], JUDGED)))
     body = [["teacher", "-", *(tpr_cell([teacher], fpr) for fpr in fprs), "1", f"{teacher['auc']:.5f}"]]
     for name in order:
         rows = groups[name]
         shares = [] if name == ALONE else share_of_gap(rows, alone, teacher, JUDGED)
-        cells = [name, str(len(rows)), *(tpr_cell(rows, fpr) for fpr in fprs)]
-        body.append([*cells, spread(shares, 3) if shares else "0", spread([row["auc"] for row in rows], 5)])
+        cells = [name, str(len(rows)), *(mean_tpr(rows, fpr) for fpr in fprs)]
+        body.append([*cells, over_seeds(shares, 3) if shares else "0", over_seeds([row["auc"] for row in rows], 5)])
     head = ["method", "seeds", *tpr_heads(fprs), "share of the gap @ 1e-3", "AUC"]
     first = data["rows"][0]
     parameters, macs = size_cells(first)
@@ -80,10 +100,11 @@ def methods(data: Record) -> str:
         f"On {teacher['genuine']:,} genuine and {teacher['impostor']:,} impostor pairs of people never trained on; the "
         f"student has {parameters} parameters and {macs} multiply-accumulates, the teacher "
         f"{teacher['parameters']:,} parameters; {first['epochs']} epochs, {first['steps']:,} steps each. The share of "
-        "the gap is the gain over the student alone of the same seed, as a fraction of the teacher's."
+        "the gap is the gain over the student alone of the same seed, as a fraction of the teacher's. Over seeds: mean "
+        f"± standard deviation. Training all {len(data['rows'])} students took "
+        f"{sum(row['train_seconds'] for row in data['rows']) / 3600:.1f} hours of one core."
     )
-    table = markdown_table(head, body) + star_note([teacher, *data["rows"]])
-    table += elsewhere_note(data)
+    table = markdown_table(head, body) + star_note([teacher, *data["rows"]]) + elsewhere_note(data)
     recipe = f"All change the recipe `{data['recipe']}` and are otherwise equal."
     runs = ["Each run, with 95 % intervals that resample people:", runs_table(data["rows"])]
     return "\n\n".join([told, table, recipe, *runs, recipe_list(data["recipes"])])

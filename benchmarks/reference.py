@@ -45,8 +45,7 @@ def recipes_table() -> str:
 def methods_table() -> str:
     """Every method a recipe is shipped for: its losses, what they ask of the teacher, and where it comes from."""
     rows = []
-    for method, paths in recipes_by_method().items():
-        recipe = load_recipe(paths[0], allow_required=True)
+    for method, (path, recipe) in recipe_of_methods().items():
         shown = [
             f"`{loss.name}` on the teacher's classifier" if inherits(loss) else f"`{loss.name}`"
             for loss in recipe.losses
@@ -55,23 +54,30 @@ def methods_table() -> str:
             "embeddings": any_needs(recipe.losses, "teacher_embeddings"),
             "classifier": any_needs(recipe.losses, "teacher_classifier"),
             "embeddings of mixtures, live": any_needs(recipe.losses, "virtual_samples"),
+            "embeddings of subsets": any_needs(recipe.losses, "subset_teachers"),
+            "classifiers of subsets": any_needs(recipe.losses, "subset_classifiers"),
         }
         needs = " and ".join(name for name, wanted in asked.items() if wanted)
-        rows.append([f"`{method}`", ", ".join(shown), needs or "-", sources(paths[0], recipe)])
+        rows.append([f"`{method}`", ", ".join(shown), needs or "-", sources(path, recipe)])
     return markdown_table(["method", "losses of its recipe", "of the teacher", "source"], rows)
 
 
-def recipes_by_method() -> dict[str, list[Path]]:
-    """The shipped recipes of each method, those that compare or show several left out."""
-    found: dict[str, list[Path]] = {}
+def recipe_of_methods() -> dict[str, tuple[Path, Recipe]]:
+    """The shipped recipe that tells of each method, and where it lies; those that show several methods left out.
+
+    It is one that has a teacher, where any has; a recipe without makes the teacher of the others.
+    """
+    found: dict[str, list[tuple[Path, Recipe]]] = {}
     for name, path in shipped_recipes().items():
         method = name.split("/")[0]
         if method not in SHOWCASES:
-            found.setdefault(method, []).append(path)
-    return {
-        method: sorted(paths, key=lambda path: (not path.name.startswith("iresnet"), path.name))
-        for method, paths in found.items()
-    }
+            found.setdefault(method, []).append((path, load_recipe(path, allow_required=True)))
+
+    def preference(told: tuple[Path, Recipe]) -> tuple[bool, bool, str]:
+        path, recipe = told
+        return recipe.teacher is None and not recipe.subsets, not path.name.startswith("iresnet"), path.name
+
+    return {method: min(recipes, key=preference) for method, recipes in found.items()}
 
 
 def inherits(loss: Loss) -> bool:

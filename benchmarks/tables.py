@@ -91,6 +91,11 @@ def tpr_cell(rows: Sequence[Record], fpr: float) -> str:
     text = spread([point["tpr"] for point in found])
     if len(rows) == 1 and found[0].get("ci95"):
         text += " [{:.4f}, {:.4f}]".format(*found[0]["ci95"])
+    return starred(text, found)
+
+
+def starred(text: str, found: Sequence[Record]) -> str:
+    """A figure with a star, where an operating point behind it is weakly founded."""
     return text if all(founded(point) for point in found) else f"{text}\\*"
 
 

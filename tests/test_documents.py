@@ -18,7 +18,7 @@ from house import ROOT
 
 from benchmarks.documents import README, documents, load_results, origin, replace_blocks, results_page, shown
 from benchmarks.real_faces import RECIPES
-from benchmarks.reference import click_release, commands
+from benchmarks.reference import click_release, commands, recipe_of_methods
 from benchmarks.tables import (
     ALONE,
     demo,
@@ -165,6 +165,11 @@ STUDY: dict[str, Any] = {
 def cells(table: str) -> list[list[str]]:
     lines = [line for line in table.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_a_method_is_told_by_a_recipe_that_uses_its_teacher() -> None:
+    alone = {method for method, (_, recipe) in recipe_of_methods().items() if not (recipe.teacher or recipe.subsets)}
+    assert alone == {"baseline", "pfe"}  # a frozen student needs no teacher for its variances
 
 
 def test_the_study_shows_median_spread_seeds_and_losses_beside_wins() -> None:

@@ -89,7 +89,7 @@ def test_joined__drops_rows_of_another_study_and_of_a_recipe_that_has_changed() 
 def measured(method: str, seed: int | None, tpr: float) -> dict:
     points = [{"fpr": fpr, "tpr": tpr, "impostors": 10**6} for fpr in (1e-2, 1e-3)]
     told = {"parameters": 10, "macs": 100, "epochs": 2, "steps": 9, "genuine": 50, "impostor": 10**6, "auc": tpr}
-    return {"method": method, "seed": seed, "tpr_at_fpr": points, **told}
+    return {"method": method, "seed": seed, "tpr_at_fpr": points, "train_seconds": 1800, **told}
 
 
 def test_share_of_gap__is_taken_seed_by_seed() -> None:
@@ -101,9 +101,20 @@ def test_share_of_gap__is_taken_seed_by_seed() -> None:
 def test_table__names_the_best_first_and_a_loss_as_a_loss() -> None:
     rows = [measured(ALONE, 0, 0.4), measured("worse", 0, 0.3), measured("best", 0, 0.8)]
     data = {"teacher": [measured("teacher", None, 0.9)], "rows": rows, "recipe": "r", "recipes": {"best": "x"}}
-    lines = [line for line in methods(data).splitlines() if line.startswith("| ")][1:5]
+    text = methods(data)
+    lines = [line for line in text.splitlines() if line.startswith("| ")][1:5]
     assert [line.split(" | ")[0] for line in lines] == ["| teacher", "| best", f"| {ALONE}", "| worse"]
     assert "0.800" in lines[1] and "-0.200" in lines[3]
+    assert "Training all 3 students took 1.5 hours of one core." in text
+
+
+def test_table__tells_mean_and_deviation_over_seeds() -> None:
+    rows = [measured(ALONE, seed, 0.4) for seed in range(3)] + [
+        measured("l2", seed, 0.5 + seed / 10) for seed in range(3)
+    ]
+    data = {"teacher": [measured("teacher", None, 0.9)], "rows": rows, "recipe": "r", "recipes": {}}
+    (line,) = (line for line in methods(data).splitlines() if line.startswith("| l2 | 3 |"))
+    assert line.count("0.6000 ± 0.1000") == 2 and "0.400 ± 0.200" in line
 
 
 def test_report__holds_the_finished_runs_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
