@@ -9,12 +9,13 @@ from typing import Any
 
 import click
 
-from facekd.errors import InputError, UsageError
+from facekd.errors import UsageError
 from facekd.model_names import is_model_name
 
 from .common import (
     Fpr,
     check_models,
+    check_paths,
     console,
     device_option,
     foreign_options,
@@ -77,9 +78,7 @@ def command(
       facekd calibrate student.onnx --on lfw_pairs.txt --images lfw112 -o thresholds.json
     """
     check_models([model])
-    for path in (data, *([images] if images else [])):
-        if not path.exists():
-            raise InputError(str(path), "no such file or folder", "check the path")
+    check_paths(data, images)
     from facekd.engine.evaluation.calibration import calibrate_model, calibration_place, calibration_record
     from facekd.engine.evaluation.evaluation_sets import open_set
     from facekd.engine.evaluation.figures import EvalSettings

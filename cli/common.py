@@ -123,15 +123,24 @@ def precision_option(command: Command) -> Command:
     return option(command)
 
 
+def check_paths(*paths: Path | None) -> None:
+    """Refuse a file or folder that is not there, before anything that takes long to import.
+
+    Raises:
+        InputError: Names the first.
+    """
+    for path in paths:
+        if path is not None and not path.exists():
+            raise InputError(str(path), "no such file or folder", "check the path")
+
+
 def check_models(models: Iterable[Path]) -> None:
     """Refuse a model that is neither there nor a name.
 
     Raises:
         InputError: Names the first.
     """
-    for model in models:
-        if not model.exists() and not is_model_name(model):
-            raise InputError(str(model), "no such file or folder", "check the path")
+    check_paths(*(model for model in models if not is_model_name(model)))
 
 
 def open_model(model: Path, color: str | None, normalize: str | None, device: str = "cpu") -> Embedder:

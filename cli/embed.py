@@ -6,10 +6,11 @@ from pathlib import Path
 
 import click
 
-from facekd.errors import InputError, UsageError
+from facekd.errors import UsageError
 
 from .common import (
     check_models,
+    check_paths,
     console,
     device_option,
     foreign_options,
@@ -70,9 +71,7 @@ def command(
     """
     _check_output(output, force)
     check_models([model])
-    for path in (data, *([images] if images else [])):
-        if not path.exists():
-            raise InputError(str(path), "no such file or folder", "check the path")
+    check_paths(data, images)
     from facekd.data.open_source import open_identities
     from facekd.engine.embed import Passes
     from facekd.engine.embed_file import embed_to_file, partial_folder

@@ -11,11 +11,12 @@ import click
 from facekd.engine.evaluation.request import Request
 from facekd.engine.evaluation.requirements import parse_requirement, require
 from facekd.engine.evaluation.resolution_modes import GALLERIES
-from facekd.errors import InputError, UsageError
+from facekd.errors import UsageError
 
 from .common import (
     Fpr,
     check_models,
+    check_paths,
     device_option,
     foreign_options,
     json_option,
@@ -175,6 +176,7 @@ def command(
         verify_report(context, verify, asked["device"])
         return
     requirements = [parse_requirement(text) for text in demands]
+    _check_arguments(asked["models"], asked["sets"], asked["images"])
     check_template_options(context, asked["sets"], asked["protocol"])
     request = _request(asked, [r.fpr for r in requirements if r.fpr is not None])
     caches = Caches(asked["cache"] or TEMPLATE_CACHE, asked["cache"])
@@ -191,8 +193,7 @@ def command(
 def _request(asked: Mapping[str, Any], demanded: Sequence[float]) -> Request:
     """The options on which the figures depend, checked against each other, with the FPRs that demands name."""
     models, sets, images = asked["models"], asked["sets"], asked["images"]
-    stored = [path for path in models if path.suffix.lower() == ".npz"]
-    _check_arguments(models, stored, sets, images)
+    stored = _stored(models)
     if stored and (asked["cache"] is not None or asked["precision"] != "fp32"):
         option = "--precision" if asked["cache"] is None else "--cache"
         raise UsageError(option, f"has no effect on {stored[0]}, which is computed already", "leave it out")
@@ -231,13 +232,16 @@ def _request(asked: Mapping[str, Any], demanded: Sequence[float]) -> Request:
     )
 
 
-def _check_arguments(models: Sequence[Path], stored: Sequence[Path], sets: Sequence[Path], images: Path | None) -> None:
+def _stored(models: Sequence[Path]) -> list[Path]:
+    return [path for path in models if path.suffix.lower() == ".npz"]
+
+
+def _check_arguments(models: Sequence[Path], sets: Sequence[Path], images: Path | None) -> None:
+    stored = _stored(models)
     if not models:
         raise UsageError("MODEL", "missing", "name a model, or check a report with --verify FILE")
     check_models(models)
-    for path in (*sets, *([images] if images else [])):
-        if not path.exists():
-            raise InputError(str(path), "no such file or folder", "check the path")
+    check_paths(*sets, images)
     if stored and sets:
         raise UsageError(str(stored[0]), "stored embeddings are compared all with all", "leave --on out")
     if len(stored) < len(models) and not sets:

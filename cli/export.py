@@ -8,9 +8,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from facekd.errors import InputError, UsageError
+from facekd.errors import UsageError
 
-from .common import console, foreign_options, json_option, open_model, progress_bar, write_json
+from .common import (
+    check_models,
+    check_paths,
+    console,
+    foreign_options,
+    json_option,
+    open_model,
+    progress_bar,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from facekd.engine.export.exporter import Evidence
@@ -103,6 +112,8 @@ def command(
       facekd export runs/student -o small.onnx --precision int8 --calibrate faces/ --on lfw.bin --max-drop 0.005
       facekd export teacher.onnx -o fast.onnx --color rgb --normalize none
     """
+    check_models([model])
+    check_paths(*sets, calibrate, images)
     from facekd.engine.evaluation.calibration import with_calibration
     from facekd.engine.export.card import check_side_files, write_side_files
     from facekd.engine.export.exporter import export_onnx
@@ -112,9 +123,6 @@ def command(
     check_output(output, force=force)
     check_side_files(output, force=force)
     _check_options(precision, calibrate, sets, max_drop)
-    for path in (*sets, *(path for path in (calibrate, images) if path)):
-        if not path.exists():
-            raise InputError(str(path), "no such file or folder", "check the path")
     embedder = open_model(model, color, normalize)
     if isinstance(embedder, TorchEmbedder):
         embedder = with_calibration(embedder, model)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from facekd.errors import InputError, UsageError
+from facekd.errors import UsageError
 
-from .common import Fpr, console, json_option, progress_bar, write_json
+from .common import Fpr, check_paths, console, json_option, progress_bar, write_json
 
 if TYPE_CHECKING:
     from facekd.runtime import FaceModel
@@ -46,9 +46,7 @@ def command(
       facekd match a.jpg b.jpg --model student.onnx --fpr 1e-4
       facekd match photo.jpg gallery/ --model student.onnx --detector yunet.onnx --top 3
     """
-    for path in (probe, other, model, *([detector] if detector else [])):
-        if not path.exists():
-            raise InputError(str(path), "no such file or folder", "check the path")
+    check_paths(probe, other, model, detector)
     if fpr is not None and threshold is not None:
         raise UsageError("--threshold", "--fpr names a threshold already", "give one of the two")
     from facekd.runtime import face_finder, load_model

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import click
 
 from facekd import __version__
-from facekd.errors import InputError, UsageError
+from facekd.errors import UsageError
 
 from .common import (
     check_models,
+    check_paths,
     console,
     device_option,
     foreign_options,
@@ -71,9 +72,7 @@ def classifier(
     """
     _check_arguments(output, force, class_weights, class_means)
     check_models([teacher])
-    for path in (data, *(path for path in (images, class_weights) if path is not None)):
-        if not path.exists():
-            raise InputError(str(path), "no such file or folder", "check the path")
+    check_paths(data, images, class_weights)
     from facekd.data.open_source import open_identities
     from facekd.engine.evaluation.evaluation_sets import OpenedSet
     from facekd.engine.probe import doubt, probe_set, says_itself

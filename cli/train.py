@@ -15,6 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from facekd.engine.evaluation.resolution_modes import describe_resolution
+from facekd.errors import InputError
+from facekd.model_names import is_model_name
 from facekd.recipe import Recipe, load_recipe
 
 from .common import console, device_option, json_option, progress_bar, write_json
@@ -78,6 +80,7 @@ def command(
     with _world() as world:
         with nullcontext() if world is None else world.together():
             loaded = load_recipe(find_recipe(recipe), overrides)
+            check_files(loaded)
             folder = out or Path("runs") / loaded.name
             if dry_run and (world is None or world.leads):
                 _show_plan(loaded, folder, device, json_path)
@@ -85,6 +88,26 @@ def command(
             run = {"run": str(folder), "results": _train(loaded, folder, resume, overwrite, device, world)}
             if json_path and (world is None or world.leads):
                 write_json(run, json_path)
+
+
+def check_files(recipe: Recipe) -> None:
+    """Refuse a recipe that names files which are not there, before torch is imported.
+
+    Raises:
+        InputError: Names the first, and its key.
+    """
+    student, teacher, data = recipe.student, recipe.teacher, recipe.data
+    named = {"student.weights": student.weights, "data.path": data.path, "data.images": data.images}
+    if student.assistant is not None:
+        named["student.assistant.weights"] = student.assistant.weights
+    if teacher is not None:
+        named |= {"teacher.weights": teacher.weights, "teacher.class_weights": teacher.class_weights}
+    named |= {f"subsets.{subset.name}.weights": subset.weights for subset in recipe.subsets}
+    for number, measured in enumerate(recipe.evaluate.sets):
+        named |= {f"evaluate.sets.{number}.path": measured.path, f"evaluate.sets.{number}.images": measured.images}
+    for key, path in named.items():
+        if path is not None and not Path(path).exists() and not is_model_name(path):
+            raise InputError(path, "no such file or folder", f"check {key}; looked from {Path.cwd()}")
 
 
 @contextmanager

@@ -202,7 +202,7 @@ def landmarks(row: str) -> Make:
 JPEG = face(0, 0, 96, jpeg=True)
 
 CASES = [
-    Case("35-missing", no_folder, "faces: no such folder"),
+    Case("35-missing", no_folder, "faces: no such file or folder .check data.path"),
     Case("35-empty", empty_folder, "faces: holds no identities"),
     Case("36-one-identity", one_identity, "faces: only one identity, 'p0'"),
     Case("36-one-image", one_image_where_pairs_are_drawn, "student written", 0),

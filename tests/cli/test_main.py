@@ -8,6 +8,7 @@ import os
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -176,3 +177,32 @@ def test_a_full_disk_behind_stdout_is_told():
         done = subprocess.run([sys.executable, "-c", run], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
     assert done.returncode == 5
     assert done.stderr == "facekd: error: No space left on device\n"
+
+
+GONE = {
+    "eval": "gone.pt --on gone.bin",
+    "export": "gone.pt -o a.onnx",
+    "embed": "gone.pt gone -o a.npz",
+    "calibrate": "gone.pt --on gone.bin",
+    "match": "gone.jpg gone.jpg --model gone.onnx --threshold 0.3",
+    "bench": "gone.onnx",
+    "teacher": "inspect gone.pth",
+    "train": "quickstart/proxylesskd_pad --set teacher.weights=gone.pt",
+}
+
+
+def test_a_file_that_is_not_there_is_told_before_torch_is_imported(tmp_path: Path) -> None:
+    code = """
+import sys
+from facekd_cli.main import cli
+for words in sys.argv[1:]:
+    try:
+        cli(words.split())
+    except SystemExit as end:
+        print(words.split()[0], end.code, "torch" in sys.modules)
+"""
+    words = [f"{name} {rest}" for name, rest in GONE.items()]
+    done = subprocess.run([sys.executable, "-c", code, *words], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.splitlines() == [f"{name} 2 False" for name in GONE]
+    assert done.stderr.count("no such file or folder") == len(GONE)
+    assert not list(tmp_path.iterdir())
