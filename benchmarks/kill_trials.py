@@ -25,7 +25,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from benchmarks.killing import Trap, arm, ended, fork, save_in_python
+from benchmarks.killing import Trap, arm, ended, fork
 from facekd.data.images import encode_png
 from facekd.engine.training import checkpoint, trainer
 from facekd.engine.training.checkpoint import load_checkpoint
@@ -122,7 +122,7 @@ class Arena:
 
         def run() -> None:
             torch.set_num_threads(1)
-            _arm(trap)
+            arm(trap)
             trainer.train(self.broken, out, device="cpu")
             told.write_text(json.dumps([trap.events, trap.written, trap.seen]))
 
@@ -169,7 +169,7 @@ class Arena:
             trap = Trap(str(out.parent), at=event)
 
             def prepare() -> None:
-                _arm(trap)
+                arm(trap)
                 if defect is not None:
                     defect()
 
@@ -198,7 +198,7 @@ class Arena:
 
         def one(out: Path) -> str | None:
             trap = Trap(str(out.parent), room=room)
-            code = ended(self.begin(out, lambda: _arm(trap)))
+            code = ended(self.begin(out, lambda: arm(trap)))
             if code not in (0, DISK):
                 return f"exit code {code} with a full disk: {self.last_line()}"
             if code and "No space left" not in self.last_line():
@@ -206,11 +206,6 @@ class Arena:
             return f"left {strays(out)}" if strays(out) else None
 
         return one
-
-
-def _arm(trap: Trap) -> None:
-    checkpoint.save_file = save_in_python  # type: ignore[assignment]
-    arm(trap)
 
 
 def assert_done(process: int, log: Path) -> None:

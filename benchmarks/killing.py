@@ -14,13 +14,10 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
-
-from safetensors.torch import save
-from torch import Tensor
 
 AUDITED = {"os.rename", "os.remove", "os.mkdir", "os.rmdir"}
 CRASHED = 99
@@ -124,12 +121,6 @@ def arm(trap: Trap) -> None:
     builtins.open = io.open = opening  # type: ignore[assignment]
     os.fsync = syncing
     sys.addaudithook(hear)
-
-
-def save_in_python(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
-    """What the library's own writer leaves, written where :func:`arm` sees it."""
-    with open(path, "wb") as stream:
-        stream.write(save(dict(tensors), metadata))
 
 
 def fork(run: Callable[[], object], log: Path) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 
 
@@ -98,6 +99,10 @@ class RequirementError(FacekdError):
 
 class ExportError(RequirementError):
     """An exported file that does not equal its model."""
+
+
+STOPPING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1") if hasattr(signal, name))
+"""Signals that ask a process to stop: of a supervisor, Ctrl-C, the end of its terminal, a queue before its limit."""
 
 
 class Interrupted(FacekdError):

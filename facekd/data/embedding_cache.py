@@ -110,11 +110,13 @@ def _read_record(folder: Path, shape: tuple[int, int, int]) -> dict:
         return fresh
     try:
         record = json.loads(path.read_text())
-        held = record["shape"]
-    except (ValueError, KeyError, TypeError):
+        held, done, digest = record["shape"], record["done"], record.get("sha256", "")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise CheckpointError(str(path), "is not a cache record", f"remove {folder}") from None
     if held != fresh["shape"]:
         raise CheckpointError(str(path), f"holds {held}, not {fresh['shape']}", f"remove {folder}")
+    if type(done) is not int or not 0 <= done <= shape[0] or not isinstance(digest, str):
+        raise CheckpointError(str(path), "is not a cache record", f"remove {folder}")
     return record
 
 

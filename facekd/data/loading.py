@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-import os
-import re
-import signal
-import threading
-import traceback
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from multiprocessing import active_children
-from multiprocessing.connection import wait
-from multiprocessing.process import BaseProcess
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset
 
 from facekd.data.augment import AugmentSettings, augment, blend
 from facekd.data.identities import IdentitySource
-from facekd.data.images import resize, shown
+from facekd.data.images import resize
+from facekd.data.loading_workers import (
+    WatchedImages,
+    dead_workers_named,
+    deaths_unheeded,
+    full_memory_named,
+    leave_signals_to_parent,
+    under_way,
+)
 from facekd.data.resolution import AT_FULL_RESOLUTION, ResolutionSettings, at_resolution, drawn_resolution
 from facekd.data.samplers import StepBatches
-from facekd.errors import DeviceError, FacekdError
+from facekd.errors import FacekdError
 
 MEMORY_LIMIT = 1 << 30  # bytes of decoded images worth keeping
 AUGMENT_STREAM = 2  # first word of the seed of an augmentation
-
-_DEAD_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([0-9, ]+)\)(?: is killed by signal: ([^.]+))?")
 
 NOBODY = -1  # label of a blend of two people
 
@@ -139,6 +138,10 @@ class TrainingImages(Dataset):
         view = int(flipped) if self.versions is None else epoch % self.versions
         return resize(image, self.size), label, index, view
 
+    def name_of(self, index: int) -> str:
+        """What image ``index`` is called in messages."""
+        return self.images.source.sample_name(index)
+
     def augmented(self, epoch: int, index: int) -> tuple[np.ndarray, int, bool]:
         """Image ``index`` as epoch ``epoch`` shows it, at its stored size and full resolution; its label, and whether
         it was mirrored."""
@@ -160,98 +163,6 @@ def _collate(samples: Sequence[Sample | FacekdError]) -> Batch | FacekdError:
     return Batch(pixels, torch.tensor(labels), torch.tensor(indices), torch.tensor(views))
 
 
-class _Watched(Dataset):
-    """The images, and in shared memory which of them each loading process took up last."""
-
-    def __init__(self, images: TrainingImages, workers: int) -> None:
-        self.images = images
-        self.taken = torch.full((workers, 2), -1).share_memory_()  # process and image of each worker
-
-    def __getitem__(self, key: tuple[int, int]) -> Sample | FacekdError:
-        worker = get_worker_info()
-        if worker is not None:
-            self.taken.numpy()[worker.id] = os.getpid(), key[1]
-        return self.images[key]
-
-    def last_of(self, process: int) -> str | None:
-        """What the image that a process took up last is called; None where it took up none."""
-        found = [index for worker, index in self.taken.tolist() if worker == process]
-        return shown(self.images.images.source.sample_name(found[0])) if found else None
-
-
-_under_way: list[_Watched] = []
-"""Of the loops that run now: the death of a worker is told wherever this process happens to be, outside them too."""
-
-
-def _leave_signals_to_parent(worker: int) -> None:
-    """A signal to the process group stops the run between two steps; the loader ends its workers after that."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
-@contextmanager
-def _deaths_unheeded() -> Iterator[None]:
-    """Keep the loader's answer to the end of a process, an exception wherever this one happens to be, from a block."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGCHLD, previous)
-
-
-@contextmanager
-def dead_workers_named(workers: Collection[BaseProcess] = ()) -> Iterator[None]:
-    """Tell the death of a loading process in one line; it is met wherever this process happens to be.
-
-    Args:
-        workers: Processes whose death may also show as a broken connection to them.
-
-    Raises:
-        DeviceError: A worker was killed or ended by itself; names the image it had taken up.
-
-    Example:
-        >>> with dead_workers_named():
-        ...     raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
-        Traceback (most recent call last):
-        facekd.errors.DeviceError: loading process 7: was killed (Killed), likely for want of memory (lower \
-train.workers or train.batch_size, then go on with --resume)
-    """
-    try:
-        yield
-    except (RuntimeError, OSError, EOFError) as error:
-        dead = _dead_worker(error, workers)
-        if dead is None:
-            raise
-        traceback.clear_frames(error.__traceback__)  # they would keep the loader, and with it the other workers
-        processes, what = dead
-        fix = "lower train.workers or train.batch_size, then go on with --resume"
-        what = f"{what}, likely for want of memory{_last_file(processes)}"
-        raise DeviceError(f"loading process {processes}", what, fix) from None
-
-
-def _last_file(processes: str) -> str:
-    names = (watched.last_of(int(process)) for watched in _under_way for process in processes.split(","))
-    return next((f"; its last file: {name}" for name in names if name is not None), "")
-
-
-def _dead_worker(error: Exception, workers: Collection[BaseProcess]) -> tuple[str, str] | None:
-    """Numbers of the workers an error tells the death of, and how; None where it tells of something else."""
-    found = _DEAD_WORKER.search(f"{error.__cause__} {error}")  # the cause names the signal, where it is known
-    if found:
-        return found[1], f"was killed ({found[2]})" if found[2] else "ended unexpectedly"
-    ended = wait([worker.sentinel for worker in workers], timeout=1) if workers else []
-    for worker in workers:
-        if worker.sentinel in ended:
-            worker.join(timeout=1)
-            code = worker.exitcode or 0
-            how = f"was killed ({signal.strsignal(-code)})" if code < 0 else "ended unexpectedly"
-            return str(worker.pid), how
-    return None
-
-
 def step_data(dataset: TrainingImages, batches: StepBatches, workers: int, pin: bool) -> Iterator[Batch]:
     """One :class:`Batch` per step.
 
@@ -263,26 +174,27 @@ def step_data(dataset: TrainingImages, batches: StepBatches, workers: int, pin: 
 
     Raises:
         DataError: An image does not decode; it is named.
-        DeviceError: A worker was killed, if that is met while waiting for a batch.
+        DeviceError: A worker was killed, if that is met while waiting for a batch; or shared memory is full.
     """
-    watched = _Watched(dataset, workers)
+    watched, memory = WatchedImages(dataset, workers), full_memory_named if workers else nullcontext
     loader = DataLoader(
         watched,
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=_collate,
         pin_memory=pin,
-        worker_init_fn=_leave_signals_to_parent,
+        worker_init_fn=leave_signals_to_parent,
         generator=torch.Generator().manual_seed(batches.seed),
         prefetch_factor=4 if workers else None,
     )
     others = set(active_children())
-    loaded = iter(loader)
+    with memory():
+        loaded = iter(loader)
     started = set(active_children()) - others
-    _under_way.append(watched)
+    under_way.append(watched)
     try:
         while True:
-            with dead_workers_named(started):
+            with memory(), dead_workers_named(started):
                 batch = next(loaded, None)
             if batch is None:
                 return
@@ -290,9 +202,9 @@ def step_data(dataset: TrainingImages, batches: StepBatches, workers: int, pin: 
                 raise batch
             yield batch
     finally:
-        _under_way.remove(watched)
+        under_way.remove(watched)
         # Workers heed no signal, and Python waits for them at exit without end: none may outlive the loop.
-        with _deaths_unheeded():
+        with deaths_unheeded():
             del loaded
             for worker in started:
                 worker.kill()

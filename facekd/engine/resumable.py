@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from facekd.data.images import shown
 from facekd.engine.progress import Progress
@@ -97,13 +97,20 @@ class Partial:
     Attributes:
         folder: Where to write.
         done: Items finished.
+
+    Raises:
+        InputError: What is recorded of the work cannot be read.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        state = _read(folder / "state.json") or {"done": 0, "sizes": {}}
-        self.done = int(state["done"])
-        self._sizes: dict[str, int] = dict(state["sizes"])
+        found = _read(folder / "state.json")
+        state: dict[str, Any] = {"done": 0, "sizes": {}} if found is None else found
+        sizes = state.get("sizes")
+        if not isinstance(sizes, dict) or not all(map(_is_count, (state.get("done"), *sizes.values()))):
+            raise _unreadable(folder / "state.json", "does not say how far the work is")
+        self.done: int = state["done"]
+        self._sizes: dict[str, int] = dict(sizes)
 
     def open(self, name: str) -> GrowingFile:
         """A file of the work, as long as it was when its state was recorded."""
@@ -165,6 +172,7 @@ def partial_work(out: Path, job: Job) -> Iterator[Partial]:
 
     Raises:
         UsageError: Another job's work is there, or another process is at it.
+        InputError: What is recorded of the work cannot be read.
         DeviceError: The disk refuses.
     """
     folder = out.with_name(f"{out.name}.partial")
@@ -209,6 +217,16 @@ def _read(path: Path) -> dict | None:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        raise InputError(shown(path), f"cannot be read: {error}", "remove the folder to start anew") from None
-    return found if isinstance(found, dict) else None
+    except (OSError, ValueError, RecursionError) as error:
+        raise _unreadable(path, f"cannot be read: {error}") from None
+    if not isinstance(found, dict):
+        raise _unreadable(path, "is no record of unfinished work")
+    return found
+
+
+def _unreadable(path: Path, what: str) -> InputError:
+    return InputError(shown(path), what, "remove the folder to start anew")
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and value >= 0

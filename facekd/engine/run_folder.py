@@ -137,9 +137,10 @@ class RunFolder:
         for line in self.metrics.read_text(errors="replace").splitlines():
             try:
                 record = json.loads(line)
-            except ValueError:
-                continue
-            if record["step"] <= (evaluated if "evaluation" in record else step):
+                done = record["step"] <= (evaluated if "evaluation" in record else step)
+            except (ValueError, KeyError, TypeError, RecursionError):
+                continue  # torn by a kill, or rotten
+            if done:
                 kept.append(line)
         write_text(self.metrics, "".join(f"{line}\n" for line in kept))
 

@@ -1,4 +1,4 @@
-"""Answering SIGTERM and Ctrl-C between two steps, so that state is saved before the process ends."""
+"""Answering signals that ask a process to stop between two steps, so that state is saved before it ends."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from facekd.errors import Interrupted
+from facekd.errors import STOPPING, Interrupted
 
 Poll = Callable[[], None]
 """Raises :class:`~facekd.errors.Interrupted` when the process was asked to stop."""
@@ -16,9 +16,10 @@ Poll = Callable[[], None]
 
 @contextmanager
 def interruptible(where: str, what: str, *, patient: bool = False) -> Iterator[Poll]:
-    """Catch SIGTERM and SIGINT inside the block; the yielded function raises once one has come.
+    """Catch the signals that ask to stop inside the block; the yielded function raises once one has come.
 
-    A second signal ends the process at once. Outside the main thread nothing is caught.
+    They are SIGTERM, Ctrl-C, the end of the terminal (unless it is to be passed over, as under nohup) and SIGUSR1. A
+    second one ends the process at once. Outside the main thread nothing is caught.
 
     Args:
         where: What is running, for the message.
@@ -46,7 +47,9 @@ def interruptible(where: str, what: str, *, patient: bool = False) -> Iterator[P
     if threading.current_thread() is not threading.main_thread():
         yield poll
         return
-    previous = {number: signal.signal(number, receive) for number in (signal.SIGTERM, signal.SIGINT)}
+    asked = (signal.SIGTERM, signal.SIGINT)
+    heard = [number for number in STOPPING if number in asked or signal.getsignal(number) is not signal.SIG_IGN]
+    previous = {number: signal.signal(number, receive) for number in heard}
     try:
         yield poll
     finally:

@@ -28,6 +28,10 @@ def encode(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
         >>> encode({"a": a, "b": b}, {"x": "1", "y": "2"}) == encode({"b": b, "a": a}, {"y": "2", "x": "1"})
         True
     """
+    return b"".join(_head_and_body(tensors, metadata))
+
+
+def _head_and_body(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> tuple[bytes, memoryview]:
     from safetensors.torch import save
 
     plain = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
@@ -36,7 +40,7 @@ def encode(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
     ordered = {"__metadata__": {key: str(metadata[key]) for key in sorted(metadata)}} | header
     text = json.dumps(ordered, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text + plain[8 + length :]
+    return struct.pack("<Q", len(text)) + text, memoryview(plain)[8 + length :]
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
@@ -48,8 +52,14 @@ def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
     Raises:
         DeviceError: The disk refused; a file that was there before stands.
     """
-    data = encode(tensors, metadata)
-    return write_atomic(path, lambda temporary: temporary.write_bytes(data))
+    parts = _head_and_body(tensors, metadata)
+
+    def fill(temporary: Path) -> None:
+        with open(temporary, "wb") as stream:
+            for part in parts:
+                stream.write(part)
+
+    return write_atomic(path, fill)
 
 
 def decode(data: bytes, where: str) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -75,6 +75,20 @@ def test_open_cache__one_flipped_bit_is_refused(tmp_path: Path) -> None:
         open_cache(tmp_path, "k", shape=SHAPE, embed=Teacher())
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{}", "7", "[" * 100_000, '{"shape": [21, 2, 4]}', '{"shape": [21, 2, 4], "done": -1}']
+    + ['{"shape": [21, 2, 4], "done": "x"}', '{"shape": [21, 2, 4], "done": 99}']
+    + ['{"shape": [21, 2, 4], "done": 21, "sha256": 5}'],
+)
+def test_open_cache__a_rotten_record_is_refused(tmp_path: Path, text: str) -> None:
+    open_cache(tmp_path, "k", shape=SHAPE, embed=Teacher())
+    (tmp_path / "k" / "cache.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"cache.json: is not a cache record .remove "):
+        open_cache(tmp_path, "k", shape=SHAPE, embed=Teacher())
+    assert np.array_equal(open_cache(tmp_path, "k", shape=SHAPE, embed=Teacher(), renew=True), TRUTH)
+
+
 def test_open_cache__another_size_under_the_same_key_is_refused(tmp_path: Path) -> None:
     open_cache(tmp_path, "k", shape=SHAPE, embed=Teacher())
     with pytest.raises(CheckpointError, match=r"holds \[21, 2, 4\], not \[22, 2, 4\]"):

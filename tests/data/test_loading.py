@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from facekd.data.augment import AugmentSettings
-from facekd.data.loading import NOBODY, RememberedImages, TrainingImages, dead_workers_named, step_data
+from facekd.data.loading import NOBODY, RememberedImages, TrainingImages, step_data
+from facekd.data.loading_workers import dead_workers_named
 from facekd.data.samplers import StepBatches, shuffled
 from facekd.errors import DataError, DeviceError
 

@@ -7,6 +7,7 @@ over for the one before it, with a word about why.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,13 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from facekd import __version__
-from facekd.errors import CheckpointError
-from facekd.files import append_line, disk_errors, file_digest, remove_unfinished, write_atomic
+from facekd.errors import CheckpointError, NonFiniteError
+from facekd.files import append_line, disk_errors, remove_unfinished
+from facekd.models import safetensors_file
 
 KEPT = 2
 FORMAT = "facekd-checkpoint-1"
@@ -86,18 +86,28 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     """Write a checkpoint into ``folder``, record its digest, and remove all but the newest :data:`KEPT`.
 
     Raises:
+        NonFiniteError: A tensor is not finite; earlier checkpoints stand.
         DeviceError: The disk refused; earlier checkpoints stand.
     """
     path = folder / f"step-{checkpoint.step:09d}.safetensors"
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
+    _require_finite(checkpoint)
     facts = {"format": FORMAT, "step": checkpoint.step, "facekd": __version__, **checkpoint.facts}
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    digest = write_atomic(path, lambda temporary: save_file(tensors, temporary, {"facts": json.dumps(facts)}))
+    digest = safetensors_file.write(path, checkpoint.tensors, {"facts": json.dumps(facts)})
     line = {"step": checkpoint.step, "file": path.name, "bytes": path.stat().st_size, "sha256": digest}
     append_line(folder / "checkpoints.jsonl", json.dumps(line), durable=True)
     _forget_others(folder, path)
     return path
+
+
+def _require_finite(checkpoint: Checkpoint) -> None:
+    """Losses and gradients are looked at in every step; this finds what reaches the state past them."""
+    for name, tensor in checkpoint.tensors.items():
+        if not torch.isfinite(tensor).all():
+            what = f"{name} is not finite; no checkpoint was written"
+            fix = "go on with --resume from the one before, and a lower optimizer.learning_rate in a new run"
+            raise NonFiniteError(f"step {checkpoint.step}", what, fix)
 
 
 def _recorded(folder: Path) -> dict[str, str]:
@@ -134,26 +144,45 @@ def load_checkpoint(folder: Path) -> tuple[Checkpoint, list[str]]:
         The checkpoint, and one line for each newer one that was passed over.
 
     Raises:
-        CheckpointError: There is none that can be trusted; each rejected file is named.
+        CheckpointError: There is none that can be trusted; each rejected file is named. Or another release wrote it.
     """
     records, rejected = _recorded(folder), []
     for path in sorted(folder.glob("step-*.safetensors"), reverse=True):
-        if path.name not in records:
-            rejected.append(f"{path.name}: its digest was never recorded")
-        elif file_digest(path) != records[path.name]:
-            rejected.append(f"{path.name}: digest differs from the recorded one")
+        try:
+            found = _read(path, records.get(path.name))
+        except CheckpointError as error:
+            rejected.append(f"{path.name}: {error.what}")
         else:
-            return _read(path), [f"passed over {reason}" for reason in rejected]
+            _require_format(path, found)
+            return found, [f"passed over {reason}" for reason in rejected]
     what = "; ".join(rejected) or "holds no checkpoint"
     raise CheckpointError(str(folder), what, "start again with --overwrite")
 
 
-def _read(path: Path) -> Checkpoint:
-    with safe_open(path, "pt") as stream:
-        facts = json.loads((stream.metadata() or {}).get("facts", "{}"))
-        tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 - safe_open is not iterable
-    if facts.get("format") != FORMAT:
-        raise CheckpointError(
-            str(path), f"format is {facts.get('format')}, not {FORMAT}", "use the release that wrote it"
-        )
-    return Checkpoint(facts["step"], tensors, facts)
+def _require_format(path: Path, found: Checkpoint) -> None:
+    """Refuse what another release wrote: nothing is wrong with it, and the one before it would lose what it holds."""
+    told = found.facts["format"]
+    if told != FORMAT:
+        raise CheckpointError(str(path), f"format is {told}, not {FORMAT}", "use the release that wrote it")
+
+
+def _read(path: Path, recorded: str | None) -> Checkpoint:
+    """A checkpoint, if it is the file that was recorded; read once, so that what is checked is what is taken up."""
+    where, fix = str(path), "start again with --overwrite"
+    if recorded is None:
+        raise CheckpointError(where, "its digest was never recorded", fix)
+    if path.is_symlink() or not path.is_file():
+        raise CheckpointError(where, "is not a plain file", fix)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(where, f"cannot be read: {error.strerror}", fix) from None
+    if hashlib.sha256(data).hexdigest() != recorded:
+        raise CheckpointError(where, "digest differs from the recorded one", fix)
+    tensors, metadata = safetensors_file.decode(data, where)
+    try:
+        facts = json.loads(metadata.get("facts", "{}"))
+        step, _ = int(facts["step"]), facts["format"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise CheckpointError(where, "does not say which step of which run it is", fix) from None
+    return Checkpoint(step, tensors, facts)

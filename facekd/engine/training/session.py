@@ -149,7 +149,7 @@ class Session:
             Warnings: why the run may not be bit-identical to an unbroken one.
 
         Raises:
-            CheckpointError: It belongs to another recipe, data set or teacher.
+            CheckpointError: It belongs to another recipe, data set or teacher, or holds other tensors.
         """
         now = self.facts()
         was = {"processes": 1, "subsets": [], **saved.facts}
@@ -157,12 +157,16 @@ class Session:
             if was.get(name) != now[name]:
                 what = f"the {name} changed since it was written ({was.get(name)}, now {now[name]})"
                 raise CheckpointError(f"checkpoint of step {saved.step}", what, "resume with what the run began with")
-        self.student.load_state_dict(select("student", saved.tensors))
-        self.objective.load_state_dict(select("objective", saved.tensors))
-        for name, module in self.averages():
-            module.load_state_dict(select(name, saved.tensors))
-        restore_optimizer(self.optimizer, saved.tensors)
-        self.step, self.evaluated, self.best = saved.step, saved.facts["evaluated"], dict(saved.facts["best"])
+        held = [("student", self.student), ("objective", self.objective), *self.averages()]
+        try:
+            for name, module in held:
+                module.load_state_dict(select(name, saved.tensors))
+            restore_optimizer(self.optimizer, saved.tensors)
+            self.evaluated, self.best = int(saved.facts["evaluated"]), dict(saved.facts["best"])
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
+            what = f"holds other things than a run of this recipe: {' '.join(str(error).split())[:200]}"
+            raise CheckpointError(f"checkpoint of step {saved.step}", what, "start again with --overwrite") from None
+        self.step = saved.step
         return [
             f"resume is not bit-exact: saved with {name} {was[name]}, running with {now[name]}"
             for name in ("threads", "device", "processes")

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from facekd.data.identities import IdentitySource
-from facekd.data.loading import Batch, dead_workers_named, step_data
+from facekd.data.loading import Batch, step_data
+from facekd.data.loading_workers import dead_workers_named
 from facekd.data.samplers import StepBatches, class_uniform, shuffled, sliced, superclass_uniform
 from facekd.engine.probe import says_itself
 from facekd.engine.run_folder import RunFolder

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -16,7 +20,8 @@ from facekd.engine.training.checkpoint import (
     restore_optimizer,
     save_checkpoint,
 )
-from facekd.errors import CheckpointError, DeviceError
+from facekd.errors import CheckpointError, DeviceError, NonFiniteError
+from facekd.models import safetensors_file
 
 
 def _checkpoint(step: int) -> Checkpoint:
@@ -110,16 +115,93 @@ def test_a_record_that_says_nothing_is_none(tmp_path: Path, line: str) -> None:
     assert load_checkpoint(tmp_path)[0].step == 1
 
 
-def test_no_room__the_older_checkpoint_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save_checkpoint(tmp_path, _checkpoint(1))
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("facekd.engine.training.checkpoint.save_file", full)
-    with pytest.raises(DeviceError, match="No space left"):
-        save_checkpoint(tmp_path, _checkpoint(2))
+@pytest.mark.parametrize("room", [0, 7, 100, 200])
+def test_no_room__the_older_checkpoint_stands(tmp_path: Path, room: int) -> None:
+    assert save_checkpoint(tmp_path, _checkpoint(1)).stat().st_size > 200
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        with pytest.raises(
+            DeviceError, match="step-000000002.safetensors: cannot be written: File too large .free some"
+        ):
+            save_checkpoint(tmp_path, _checkpoint(2))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert load_checkpoint(tmp_path)[0].step == 1 and not list(tmp_path.glob("*.tmp.*"))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_state_that_is_not_finite_is_not_written(tmp_path: Path, bad: float) -> None:
+    save_checkpoint(tmp_path, _checkpoint(1))
+    spoilt = Checkpoint(2, {"student.norm.running_mean": torch.tensor([0.0, bad]), "count": torch.tensor(3)}, {})
+    with pytest.raises(NonFiniteError, match="step 2: student.norm.running_mean is not finite; no checkpoint was"):
+        save_checkpoint(tmp_path, spoilt)
+    assert load_checkpoint(tmp_path)[0].step == 1 and len(list(tmp_path.glob("*.safetensors"))) == 1
+
+
+def _recorded_as(path: Path, data: bytes) -> None:
+    """Put other bytes in a checkpoint's place, with the digest of these."""
+    path.write_bytes(data)
+    line = {"step": 2, "file": path.name, "sha256": hashlib.sha256(data).hexdigest()}
+    with open(path.parent / "checkpoints.jsonl", "a") as stream:
+        stream.write(json.dumps(line) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("facts", "told"),
+    [
+        (None, "not a safetensors file"),
+        ("{", "does not say which step"),
+        ("[]", "does not say which step"),
+        ("[" * 100_000, "does not say which step"),
+        ('{"format": "facekd-checkpoint-1"}', "does not say which step"),
+        ('{"format": "facekd-checkpoint-1", "step": []}', "does not say which step"),
+    ],
+)
+def test_a_checkpoint_of_the_recorded_digest_that_is_none_is_passed_over(
+    tmp_path: Path, facts: str | None, told: str
+) -> None:
+    save_checkpoint(tmp_path, _checkpoint(1))
+    path = save_checkpoint(tmp_path, _checkpoint(2))
+    data = b"rot" * 9 if facts is None else safetensors_file.encode({"a": torch.zeros(1)}, {"facts": facts})
+    _recorded_as(path, data)
+    loaded, warnings = load_checkpoint(tmp_path)
+    assert loaded.step == 1 and len(warnings) == 1 and told in warnings[0]
+
+
+def test_a_checkpoint_of_another_release_is_an_error_and_not_passed_over(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, _checkpoint(1))
+    facts = {"facts": '{"format": "facekd-checkpoint-9", "step": 2}'}
+    _recorded_as(save_checkpoint(tmp_path, _checkpoint(2)), safetensors_file.encode({"a": torch.zeros(1)}, facts))
+    with pytest.raises(
+        CheckpointError, match="format is facekd-checkpoint-9, not facekd-checkpoint-1 .use the release"
+    ):
+        load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "link", "link to nothing"])
+def test_item_100_what_is_no_plain_file_is_passed_over(tmp_path: Path, kind: str) -> None:
+    folder = tmp_path / "checkpoints"
+    save_checkpoint(folder, _checkpoint(1))
+    path = save_checkpoint(folder, _checkpoint(2))
+    moved = path.rename(tmp_path / "elsewhere.safetensors")
+    make = {
+        "folder": path.mkdir,
+        "pipe": lambda: os.mkfifo(path),
+        "link": lambda: path.symlink_to(moved),
+        "link to nothing": lambda: path.symlink_to(tmp_path / "nothing"),
+    }
+    make[kind]()
+    loaded, warnings = load_checkpoint(folder)
+    assert loaded.step == 1 and warnings == [f"passed over {path.name}: is not a plain file"]
+
+
+def test_item_101_what_is_checked_is_what_is_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, opened = save_checkpoint(tmp_path, _checkpoint(1)), []
+    plain = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda self: opened.append(self) or plain(self))
+    assert load_checkpoint(tmp_path)[0].step == 1
+    assert opened == [path]
 
 
 @pytest.mark.parametrize("make", [lambda p: torch.optim.SGD(p, 0.1, momentum=0.9), lambda p: torch.optim.AdamW(p, 0.1)])

@@ -16,6 +16,7 @@ from run_bits import bits, same, steps, stop_at
 from safetensors.torch import load_file
 
 from facekd.engine.training import trainer
+from facekd.engine.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from facekd.engine.training.trainer import plan_run, train
 from facekd.errors import (
     CheckpointError,
@@ -319,6 +320,27 @@ def test_changed_data__is_refused_on_resume(make_recipe, faces: Path, tmp_path: 
             train(recipe, tmp_path / "run", resume=True, device="cpu")
     finally:
         extra.unlink()
+
+
+def test_a_checkpoint_of_other_tensors__is_refused_in_one_line(make_recipe, tmp_path: Path) -> None:
+    recipe, folder = make_recipe(), tmp_path / "run" / "checkpoints"
+    with pytest.raises(Interrupted):
+        train(recipe, tmp_path / "run", device="cpu", listener=stop_at(3))
+    saved, _ = load_checkpoint(folder)
+    spoilt = {name: tensor.repeat(2) if tensor.dim() == 1 else tensor for name, tensor in saved.tensors.items()}
+    (lost, *_) = (name for name in saved.tensors if name.startswith("student."))
+    for tensors, facts in ((spoilt, saved.facts), ({**saved.tensors, lost: torch.zeros(3)}, saved.facts),
+                           (saved.tensors, {**saved.facts, "best": 5})):  # fmt: skip
+        save_checkpoint(folder, Checkpoint(3, tensors, facts))
+        with pytest.raises(CheckpointError, match="step 3: holds other things than a run of this recipe: ") as caught:
+            train(recipe, tmp_path / "run", resume=True, device="cpu")
+        assert len(caught.value.lines) == 1
+    save_checkpoint(folder, saved)
+    with open(tmp_path / "run" / "metrics.jsonl", "a") as stream:
+        stream.writelines(f"{rot}\n" for rot in ("[]", "7", "{}", '{"step": "x"}', '{"step": null}', "[" * 100_000))
+    train(recipe, tmp_path / "run", resume=True, device="cpu")
+    steps = [json.loads(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps) and steps[-1] == plan_run(recipe, "cpu").total_steps
 
 
 def test_plan__sizes_the_run_and_refuses_what_cannot_fit(make_recipe, distil, tmp_path: Path) -> None:
