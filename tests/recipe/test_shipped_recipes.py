@@ -5,20 +5,16 @@ from __future__ import annotations
 import pytest
 from facekd_cli.shipped import shipped_recipes
 
+from facekd.losses import LOSSES
 from facekd.recipe import load_recipe, recipe_digest, recipe_yaml, required_keys
 
 SHIPPED = shipped_recipes()
 
 
-def test_there_are_recipes_for_every_method_and_the_quickstart():
-    assert {name.split("/")[0] for name in SHIPPED} >= {
-        "baseline",
-        "l2",
-        "logit_kd",
-        "pad",
-        "proxylesskd",
-        "quickstart",
-    }
+def test_every_loss_has_a_shipped_recipe_and_the_quickstart_and_the_baseline_are_there():
+    recipes = [load_recipe(path, allow_required=True) for path in SHIPPED.values()]
+    assert {loss.name for recipe in recipes for loss in recipe.losses} == {*LOSSES}
+    assert {name.split("/")[0] for name in SHIPPED} >= {"baseline", "proxylesskd", "quickstart", "recommended"}
 
 
 @pytest.mark.parametrize("name", SHIPPED)
