@@ -98,14 +98,6 @@ def test_value__depends_neither_on_scale_nor_on_width_nor_on_rotation() -> None:
     assert float(residual(zeros, zeros, teacher)) == 2.0
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision__is_summed_in_float32(dtype: torch.dtype) -> None:
-    student, assistant, teacher = (part.to(dtype) for part in three())
-    value = residual(student, assistant, teacher)
-    assert value.dtype == torch.float32
-    assert float(value) == pytest.approx(float(residual(student.double(), assistant.double(), teacher.double())))
-
-
 def test_sizes_that_do_not_fit__are_refused() -> None:
     student, assistant, teacher = three()
     with pytest.raises(ValueError, match="student has 5 dimensions, teacher 4"):

@@ -161,14 +161,6 @@ def test_teachers_get_no_gradient() -> None:
     assert x["teacher"].grad is None and x["theirs"].grad is None
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_finite_and_float32(dtype: torch.dtype) -> None:
-    x = {name: rows if name == "labels" else rows.to(dtype) for name, rows in drawn().items()}
-    one = knows(x, 0, 1)._replace(projector=torch.randn(WIDE, DIM).to(dtype))
-    for found in (value(x, one), subset_l2(x["student"], x["labels"], [one])):
-        assert found.dtype == torch.float32 and bool(torch.isfinite(found))
-
-
 def test_refusals() -> None:
     x = drawn()
     one = knows(x, 0, 1)
