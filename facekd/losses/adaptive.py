@@ -12,6 +12,7 @@ from facekd.losses.classifier import check_labels, margin_softmax
 from facekd.losses.common import check_classifier, check_pair, check_positive, sine_of, unit_rows, widen
 
 LEAST_MEMORY = 1e-6
+LEAST_LENGTH = 1e-6  # of a centre: below it rounding alone decides its direction
 
 
 def adadistill(
@@ -147,5 +148,7 @@ def moved_centres(centres: Tensor, student: Tensor, teacher: Tensor, labels: Ten
     asked = memory * held[labels] + (1.0 - memory) * other
     met = labels.bincount(minlength=len(centres))
     sums = held.new_zeros(held.shape).index_add_(0, labels, asked)
-    moved = held.where(met[:, None] == 0, sums / met.clamp(min=1)[:, None])
+    means = sums / met.clamp(min=1)[:, None]
+    stays = (met == 0) | (torch.linalg.vector_norm(means, dim=1) < LEAST_LENGTH)
+    moved = held.where(stays[:, None], means)
     return moved.to(centres.dtype)

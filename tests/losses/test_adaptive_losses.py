@@ -69,6 +69,22 @@ def test_centres__approach_the_mean_of_the_teacher_where_the_memory_is_constant(
     torch.testing.assert_close(centres, teacher.mean(0, keepdim=True))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_centres__keep_their_place_where_what_is_asked_of_them_cancels_out(dtype: torch.dtype) -> None:
+    """Half of a centre and half of an embedding opposite to it are nothing, and nothing has no direction."""
+    teacher = functional.normalize(draw()[2][:1]).to(dtype)
+    sideways = functional.normalize(draw()[2][1:2].to(dtype) - (draw()[2][1:2].to(dtype) @ teacher.T) * teacher)
+    student = 0.5 * teacher + 0.75**0.5 * sideways
+    label = torch.zeros(1, dtype=torch.int64)
+    centres = moved_centres(-teacher, student, teacher, label, weighted=False)
+    assert torch.equal(centres, -teacher)
+    closer = moved_centres(centres, student - 0.1 * teacher, teacher, label, weighted=False)
+    assert functional.cosine_similarity(closer, teacher).item() == pytest.approx(1.0, abs=1e-6)
+    loss = adadistill(student.requires_grad_(), centres, label)
+    loss.backward()
+    assert loss.isfinite() and student.grad.isfinite().all()
+
+
 def test_adadistill__is_margin_softmax_on_the_centres_without_a_gradient_to_them() -> None:
     centres, student, _ = draw()
     centres.requires_grad_(), student.requires_grad_()
