@@ -145,9 +145,10 @@ def margin_softmax(
     """Classify identities by cosine, with a margin the right class has to win by.
 
     Deng et al., "ArcFace", CVPR 2019, arXiv 1801.07698; Wang et al., "CosFace", CVPR 2018, arXiv 1801.09414.
-    With the teacher's own classifier as ``class_weights``, kept fixed, it is the loss of Shi et al., "ProxylessKD",
-    arXiv 2011.00265: labels only, no distance to the teacher. See :func:`apply_margin` for the kinds and
-    ``past_pi``. Logits are never held: see :mod:`facekd.losses.class_blocks`. It can be differentiated once.
+    With the teacher's own classifier as ``class_weights``, kept fixed, it is our reading of Shi et al., "ProxylessKD",
+    arXiv 2011.00265, whose body was not at hand: labels only, no distance to the teacher. See :func:`apply_margin` for
+    the kinds and ``past_pi``. Logits are never held: see :mod:`facekd.losses.class_blocks`. It can be differentiated
+    once.
 
     ``margin_gradient`` says what the right class's logit passes back. ``exact`` is the derivative of the formula.
     ``passthrough`` keeps the value and passes back the gradient of the plain cosine, leaving out the factor

@@ -14,7 +14,8 @@ def l2(student: Tensor, teacher: Tensor) -> Tensor:
     """Squared distance between the unit embeddings of student and teacher.
 
     Summed over dimensions and averaged over the batch, so the value lies in [0, 4] whatever the embedding size:
-    ``l2 = 2 - 2 cos``. A mean over dimensions, common elsewhere, is this divided by the embedding size.
+    ``l2 = 2 - 2 cos``. Boutros et al., "PocketNet", IEEE Access 2022, arXiv 2108.10710, distil by the mean over
+    dimensions, which is this divided by the embedding size.
 
     Args:
         student: Raw student embeddings, ``(batch, dim)``.
@@ -37,8 +38,9 @@ def l2(student: Tensor, teacher: Tensor) -> Tensor:
 def cosine(student: Tensor, teacher: Tensor) -> Tensor:
     """One minus the cosine between student and teacher.
 
-    Computed as half the squared distance of the unit embeddings, which is the same number without the cancellation
-    near cosine 1: it is never negative, and 0 for equal embeddings.
+    The plain form of distilling the direction alone, as Duong et al., "ShrinkTeaNet", 2019, arXiv 1905.10620, do; only
+    their abstract was at hand. Computed as half the squared distance of the unit embeddings, which is the same number
+    without the cancellation near cosine 1: it is never negative, and 0 for equal embeddings.
 
     Args:
         student: Raw student embeddings, ``(batch, dim)``.

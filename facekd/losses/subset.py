@@ -102,8 +102,10 @@ def subset_kd(
 def subset_l2(student: Tensor, labels: Tensor, subsets: Sequence[SubsetTeacher]) -> Tensor:
     """Squared distance to the unit embeddings of several teachers, each through a projector of its own.
 
-    The form of :func:`subset_kd` on embeddings: teachers of different classes live in spaces of their own, so the
-    student's embedding is brought to each of them by a matrix ``P_k`` that is learned with it. Our reading:
+    Our reading on embeddings of Ju et al., "Relational Subsets Knowledge Distillation for Long-tailed Retinal Diseases
+    Recognition", MICCAI 2021, arXiv 2104.11057, as :func:`subset_kd` is on class probabilities. Teachers of different
+    classes live in spaces of their own, so the student's embedding is brought to each of them by a matrix ``P_k`` that
+    is learned with it:
     ``sum_k share_k / n_k sum_{i: y_i in G_k} |unit(P_k s_i) - unit(t^k_i)|^2``.
 
     Args:
