@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
+import torch
 from facekd_cli.shipped import shipped_recipes
 
 from facekd.losses import LOSSES
@@ -15,6 +18,16 @@ def test_every_loss_has_a_shipped_recipe_and_the_quickstart_and_the_baseline_are
     recipes = [load_recipe(path, allow_required=True) for path in SHIPPED.values()]
     assert {loss.name for recipe in recipes for loss in recipe.losses} == {*LOSSES}
     assert {name.split("/")[0] for name in SHIPPED} >= {"baseline", "proxylesskd", "quickstart", "recommended"}
+
+
+def test_cckd_takes_the_exact_kernel_where_its_recipe_is_told_so():
+    recipe = load_recipe(SHIPPED["cckd/iresnet50_mobilefacenet"], ["losses.1.order=null"], allow_required=True)
+    options = recipe.losses[1].loss_options()
+    same, apart = torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.eye(2)
+    exact = 0.5 * (1 - math.exp(-2 * options["gamma"])) ** 2  # one pair at cosine 1 and 0: two of four entries differ
+    assert LOSSES["cckd"](same, apart, **options).item() == pytest.approx(exact)
+    cut = load_recipe(SHIPPED["cckd/iresnet50_mobilefacenet"], allow_required=True).losses[1].loss_options()
+    assert LOSSES["cckd"](same, apart, **cut).item() != pytest.approx(exact, rel=1e-3)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
