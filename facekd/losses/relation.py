@@ -84,7 +84,8 @@ def pkt(student: Tensor, teacher: Tensor) -> Tensor:
 
     Passalis and Tefas, "Learning Deep Representations with Probabilistic Knowledge Transfer", ECCV 2018, arXiv
     1803.10837. The probability of picking image ``j`` as the neighbour of ``i`` is ``(1 + cos_ij) / 2`` over its sum
-    for all ``j != i``; the value is ``mean_i KL(teacher_i, student_i)``.
+    for all ``j != i``; the value is ``mean_i KL(teacher_i, student_i)``. Published code lets an image be its own
+    neighbour, and takes the mean over all ``batch^2`` entries, not over rows: ``batch`` times smaller.
 
     Args:
         student: Raw student embeddings, ``(batch, dim)``.
@@ -111,7 +112,9 @@ def rkd(student: Tensor, teacher: Tensor, *, distance_weight: float = 1.0, angle
     Park et al., "Relational Knowledge Distillation", CVPR 2019, arXiv 1904.05068. Distances are divided by their mean
     over the batch's pairs; an angle is the cosine at ``i`` between the directions to ``j`` and ``k``. Distances are
     averaged over the ``batch (batch - 1)`` ordered pairs, angles over the ordered triplets of different images.
-    On unit embeddings, which is our reading for faces; the weights are the paper's for metric learning.
+    On unit embeddings, which is our reading for faces; the weights are the paper's for metric learning. Published code
+    averages over all ``batch^2`` pairs and ``batch^3`` triplets, those of an image with itself too, which add 0: its
+    distances are ``(batch - 1) / batch`` of these, its angles ``(batch - 1) (batch - 2) / batch^2``.
 
     Args:
         student: Raw student embeddings, ``(batch, dim)``.
