@@ -34,7 +34,8 @@ def stkd(
         label_weight CE(student, y) + T^2 KL(teacher || student at temperature T).
 
     No margin is put on a virtual sample: a mixture belongs to two classes, and the weighted sum of two margin losses
-    is not the cross-entropy of the mixed label.
+    is not the cross-entropy of the mixed label. In training the mixtures are as many as the labelled images of a step;
+    where these do not divide among several processes, the last few mixtures are left out.
 
     Args:
         virtual_student: Raw student embeddings of the mixtures, ``(virtual, dim)``.
@@ -84,7 +85,8 @@ def stkd_similarity(
     Zhao et al., "Similarity Transfer for Knowledge Distillation", 2021, arXiv 2103.10047: our reading for faces, where
     the classes are the images of the batch. For a virtual sample ``v`` the teacher's similarities are
     ``q_k = softmax_k(cos(t_v, t_k) / T)``, the student's ``p_k`` likewise; the value is the mean of ``KL(q || p)``.
-    No label and no classifier is needed, and the widths may differ.
+    No label and no classifier is needed, and the widths may differ. Among several processes the mixtures are shared
+    out as for :func:`stkd`.
 
     Args:
         student: Raw student embeddings of the batch, ``(batch, dim)``.
