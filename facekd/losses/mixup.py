@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from facekd.losses.classifier import cosine_logits
-from facekd.losses.common import check_classifier, check_embeddings, check_positive, unit_rows
+from facekd.losses.common import check_classifier, check_embeddings, check_positive
 from facekd.losses.logits import divergence
 
 
@@ -113,8 +113,8 @@ def stkd_similarity(
         raise ValueError(f"student has {len(student)} rows, teacher {len(teacher)}; the same number, 2 or more")
     check_classifier("virtual_student", virtual_student, "student", student)
     check_classifier("virtual_teacher", virtual_teacher, "teacher", teacher)
-    one = unit_rows(virtual_student) @ unit_rows(student).T
-    other = unit_rows(virtual_teacher.detach()) @ unit_rows(teacher.detach()).T
+    one = cosine_logits(virtual_student, student)
+    other = cosine_logits(virtual_teacher.detach(), teacher.detach())
     return divergence(one / temperature, other / temperature)
 
 

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from facekd.losses.common import check_embeddings, check_positive, unit_rows, widen
+from facekd.losses.classifier import cosine_logits
+from facekd.losses.common import check_embeddings, check_positive, widen
 
 
 def ekd(
@@ -87,9 +88,9 @@ def batch_pairs(embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         >>> cosines.tolist(), genuine.tolist()
         ([0.0, 0.0, 0.0], [True, False, False])
     """
-    unit = unit_rows(embeddings)
-    first, second = torch.triu_indices(len(unit), len(unit), offset=1, device=unit.device)
-    return (unit @ unit.T)[first, second], labels[first] == labels[second]
+    cosines = cosine_logits(embeddings, embeddings)
+    first, second = torch.triu_indices(*cosines.shape, offset=1, device=cosines.device)
+    return cosines[first, second], labels[first] == labels[second]
 
 
 def thresholds_at(impostors: Tensor, fprs: Sequence[float]) -> Tensor:

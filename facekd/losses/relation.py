@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from facekd.losses.classifier import cosine_logits
 from facekd.losses.common import check_embeddings, check_positive, unit_rows, widen
 
 LEAST_CHANCE = 1e-7  # of picking an opposite neighbour, so that its logarithm is finite
@@ -144,7 +145,8 @@ def rkd(student: Tensor, teacher: Tensor, *, distance_weight: float = 1.0, angle
         one, other = (x / x.mean().clamp(min=torch.finfo(x.dtype).tiny) for x in (lengths, other_lengths))
         loss = loss + distance_weight * functional.smooth_l1_loss(one, other)
     if angle_weight and len(lengths) > 2:
-        one, other = (_off_diagonal(x @ x.transpose(1, 2)) for x in (directions, other_directions))
+        with torch.autocast(student.device.type, enabled=False):
+            one, other = (_off_diagonal(x @ x.transpose(1, 2)) for x in (directions, other_directions))
         loss = loss + angle_weight * functional.smooth_l1_loss(one, other)
     return loss
 
@@ -183,8 +185,9 @@ def _check_batches(student: Tensor, teacher: Tensor) -> None:
 def _cosines(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     """Cosines of all pairs, ``(batch, batch)``, to the student and, without gradient, to the teacher."""
     _check_batches(student, teacher)
-    one, other = widen(unit_rows(student), unit_rows(teacher.detach()))
-    return one @ one.T, other @ other.T
+    teacher = teacher.detach()
+    one, other = widen(cosine_logits(student, student), cosine_logits(teacher, teacher))
+    return one, other
 
 
 def _gaussian(cosines: Tensor, gamma: float, order: int | None) -> Tensor:

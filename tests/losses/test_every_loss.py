@@ -1,4 +1,4 @@
-"""What holds for every loss of the registry: half precision is widened, and the order of a batch means nothing."""
+"""What holds for every loss of the registry: nothing is summed in half precision, and a batch has no order."""
 
 from __future__ import annotations
 
@@ -101,6 +101,15 @@ def test_half_precision__gives_the_float32_value_of_the_same_numbers(name: str, 
     double = value_of(name, exact)
     assert double.dtype == torch.float64
     torch.testing.assert_close(wide.double(), double, rtol=0.05, atol=0.02)  # what rounding the inputs costs
+
+
+@every_loss
+def test_autocast__does_not_lower_the_precision(name: str) -> None:
+    fields = changed(examples(name), lambda tensor: tensor.float())
+    plain = value_of(name, fields)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = value_of(name, fields)
+    assert inside.dtype == torch.float32 and torch.equal(inside, plain)
 
 
 @every_loss
