@@ -89,7 +89,7 @@ def batch_pairs(embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         ([0.0, 0.0, 0.0], [True, False, False])
     """
     cosines = cosine_logits(embeddings, embeddings)
-    first, second = torch.triu_indices(*cosines.shape, offset=1, device=cosines.device)
+    first, second = torch.triu_indices(len(cosines), len(cosines), offset=1, device=cosines.device)
     return cosines[first, second], labels[first] == labels[second]
 
 
