@@ -23,6 +23,7 @@ from .common import (
 
 if TYPE_CHECKING:
     from facekd.engine.export.exporter import Evidence
+    from facekd.engine.export.form import Form
     from facekd.engine.export.report import ExportReport
     from facekd.models.embedder import Embedder
 
@@ -39,10 +40,6 @@ class Batch(click.ParamType):
         if not text.isascii() or not text.isdigit() or int(text) < 1:
             self.fail(f"{text} is neither dynamic nor a whole number from 1", param, ctx)
         return int(text)
-
-
-FACES = 256
-"""Of those given with --calibrate."""
 
 
 @click.command("export", short_help="Write a model as one ONNX file that equals it.")
@@ -117,7 +114,7 @@ def command(
     from facekd.engine.evaluation.calibration import with_calibration
     from facekd.engine.export.card import check_side_files, write_side_files
     from facekd.engine.export.exporter import export_onnx
-    from facekd.engine.export.form import Form, check_output
+    from facekd.engine.export.form import Form, check_output, settled
     from facekd.models.embedder import TorchEmbedder
 
     check_output(output, force=force)
@@ -126,9 +123,9 @@ def command(
     embedder = open_model(model, color, normalize)
     if isinstance(embedder, TorchEmbedder):
         embedder = with_calibration(embedder, model)
-    form = Form(preprocess, batch, precision, unit, keep_prelu)
+    form = settled(Form(preprocess, batch, precision, unit, keep_prelu), embedder)
     with progress_bar() as progress:
-        evidence = _evidence(embedder, calibrate, images, sets, max_drop)
+        evidence = _evidence(embedder, form, calibrate, images, sets, max_drop)
         report = export_onnx(embedder, output, form, evidence=evidence, opencv=opencv, force=force, progress=progress)
     write_side_files(report)
     if json_path:
@@ -146,19 +143,26 @@ def _check_options(precision: str, calibrate: Path | None, sets: Sequence[Path],
 
 
 def _evidence(
-    embedder: Embedder, calibrate: Path | None, images: Path | None, sets: Sequence[Path], max_drop: float | None
+    embedder: Embedder,
+    form: Form,
+    calibrate: Path | None,
+    images: Path | None,
+    sets: Sequence[Path],
+    max_drop: float | None,
 ) -> Evidence:
     from facekd.data.open_source import open_identities
     from facekd.engine.evaluation.evaluation_sets import open_set
     from facekd.engine.evaluation.figures import EvalSettings
+    from facekd.engine.export.checks import held_out
     from facekd.engine.export.exporter import Evidence
-    from facekd.engine.export.judge import judge_on, some_faces
+    from facekd.engine.export.judge import RANGED, judge_on, some_faces
 
     opened = [open_set(path, images=images) for path in sets]
     judge = judge_on(embedder, opened, EvalSettings(bootstrap=0), max_drop) if opened else None
     if calibrate is None:
         return Evidence(judge=judge)
-    return Evidence(some_faces(open_identities(calibrate, images), embedder.preprocessing.size, FACES), judge)
+    most = RANGED + held_out(form)
+    return Evidence(some_faces(open_identities(calibrate, images), embedder.preprocessing.size, most), judge)
 
 
 def _print(report: ExportReport) -> None:

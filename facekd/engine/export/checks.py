@@ -17,14 +17,26 @@ from facekd.models.onnx_model import OnnxEmbedder
 
 DYNAMIC_BATCHES = (1, 2, 5)
 """Batch sizes a file with a dynamic batch is checked at."""
-HELD_OUT = sum(DYNAMIC_BATCHES)
-"""Faces the checks take of those given; int8 takes its ranges from the others."""
+
+
+def checked_batches(form: Form) -> tuple[int, ...]:
+    """Sizes of the batches a file is checked at."""
+    return DYNAMIC_BATCHES if form.batch in (None, "dynamic") else (int(form.batch or 1),)
+
+
+def held_out(form: Form) -> int:
+    """How many of the faces given, the last ones, the checks take; int8 takes its ranges from the others.
+
+    Example:
+        >>> held_out(Form()), held_out(Form(batch=64))
+        (8, 64)
+    """
+    return sum(checked_batches(form))
 
 
 def probes(embedder: Embedder, form: Form, faces: np.ndarray | None) -> list[Tensor]:
     """Batches of uint8 RGB images to check with: the last of the faces given, or made up where there are none."""
-    batches = DYNAMIC_BATCHES if form.batch in (None, "dynamic") else (int(form.batch or 1),)
-    count, size = sum(batches), embedder.preprocessing.size
+    batches, count, size = checked_batches(form), held_out(form), embedder.preprocessing.size
     given = faces is not None and len(faces) >= count
     images = faces[-count:] if faces is not None and given else probe_images(count, size)
     return list(torch.from_numpy(images).split(list(batches)))

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 import facekd
-from facekd.engine.export.checks import HELD_OUT, check_batch, probes
+from facekd.engine.export.checks import check_batch, held_out, probes
 from facekd.engine.export.fold import INPUT, OUTPUT
 from facekd.engine.export.form import Form, check_output, settled, taken_by
 from facekd.engine.export.graph import (
@@ -176,7 +176,7 @@ def build_model(embedder: Embedder, form: Form, faces: np.ndarray | None = None,
     if form.precision == "fp16":
         model = to_half(model, embedder.name)
     elif form.precision == "int8" and faces is not None:
-        pixels = _taken(embedder, faces[:-HELD_OUT])
+        pixels = _taken(embedder, faces[: -held_out(form)])
         model, quantised = to_int8(model, pixels, embedder.name, poll=watched.poll, progress=watched.progress)
     preprocessing = _with_input(model, embedder, form)
     if form.unit:

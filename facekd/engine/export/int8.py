@@ -72,7 +72,8 @@ def to_int8(
     """
     known = operations(model)
     if len(pixels) < LEAST_FACES:
-        raise ExportError(where, f"{len(pixels)} faces are too few to take ranges from", f"give {LEAST_FACES} or more")
+        fix = f"give {LEAST_FACES} or more beside those of the checks, which are as many as a fixed --batch"
+        raise ExportError(where, f"{len(pixels)} faces are too few to take ranges from", fix)
     if not any(operation.weight for operation in known):
         raise ExportError(where, "holds nothing that could run in integers", "export it as fp16")
     everything = {operation.name for operation in known}

@@ -17,6 +17,8 @@ from facekd.engine.progress import Progress
 from facekd.errors import InputError, RequirementError
 from facekd.models.embedder import Embedder
 
+RANGED = 256
+"""Faces int8 takes its ranges from, of a set that has as many beside those the checks take."""
 FOUNDED = 30
 """False accepts that fix the threshold of an FPR the fall is looked at; rarer ones are chance."""
 

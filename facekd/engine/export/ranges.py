@@ -64,7 +64,10 @@ def run_graph(model: ModelProto, pixels: np.ndarray, poll: Poll | None = None) -
 def _watched(
     model: ModelProto, tensors: Sequence[str], pixels: np.ndarray, poll: Poll | None
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Batch by batch, the activations by name; without any, the embeddings under an empty name."""
+    """Batch by batch, the activations by name; without any, the embeddings under an empty name.
+
+    A graph with a fixed batch takes repeated faces to fill its last one; what it gives of them is dropped.
+    """
     from onnx import ValueInfoProto
 
     watched = type(model).FromString(model.SerializeToString())
@@ -74,9 +77,11 @@ def _watched(
     session = open_session(watched.SerializeToString(), "float graph", threads=torch.get_num_threads())
     fixed = watched.graph.input[0].type.tensor_type.shape.dim[0].dim_value
     step = fixed or BATCH
-    for start in range(0, len(pixels) - (fixed or 1) + 1, step):
+    for start in range(0, len(pixels), step):
         if poll:
             poll()
         batch = pixels[start : start + step]
-        found = dict(zip(wanted or [""], session.run(wanted or [output], {data: batch}), strict=True))
-        yield found | ({data: batch} if data in tensors else {})
+        filled = batch[np.arange(fixed) % len(batch)] if fixed else batch
+        values = session.run(wanted or [output], {data: filled})
+        kept = [value[: len(batch)] if value.shape[:1] == (len(filled),) else value for value in values]
+        yield dict(zip(wanted or [""], kept, strict=True)) | ({data: batch} if data in tensors else {})

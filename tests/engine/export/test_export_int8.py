@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from facekd.engine.export import exporter
 from facekd.engine.export import int8 as export_int8
+from facekd.engine.export.checks import held_out
 from facekd.engine.export.exporter import Evidence, export_onnx
 from facekd.engine.export.form import Form
 from facekd.engine.export.half import to_half
@@ -71,6 +74,40 @@ def test_ranges_are_those_of_the_values() -> None:
     low, high = found["data"]
     assert low == pytest.approx(data.min(), rel=0.01) and high == pytest.approx(data.max(), rel=0.01)
     assert found["r1"][0] == 0
+
+
+@pytest.mark.parametrize("batch", [3, 40, 64])
+def test_a_graph_of_a_fixed_batch_sees_every_face_once(batch: int) -> None:
+    """40 faces fill no batch of 64, and leave one of three not full; neither drops or repeats what a face gives."""
+    model, data = graph(), pixels(40)
+    fixed = type(model).FromString(model.SerializeToString())
+    for value in (fixed.graph.input[0], fixed.graph.output[0]):
+        value.type.tensor_type.shape.dim[0].dim_value = batch
+    np.testing.assert_allclose(run_graph(fixed, data), run_graph(model, data), rtol=1e-5, atol=1e-5)
+    tensors = quantised_tensors(model, {"first", "head"})
+    assert activation_ranges(fixed, tensors, data) == activation_ranges(model, tensors, data)
+
+
+def test_no_face_of_the_checks_is_one_of_the_ranges(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen: dict[str, np.ndarray] = {}
+
+    def quantised(model: onnx.ModelProto, pixels: np.ndarray, *rest: object, **more: object) -> tuple:
+        seen["ranges"] = pixels
+        return to_int8(model, pixels, *rest, **more)
+
+    def checked(embedder: TorchEmbedder, exported: object, images: torch.Tensor, *rest: object, **more: object) -> list:
+        seen["checks"] = embedder.preprocessing.apply(images).numpy()
+        return []
+
+    monkeypatch.setattr(exporter, "to_int8", quantised)
+    monkeypatch.setattr(exporter, "check_batch", checked)
+    faces = Evidence(probe_images(40 + 64, (16, 16), seed=8))
+    form = Form(precision="int8", batch=64)
+    assert export_onnx(tiny(), tmp_path / "a.onnx", form, evidence=faces).quantised.faces == 40
+    assert len(seen["checks"]) == held_out(form) == 64
+    assert not {face.tobytes() for face in seen["checks"]} & {face.tobytes() for face in seen["ranges"]}
+    with pytest.raises(ExportError, match="39 faces are too few .*as many as a fixed --batch"):
+        export_onnx(tiny(), tmp_path / "b.onnx", form, evidence=replace(faces, faces=faces.faces[1:]))
 
 
 def test_one_convolution_in_integers_is_plain_integer_arithmetic() -> None:
@@ -233,8 +270,6 @@ def test_what_a_judge_refuses_is_not_left_behind(tmp_path: Path) -> None:
 
 
 def test_a_wrong_weight_is_found_in_fewer_bits_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from facekd.engine.export import exporter
-
     build = exporter.build_model
 
     def spoiled(*arguments: object) -> exporter.Built:
