@@ -9,27 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import torch
 
-import facekd
-from facekd.engine.export.checks import check_batch, held_out, probes
+from facekd.engine.export.build import Built, build_model
+from facekd.engine.export.checks import check_batch, probes
 from facekd.engine.export.fold import INPUT, OUTPUT
-from facekd.engine.export.form import Form, check_output, settled, taken_by
-from facekd.engine.export.graph import (
-    add_unit_length,
-    bake_preprocessing,
-    hide_from_insightface,
-    set_metadata,
-    take_pictures,
-)
-from facekd.engine.export.half import to_half
-from facekd.engine.export.int8 import Quantised, to_int8
-from facekd.engine.export.prelu import rewrite_prelu
+from facekd.engine.export.form import Form, check_output, settled
 from facekd.engine.export.report import ExportReport, consumer_notes
-from facekd.engine.export.source import carried_metadata, float_graph
 from facekd.engine.parity import Parity
 from facekd.engine.progress import Progress
 from facekd.engine.resumable import Watched
@@ -38,10 +26,6 @@ from facekd.errors import ExportError, InputError, UsageError
 from facekd.files import write_atomic
 from facekd.models.embedder import Embedder
 from facekd.models.onnx_model import load_onnx
-from facekd.models.preprocessing import Preprocessing
-
-if TYPE_CHECKING:
-    from onnx import ModelProto
 
 
 @dataclass(frozen=True)
@@ -57,7 +41,7 @@ class Evidence:
     judge: Callable[[Embedder], list[dict]] | None = None
 
 
-FORM, NO_EVIDENCE, UNWATCHED = Form(), Evidence(), Watched()
+FORM, NO_EVIDENCE = Form(), Evidence()
 
 
 def export_onnx(
@@ -91,7 +75,9 @@ def export_onnx(
 
     Example:
         >>> import tempfile
+        >>> import torch
         >>> from facekd.models.embedder import TorchEmbedder
+        >>> from facekd.models.preprocessing import Preprocessing
         >>> linear = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 16 * 16, 4))
         >>> expects = Preprocessing.named("half", size=(16, 16))
         >>> embedder = TorchEmbedder("linear", "0", 4, expects, {}, linear.eval(), torch.device("cpu"))
@@ -134,94 +120,6 @@ def export_onnx(
         digest = _write(out, write)
     notes = consumer_notes(embedder.preprocessing, form, opencv=opencv) + unread[:1]
     return _report(embedder, out, form, built, digest=digest, notes=notes, parity=parity, measured=measured)
-
-
-@dataclass(frozen=True)
-class Built:
-    """A graph in the form asked for, not yet checked.
-
-    Attributes:
-        model: The graph.
-        float_bytes: The size it has in float32.
-        rewritten: How many PReLU were written in other words.
-        quantised: What became of it in int8, else None.
-    """
-
-    model: ModelProto
-    float_bytes: int
-    rewritten: int
-    quantised: Quantised | None
-
-
-def build_model(embedder: Embedder, form: Form, faces: np.ndarray | None = None, watched: Watched = UNWATCHED) -> Built:
-    """The ONNX graph of a model in a form, with names, shapes and metadata; not yet checked.
-
-    Args:
-        embedder: The model.
-        form: With nothing left open.
-        faces: What int8 takes its ranges from; the last few are left for the checks.
-        watched: Told of the work, and may stop it.
-
-    Raises:
-        NonFiniteError: The model holds a NaN or an infinity.
-        ExportError: The model holds an operation that cannot be exported or converted.
-    """
-    import onnx
-
-    model = float_graph(embedder, form.batch or "dynamic")
-    if watched.progress is not None:
-        watched.progress("trace", 1, 1)
-    rewritten = 0 if form.keep_prelu else rewrite_prelu(model)
-    size, quantised = model.ByteSize(), None
-    if form.precision == "fp16":
-        model = to_half(model, embedder.name)
-    elif form.precision == "int8" and faces is not None:
-        pixels = _taken(embedder, faces[: -held_out(form)])
-        model, quantised = to_int8(model, pixels, embedder.name, poll=watched.poll, progress=watched.progress)
-    preprocessing = _with_input(model, embedder, form)
-    if form.unit:
-        add_unit_length(model)
-    set_metadata(model, _metadata(embedder, form, preprocessing))
-    onnx.checker.check_model(model)
-    return Built(model, size, rewritten, quantised)
-
-
-def _taken(embedder: Embedder, faces: np.ndarray) -> np.ndarray:
-    pixels: np.ndarray = embedder.preprocessing.apply(torch.from_numpy(faces)).numpy()
-    return pixels
-
-
-def _with_input(model: ModelProto, embedder: Embedder, form: Form) -> Preprocessing:
-    """Put the preprocessing asked for in front of the graph; what images must go through for the file that results."""
-    preprocessing = embedder.preprocessing
-    if form.preprocess == "plain":
-        hide_from_insightface(model)
-        return preprocessing
-    if taken_by(embedder) == "plain":
-        turned = preprocessing.color == "bgr"
-        step = -1 if turned else 1
-        mean, std = preprocessing.mean[::step], preprocessing.std[::step]
-        bake_preprocessing(model, mean=mean, std=std, reverse_channels=turned)
-    if form.preprocess == "uint8":
-        take_pictures(model)
-    color = "bgr" if form.preprocess == "uint8" else "rgb"
-    return Preprocessing.named("none", color, preprocessing.size)
-
-
-def _metadata(embedder: Embedder, form: Form, expects: Preprocessing) -> dict[str, str]:
-    """Everything the file says of itself; thresholds of the float model do not hold for other embeddings."""
-    carried = carried_metadata(embedder)
-    if form.precision == "int8" or form.unit:
-        carried.pop("facekd.calibration", None)
-    own = {
-        "version": facekd.__version__,
-        "preprocess": str(form.preprocess),
-        **expects.to_metadata(),
-        "embedding_size": str(embedder.embedding_size),
-        "precision": form.precision,
-        **({"unit": "true"} if form.unit else {}),
-    }
-    return carried | {f"facekd.{key}": value for key, value in own.items()}
 
 
 def _write(out: Path, write: Callable[[Path], None]) -> str:

@@ -8,53 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from facekd.engine.export.graph import bypass_identities, drop_unused, replace_nodes
+from facekd.engine.export.soundness import check_sound
 from facekd.errors import ExportError
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto, TensorProto
+    from onnx import ModelProto
 
 INPUT, OUTPUT = "data", "fc1"
 LEAST_OPSET = 13
 """From here on a scale may be one a channel."""
-INTEGER = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger")
-CLASS_SCORES = ("Softmax", "LogSoftmax", "ArgMax", "TopK", "Sigmoid")
-
-
-def check_sound(model: ModelProto, where: str) -> None:
-    """Refuse a graph that is no float embedding network ready to run.
-
-    Raises:
-        ExportError: It computes in integers already, holds a NaN or an infinity, has a layer in training mode, or ends
-            in the scores of a classifier.
-    """
-    from onnx import numpy_helper
-
-    graph = model.graph
-    for weight in graph.initializer:
-        value = numpy_helper.to_array(weight)
-        if value.dtype.kind == "f" and not np.isfinite(value).all():
-            bad = int((~np.isfinite(value)).sum())
-            raise ExportError(where, f"{weight.name}: {bad} non-finite values", "export it from sound weights")
-    for node in graph.node:
-        if node.op_type in INTEGER or node.op_type.startswith("QLinear"):
-            raise ExportError(where, f"computes in integers already: {node.op_type}", "give the float file")
-        if _trains(node, graph.initializer):
-            raise ExportError(where, f"{node.op_type} {node.name} is in training mode", "export it in evaluation mode")
-    last = next(node for node in graph.node if graph.output[0].name in node.output)
-    if last.op_type in CLASS_SCORES:
-        what = f"ends in {last.op_type}: the scores of a classifier, not an embedding"
-        raise ExportError(where, what, "export the backbone without its head")
-
-
-def _trains(node: NodeProto, weights: list[TensorProto]) -> bool:
-    from onnx import numpy_helper
-
-    if node.op_type == "BatchNormalization":
-        return any(attribute.name == "training_mode" and attribute.i for attribute in node.attribute)
-    if node.op_type != "Dropout" or len(node.input) < 3 or not node.input[2]:
-        return False
-    given = [numpy_helper.to_array(weight) for weight in weights if weight.name == node.input[2]]
-    return not given or bool(given[0])
 
 
 def fold(model: ModelProto, where: str, batch: str | int) -> None:

@@ -13,8 +13,9 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from facekd.engine.export import exporter
+from facekd.engine.export import build, exporter
 from facekd.engine.export import int8 as export_int8
+from facekd.engine.export.build import Built
 from facekd.engine.export.checks import held_out
 from facekd.engine.export.exporter import Evidence, export_onnx
 from facekd.engine.export.form import Form
@@ -99,7 +100,7 @@ def test_no_face_of_the_checks_is_one_of_the_ranges(monkeypatch: pytest.MonkeyPa
         seen["checks"] = embedder.preprocessing.apply(images).numpy()
         return []
 
-    monkeypatch.setattr(exporter, "to_int8", quantised)
+    monkeypatch.setattr(build, "to_int8", quantised)
     monkeypatch.setattr(exporter, "check_batch", checked)
     faces = Evidence(probe_images(40 + 64, (16, 16), seed=8))
     form = Form(precision="int8", batch=64)
@@ -270,10 +271,10 @@ def test_what_a_judge_refuses_is_not_left_behind(tmp_path: Path) -> None:
 
 
 def test_a_wrong_weight_is_found_in_fewer_bits_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    build = exporter.build_model
+    made = exporter.build_model
 
-    def spoiled(*arguments: object) -> exporter.Built:
-        built = build(*arguments)
+    def spoiled(*arguments: object) -> Built:
+        built = made(*arguments)
         for weight in built.model.graph.initializer:
             if weight.data_type in (TensorProto.FLOAT16, TensorProto.INT8) and len(weight.dims) == 4:
                 weight.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(weight), weight.name))

@@ -20,9 +20,10 @@ from torch import Tensor, nn
 
 import facekd
 from facekd.data.opencv_net import forward_onnx
+from facekd.engine.export import build, exporter
 from facekd.engine.export import checks as export_checks
-from facekd.engine.export import exporter
-from facekd.engine.export.exporter import Built, export_onnx
+from facekd.engine.export.build import Built
+from facekd.engine.export.exporter import export_onnx
 from facekd.engine.export.form import Form
 from facekd.engine.export.source import OPSET
 from facekd.engine.parity import compare, probe_images
@@ -267,10 +268,10 @@ def test_the_file_needs_no_word_on_colour_to_be_opened(
 
 
 def spoil(monkeypatch: pytest.MonkeyPatch, amount: float) -> None:
-    build = exporter.build_model
+    made = exporter.build_model
 
     def spoiled(*arguments: object) -> Built:
-        built = build(*arguments)
+        built = made(*arguments)
         weight = built.model.graph.initializer[0]
         weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * (1 + amount), weight.name))
         return built
@@ -305,12 +306,12 @@ def test_wrong_metadata_fails_the_gate(
     monkeypatch: pytest.MonkeyPatch, small_bgr: TorchEmbedder, tmp_path: Path
 ) -> None:
     """A file is fed as its own metadata says, so a wrong word on colour is a wrong file."""
-    described = exporter._metadata
+    described = build._metadata
 
     def lying(embedder: TorchEmbedder, form: Form, expects: Preprocessing) -> dict[str, str]:
         return described(embedder, form, replace(expects, color="rgb"))
 
-    monkeypatch.setattr(exporter, "_metadata", lying)
+    monkeypatch.setattr(build, "_metadata", lying)
     with pytest.raises(ExportError, match="at batch 1"):
         export_onnx(small_bgr, tmp_path / "a.onnx")
     assert files(tmp_path) == []
