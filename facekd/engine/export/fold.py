@@ -19,7 +19,7 @@ LEAST_OPSET = 13
 """From here on a scale may be one a channel."""
 
 
-def fold(model: ModelProto, where: str, batch: str | int) -> None:
+def fold(model: ModelProto, where: str) -> None:
     """Bring a float graph into the form the other edits expect, without changing what it computes.
 
     Constants become weights, a BatchNorm behind a convolution becomes part of it, every node gets a name, input and
@@ -28,7 +28,6 @@ def fold(model: ModelProto, where: str, batch: str | int) -> None:
     Args:
         model: Changed in place.
         where: The file, for messages.
-        batch: ``dynamic`` or a number: what its input and output say of the batch.
 
     Raises:
         ExportError: As `check_sound`; or its opset cannot be raised.
@@ -40,17 +39,28 @@ def fold(model: ModelProto, where: str, batch: str | int) -> None:
     _fold_batchnorm(model)
     _rename(model, model.graph.input[0].name, INPUT)
     _rename(model, model.graph.output[0].name, OUTPUT)
-    for value in (*model.graph.input[:1], *model.graph.output):
-        side = value.type.tensor_type.shape.dim[0]
-        if batch == "dynamic":
-            side.dim_param = "batch"
-        else:
-            side.dim_value = int(batch)
     for number, node in enumerate(model.graph.node):
         node.name = node.name or f"{node.op_type}_{number}"
     if len({node.name for node in model.graph.node}) < len(model.graph.node):
         for number, node in enumerate(model.graph.node):
             node.name = f"{node.op_type}_{number}"
+
+
+def state_shapes(model: ModelProto, batch: str | int, size: tuple[int, int], embedding_size: int) -> None:
+    """Let a graph say what it takes and gives, whatever it left open: (batch, 3, height, width) and (batch, dim).
+
+    Args:
+        model: Changed in place.
+        batch: ``dynamic`` or a number.
+        size: (height, width).
+        embedding_size: Of the embedding.
+    """
+    first = "batch" if batch == "dynamic" else int(batch)
+    for value, sides in ((model.graph.input[0], (3, *size)), (model.graph.output[0], (embedding_size,))):
+        shape = value.type.tensor_type.shape
+        shape.ClearField("dim")
+        for side in (first, *sides):
+            shape.dim.add(**{"dim_param" if isinstance(side, str) else "dim_value": side})
 
 
 def _raise_opset(model: ModelProto, where: str) -> None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TensorProto
 
 INTEGER = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger")
+OTHER_FLOATS = ("FLOAT16", "BFLOAT16", "DOUBLE")
 CLASS_SCORES = ("Softmax", "LogSoftmax", "ArgMax", "TopK", "Sigmoid")
 
 
@@ -19,13 +20,17 @@ def check_sound(model: ModelProto, where: str) -> None:
     """Refuse a graph that is no float embedding network ready to run.
 
     Raises:
-        ExportError: It computes in integers already, holds a NaN or an infinity, has a layer in training mode, or ends
-            in the scores of a classifier.
+        ExportError: It computes in integers or in other floats than float32 already, holds a NaN or an infinity, has a
+            layer in training mode, or ends in the scores of a classifier.
     """
-    from onnx import numpy_helper
+    from onnx import TensorProto, numpy_helper
 
     graph = model.graph
     for weight in graph.initializer:
+        kind = TensorProto.DataType.Name(weight.data_type)
+        if kind in OTHER_FLOATS and np.prod(weight.dims) > 1:
+            what = f"{weight.name} is {kind.lower()}: only float32 weights can be exported in another form"
+            raise ExportError(where, what, "give the float32 file it was made from")
         value = numpy_helper.to_array(weight)
         if value.dtype.kind == "f" and not np.isfinite(value).all():
             bad = int((~np.isfinite(value)).sum())

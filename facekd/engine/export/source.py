@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from facekd.engine.export.fold import INPUT, OUTPUT, fold
+from facekd.engine.export.fold import INPUT, OUTPUT, fold, state_shapes
 from facekd.errors import CheckpointError, ExportError
 from facekd.files import disk_errors
 from facekd.models.embedder import Embedder, TorchEmbedder
@@ -72,7 +72,8 @@ def float_graph(embedder: Embedder, batch: str | int) -> ModelProto:
         model = parse(_trace(embedder, batch), embedder.name)
     else:
         raise TypeError(type(embedder).__name__)
-    fold(model, embedder.name, batch)
+    fold(model, embedder.name)
+    state_shapes(model, batch, embedder.preprocessing.size, embedder.embedding_size)
     return model
 
 

@@ -261,6 +261,17 @@ def test_a_file_of_fewer_bits_is_written_checked_and_says_so(precision: str, tmp
     assert (report.quantised is not None) == (precision == "int8")
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_a_file_of_half_precision_is_no_source(precision: str, tmp_path: Path) -> None:
+    export_onnx(tiny(), tmp_path / "half.onnx", Form(precision="fp16"), opencv=False)
+    faces = Evidence(probe_images(48, (16, 16), seed=8))
+    with pytest.raises(ExportError, match=r"half.onnx: .* is float16: .*give the float32 file"):
+        export_onnx(
+            load_embedder(tmp_path / "half.onnx"), tmp_path / "a.onnx", Form(precision=precision), evidence=faces
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["half.onnx"]
+
+
 def test_what_a_judge_refuses_is_not_left_behind(tmp_path: Path) -> None:
     def judge(exported: object) -> list[dict]:
         raise RequirementError("pairs.txt", "TPR falls")

@@ -167,6 +167,23 @@ def test_a_fixed_batch_is_fixed_and_checked_there(
     assert session.get_outputs()[0].shape == report.output_shape == [batch, 64]
 
 
+@pytest.mark.parametrize("preprocess", ["plain", "baked", "uint8"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_sides_that_a_source_leaves_open_are_stated(preprocess: str, precision: str, tmp_path: Path) -> None:
+    export_onnx(wrapped(OwnScale()), tmp_path / "a.onnx", opencv=False)
+    model = onnx.load(tmp_path / "a.onnx")
+    for place in (2, 3):
+        model.graph.input[0].type.tensor_type.shape.dim[place].dim_param = f"side_{place}"
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    onnx.save(model, tmp_path / "open.onnx")
+    source = load_embedder(tmp_path / "open.onnx")
+    report = export_onnx(source, tmp_path / "b.onnx", Form(preprocess, precision=precision))
+    session = onnxruntime.InferenceSession(tmp_path / "b.onnx", providers=["CPUExecutionProvider"])
+    assert session.get_inputs()[0].shape == report.input_shape
+    assert {16} == set(report.input_shape) - {"batch", 3}
+    assert session.get_outputs()[0].shape == report.output_shape == ["batch", 4]
+
+
 def test_what_a_stranger_sees(small: TorchEmbedder, tmp_path: Path) -> None:
     out = tmp_path / "a.onnx"
     report = export_onnx(small, out)
