@@ -98,9 +98,9 @@ def command(
     The file is run in onnxruntime and OpenCV at several batch sizes before it gets its name: when an embedding differs
     from the model's by more than its precision explains, nothing is written and the exit code is 1. PReLU is written in
     other words, which are exact and meant for onnxruntime on a CPU. The file holds its preprocessing, digests, licences
-    and calibrated thresholds as metadata (embeddings of int8 and --unit files differ: calibrate those again), and never
-    refers to a second file. Beside it are written FILE.manifest.json, the same for programs, and FILE.card.md for
-    people.
+    and the thresholds kept in or beside MODEL as metadata (embeddings of int8 and --unit files differ: calibrate those
+    again), and never refers to a second file. Beside it are written FILE.manifest.json, the same for programs, and
+    FILE.card.md for people.
 
     \b
     Example:
@@ -116,12 +116,13 @@ def command(
     from facekd.engine.export.exporter import export_onnx
     from facekd.engine.export.form import Form, check_output, settled
     from facekd.models.embedder import TorchEmbedder
+    from facekd.models.onnx_model import OnnxEmbedder
 
     check_output(output, force=force)
     check_side_files(output, force=force)
     _check_options(precision, calibrate, sets, max_drop)
     embedder = open_model(model, color, normalize)
-    if isinstance(embedder, TorchEmbedder):
+    if isinstance(embedder, TorchEmbedder | OnnxEmbedder):
         embedder = with_calibration(embedder, model)
     form = settled(Form(preprocess, batch, precision, unit, keep_prelu), embedder)
     with progress_bar() as progress:

@@ -156,9 +156,28 @@ def test_thresholds_travel_with_float_files_and_not_with_int8(student: Path, fac
     assert load_model(tmp_path / "half.onnx").thresholds == {0.01: 0.2}
     assert "0.2000" in (tmp_path / "half.onnx.card.md").read_text()
     assert load_model(tmp_path / "small.onnx").thresholds == {}
+    assert "left out" in told.output
     (tmp_path / "student.safetensors.calibration.json").write_text(json.dumps(record | {"model_digest": "0"}))
     told = export(model, "-o", tmp_path / "b.onnx")
     assert told.exit_code == 2 and "is of another model" in told.stderr
+
+
+def test_thresholds_beside_an_onnx_file_travel_where_embeddings_stay_equal(student: Path, tmp_path: Path) -> None:
+    source = tmp_path / "a.onnx"
+    assert export(student, "-o", source, "--no-opencv").exit_code == 0
+    record = {"set": "x", "set_digest": "y", "flip": False, "thresholds": [{"fpr": 0.01, "cosine": 0.2, "tpr": 0.9}]}
+    record |= {"probability": {"prior": 0.5, "slope": 1.0, "intercept": 0.0}}
+    beside = tmp_path / "a.onnx.calibration.json"
+    beside.write_text(json.dumps(record | {"model_digest": load_embedder(source).digest}))
+    told = export(source, "-o", tmp_path / "half.onnx", "--precision", "fp16", "--no-opencv")
+    assert told.exit_code == 0 and "thresholds of the model" not in told.output, told.output
+    assert load_model(tmp_path / "half.onnx").thresholds == {0.01: 0.2}
+    told = export(source, "-o", tmp_path / "unit.onnx", "--unit", "--no-opencv")
+    assert told.exit_code == 0 and "thresholds of the model do not hold for this file" in told.output
+    assert load_model(tmp_path / "unit.onnx").thresholds == {}
+    beside.write_text(json.dumps(record | {"model_digest": "0" * 64}))
+    told = export(source, "-o", tmp_path / "b.onnx")
+    assert told.exit_code == 2 and "is of another model" in told.stderr and not (tmp_path / "b.onnx").exists()
 
 
 def test_an_onnx_file_of_bytes_or_fixed_batch_keeps_to_what_it_is(student: Path, tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ from facekd.metrics.calibration import KNOTS, Calibration, calibrate, distance_o
 from facekd.metrics.measured import Measured
 from facekd.metrics.verification import pair_scores
 from facekd.models.embedder import Embedder, TorchEmbedder
+from facekd.models.onnx_file import METADATA_PREFIX
+from facekd.models.onnx_model import OnnxEmbedder
 
 FITTED_PAIRS = 2_000_000
 """Probabilities are fitted to all pairs of as many people, drawn at random, as make up to so many impostor pairs."""
@@ -170,11 +172,11 @@ def calibration_place(model: Path) -> Path:
     return model / "calibration.json" if model.is_dir() else model.with_name(f"{model.name}.calibration.json")
 
 
-def with_calibration(embedder: TorchEmbedder, model: Path) -> TorchEmbedder:
+def with_calibration(embedder: TorchEmbedder | OnnxEmbedder, model: Path) -> TorchEmbedder | OnnxEmbedder:
     """The model with what was kept beside it among the facts that an export carries.
 
     Args:
-        embedder: The model.
+        embedder: The model; what an ONNX file holds itself gives way.
         model: Its run folder or file.
 
     Raises:
@@ -192,4 +194,5 @@ def with_calibration(embedder: TorchEmbedder, model: Path) -> TorchEmbedder:
         raise InputError(str(place), f"cannot be read: {error!r}", "calibrate again, or delete it") from None
     if whose != embedder.digest:
         raise InputError(str(place), "is of another model", "calibrate again, or delete it")
-    return replace(embedder, metadata={**embedder.metadata, "calibration": json.dumps(kept, sort_keys=True)})
+    key = "calibration" if isinstance(embedder, TorchEmbedder) else f"{METADATA_PREFIX}calibration"
+    return replace(embedder, metadata={**embedder.metadata, key: json.dumps(kept, sort_keys=True)})

@@ -10,10 +10,11 @@ import torch
 
 import facekd
 from facekd.engine.export.checks import held_out
-from facekd.engine.export.form import Form, taken_by
+from facekd.engine.export.form import Form, keeps_embeddings, taken_by
 from facekd.engine.export.graph import (
     add_unit_length,
     bake_preprocessing,
+    drop_unit_length,
     hide_from_insightface,
     set_metadata,
     take_pictures,
@@ -24,12 +25,14 @@ from facekd.engine.export.prelu import rewrite_prelu
 from facekd.engine.export.source import carried_metadata, float_graph
 from facekd.engine.resumable import Watched
 from facekd.models.embedder import Embedder
+from facekd.models.onnx_file import METADATA_PREFIX
 from facekd.models.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
 UNWATCHED = Watched()
+CALIBRATION = f"{METADATA_PREFIX}calibration"
 
 
 @dataclass(frozen=True)
@@ -41,12 +44,14 @@ class Built:
         float_bytes: The size it has in float32.
         rewritten: How many PReLU were written in other words.
         quantised: What became of it in int8, else None.
+        uncalibrated: Whether the model's thresholds are left out, for they do not hold for these embeddings.
     """
 
     model: ModelProto
     float_bytes: int
     rewritten: int
     quantised: Quantised | None
+    uncalibrated: bool
 
 
 def build_model(embedder: Embedder, form: Form, faces: np.ndarray | None = None, watched: Watched = UNWATCHED) -> Built:
@@ -67,6 +72,8 @@ def build_model(embedder: Embedder, form: Form, faces: np.ndarray | None = None,
     model = float_graph(embedder, form.batch or "dynamic")
     if watched.progress is not None:
         watched.progress("trace", 1, 1)
+    if form.unit:
+        drop_unit_length(model)
     rewritten = 0 if form.keep_prelu else rewrite_prelu(model)
     size, quantised = model.ByteSize(), None
     if form.precision == "fp16":
@@ -77,9 +84,10 @@ def build_model(embedder: Embedder, form: Form, faces: np.ndarray | None = None,
     preprocessing = _with_input(model, embedder, form)
     if form.unit:
         add_unit_length(model)
-    set_metadata(model, _metadata(embedder, form, preprocessing))
+    said = _metadata(embedder, form, preprocessing)
+    set_metadata(model, said)
     onnx.checker.check_model(model)
-    return Built(model, size, rewritten, quantised)
+    return Built(model, size, rewritten, quantised, CALIBRATION in carried_metadata(embedder).keys() - said.keys())
 
 
 def _taken(embedder: Embedder, faces: np.ndarray) -> np.ndarray:
@@ -107,8 +115,8 @@ def _with_input(model: ModelProto, embedder: Embedder, form: Form) -> Preprocess
 def _metadata(embedder: Embedder, form: Form, expects: Preprocessing) -> dict[str, str]:
     """Everything the file says of itself; thresholds of the float model do not hold for other embeddings."""
     carried = carried_metadata(embedder)
-    if form.precision == "int8" or form.unit:
-        carried.pop("facekd.calibration", None)
+    if not keeps_embeddings(form, embedder):
+        carried.pop(CALIBRATION, None)
     own = {
         "version": facekd.__version__,
         "preprocess": str(form.preprocess),

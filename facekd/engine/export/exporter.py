@@ -41,6 +41,7 @@ class Evidence:
     judge: Callable[[Embedder], list[dict]] | None = None
 
 
+UNCALIBRATED = "the thresholds of the model do not hold for this file and are left out: facekd calibrate finds its own"
 FORM, NO_EVIDENCE = Form(), Evidence()
 
 
@@ -119,6 +120,8 @@ def export_onnx(
 
         digest = _write(out, write)
     notes = consumer_notes(embedder.preprocessing, form, opencv=opencv) + unread[:1]
+    if built.uncalibrated:
+        notes.append(UNCALIBRATED)
     return _report(embedder, out, form, built, digest=digest, notes=notes, parity=parity, measured=measured)
 
 

@@ -25,7 +25,7 @@ class Form:
         batch: ``dynamic``, or a fixed size of at least 1. None: ``dynamic``, or what an ONNX file takes.
         precision: ``fp32``; ``fp16``: weights and arithmetic of 16 bits, float32 in and out; ``int8``: 8-bit integers
             where they do no harm.
-        unit: Give embeddings of length one.
+        unit: Give embeddings of length one; an ONNX file that does so keeps it.
         keep_prelu: Leave each PReLU in the graph, in place of the form onnxruntime runs faster on a CPU.
     """
 
@@ -48,7 +48,7 @@ def settled(form: Form, embedder: Embedder) -> Form:
         raise UsageError("preprocess", f"{form.preprocess} is unknown", ", ".join(PREPROCESS))
     if form.batch not in (None, "dynamic") and (isinstance(form.batch, str) or int(form.batch or 0) < 1):
         raise UsageError("batch", f"{form.batch} is no batch size", "dynamic, or a whole number from 1")
-    own, batch = taken_by(embedder), form.batch
+    own, batch, unit = taken_by(embedder), form.batch, form.unit or is_unit(embedder)
     if isinstance(embedder, OnnxEmbedder):
         if embedder.bytes:
             raise UsageError(embedder.name, "takes bytes, not float", "give the file it was made from")
@@ -58,7 +58,7 @@ def settled(form: Form, embedder: Embedder) -> Form:
         if fixed is not None and batch not in (None, fixed):
             raise UsageError(embedder.name, f"takes {fixed} images at once and no other number", "leave out --batch")
         batch = batch or fixed
-    return replace(form, preprocess=form.preprocess or own, batch=batch or "dynamic")
+    return replace(form, preprocess=form.preprocess or own, batch=batch or "dynamic", unit=unit)
 
 
 def taken_by(embedder: Embedder) -> str:
@@ -66,6 +66,16 @@ def taken_by(embedder: Embedder) -> str:
     if not isinstance(embedder, OnnxEmbedder):
         return "plain"
     return embedder.metadata.get(f"{METADATA_PREFIX}preprocess", "plain")
+
+
+def is_unit(embedder: Embedder) -> bool:
+    """Whether a model is a file that says its embeddings have length one."""
+    return embedder.metadata.get(f"{METADATA_PREFIX}unit") == "true"
+
+
+def keeps_embeddings(form: Form, embedder: Embedder) -> bool:
+    """Whether a file gives what its model gives, so that thresholds found for the model hold for the file as well."""
+    return form.precision != "int8" and (not form.unit or is_unit(embedder))
 
 
 def check_output(out: Path, *, force: bool) -> None:

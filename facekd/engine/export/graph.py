@@ -107,6 +107,28 @@ def add_unit_length(model: ModelProto) -> None:
     )
 
 
+def drop_unit_length(model: ModelProto) -> None:
+    """Undo `add_unit_length` where a graph ends in it: what is done to an embedding comes before its length."""
+    graph = model.graph
+    output = graph.output[0].name
+    makers = {name: node for node in graph.node for name in node.output}
+    found = [makers[output]]
+    for kind in ("Div", "Sqrt", "ReduceSum", "Mul"):
+        if found[-1].op_type != kind:
+            return
+        found.append(makers.get(found[-1].input[1 if kind == "Div" else 0], found[-1]))
+    divide, raw = found[0], found[0].input[0]
+    if list(found[3].input) != [raw, raw]:
+        return
+    gone = [node.name for node in found[:4]]
+    replace_nodes(model, [node for node in graph.node if node.name not in gone])
+    for node in model.graph.node:
+        for field in (node.input, node.output):
+            for index, name in enumerate(field):
+                field[index] = divide.output[0] if name == raw else name
+    drop_unused(model)
+
+
 def add_to_output(model: ModelProto, shift: np.ndarray) -> None:
     """Add a constant (dim,) to the embedding, as the last step of the graph."""
     from onnx import helper, numpy_helper

@@ -12,7 +12,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from facekd.engine.export.fold import fold
-from facekd.engine.export.graph import add_to_output, add_unit_length, sort_nodes, take_pictures
+from facekd.engine.export.graph import add_to_output, add_unit_length, drop_unit_length, sort_nodes, take_pictures
 from facekd.engine.export.source import float_graph
 from facekd.errors import ExportError
 from facekd.models.embedder import TorchEmbedder
@@ -149,6 +149,25 @@ def test_embeddings_of_length_one_and_shifted_ones() -> None:
     shifted = before + np.arange(5)
     np.testing.assert_allclose(run(model, data), shifted / np.linalg.norm(shifted), rtol=1e-5, atol=1e-6)
     assert model.graph.output[0].name == "fc1"
+
+
+def test_the_length_added_is_taken_away_and_nothing_else() -> None:
+    model = graph()
+    fold(model, "a.onnx")
+    before = model.SerializeToString()
+    drop_unit_length(model)
+    assert model.SerializeToString() == before
+    add_unit_length(model)
+    assert model.SerializeToString() != before
+    drop_unit_length(model)
+    data = RNG.normal(size=(1, 3, 4, 4)).astype(np.float32)
+    np.testing.assert_array_equal(run(model, data), run(onnx.load_model_from_string(before), data))
+    assert [node.op_type for node in model.graph.node] == ["Conv", "Flatten", "MatMul"]
+    add_unit_length(model)
+    model.graph.node[-4].input[1] = "f"  # the sum of other products than the squares is no length
+    onnx_before = model.SerializeToString()
+    drop_unit_length(model)
+    assert model.SerializeToString() == onnx_before
 
 
 def test_pictures_of_bytes_become_rgb_planes() -> None:

@@ -272,6 +272,20 @@ def test_a_file_of_half_precision_is_no_source(precision: str, tmp_path: Path) -
     assert [path.name for path in tmp_path.iterdir()] == ["half.onnx"]
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_embeddings_of_length_one_keep_it_in_every_precision(precision: str, tmp_path: Path) -> None:
+    export_onnx(tiny(), tmp_path / "unit.onnx", Form(unit=True), opencv=False)
+    source = load_embedder(tmp_path / "unit.onnx")
+    faces = Evidence(probe_images(72, (16, 16), seed=8))
+    report = export_onnx(source, tmp_path / "a.onnx", Form(precision=precision), evidence=faces, opencv=False)
+    exported = load_embedder(tmp_path / "a.onnx")
+    assert report.unit and exported.metadata["facekd.unit"] == report.metadata["facekd.unit"] == "true"
+    found = exported.embed(torch.from_numpy(probe_images(8, (16, 16), seed=9))).double().norm(dim=1)
+    assert (found - 1).abs().max() < 1e-6
+    kinds = [node.op_type for node in onnx.load(tmp_path / "a.onnx").graph.node]
+    assert kinds.count("Sqrt") == 1
+
+
 def test_what_a_judge_refuses_is_not_left_behind(tmp_path: Path) -> None:
     def judge(exported: object) -> list[dict]:
         raise RequirementError("pairs.txt", "TPR falls")
