@@ -1,4 +1,4 @@
-"""Does an exported file compute what its model computes? Figures and a limit, on images made here."""
+"""Does an exported file compute what its model computes? Figures and limits."""
 
 from __future__ import annotations
 
@@ -19,19 +19,22 @@ class Limits:
     Attributes:
         max_relative: Largest difference, as a fraction of the largest magnitude in the model's embeddings.
         min_cosine: Smallest cosine between the two embeddings of an image.
+        mean_cosine: Smallest mean of these cosines over all images.
     """
 
     max_relative: float
     min_cosine: float
+    mean_cosine: float
 
 
 LIMITS = {
-    "fp32": Limits(MAX_RELATIVE, MIN_COSINE),
-    "fp16": Limits(5e-2, 1 - 5e-4),
-    "int8": Limits(0.5, 0.9),
+    "fp32": Limits(MAX_RELATIVE, MIN_COSINE, MIN_COSINE),
+    "fp16": Limits(5e-2, 1 - 5e-4, 1 - 5e-4),
+    "int8": Limits(0.5, 0.9, 0.98),
 }
-"""By precision. float16 keeps 11 bits, which some fifty layers make about one in a thousand; what int8 costs is told by
-cosines, and whether that matters by measuring the file on pairs."""
+"""By precision. float16 keeps 11 bits, which some fifty layers make about one in a thousand. What int8 costs is told by
+the mean cosine: 0.995 where what hurts stays in float, 0.86 to 0.97 where everything became integers; whether the rest
+matters is told by measuring the file on pairs."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class Parity:
         max_abs: Largest absolute difference of any embedding value.
         max_relative: The same as a fraction of the largest magnitude in the model's embeddings.
         min_cosine: Smallest cosine between the two embeddings of an image.
+        mean_cosine: Mean of these cosines.
     """
 
     runtime: str
@@ -51,6 +55,7 @@ class Parity:
     max_abs: float
     max_relative: float
     min_cosine: float
+    mean_cosine: float
 
     @property
     def passed(self) -> bool:
@@ -58,12 +63,12 @@ class Parity:
         return self.within(LIMITS["fp32"])
 
     def within(self, limits: Limits) -> bool:
-        """Whether both figures keep their limit; a NaN never does."""
+        """Whether difference and smallest cosine keep their limits; a NaN never does."""
         return self.max_relative <= limits.max_relative and self.min_cosine >= limits.min_cosine
 
 
 def compare(runtime: str, expected: np.ndarray, actual: np.ndarray) -> Parity:
-    """Largest difference and smallest cosine between two sets of embeddings, in float64.
+    """Largest difference, smallest and mean cosine between two sets of embeddings, in float64.
 
     Args:
         runtime: Who computed ``actual``.
@@ -72,18 +77,18 @@ def compare(runtime: str, expected: np.ndarray, actual: np.ndarray) -> Parity:
 
     Example:
         >>> compare("x", np.array([[0.0, 4.0]]), np.array([[3.0, 4.0]]))
-        Parity(runtime='x', batch=1, max_abs=3.0, max_relative=0.75, min_cosine=0.8)
+        Parity(runtime='x', batch=1, max_abs=3.0, max_relative=0.75, min_cosine=0.8, mean_cosine=0.8)
     """
     nan = float("nan")
     if actual.shape != expected.shape or not (np.isfinite(actual).all() and np.isfinite(expected).all()):
-        return Parity(runtime, len(expected), nan, nan, nan)
+        return Parity(runtime, len(expected), nan, nan, nan, nan)
     a, b = expected.astype(np.float64), actual.astype(np.float64)
     max_abs, largest = float(np.abs(a - b).max()), float(np.abs(a).max())
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     if not norms.all():
-        return Parity(runtime, len(expected), max_abs, nan, nan)
+        return Parity(runtime, len(expected), max_abs, nan, nan, nan)
     cosine = np.minimum((a * b).sum(axis=1) / norms, 1.0)
-    return Parity(runtime, len(expected), max_abs, max_abs / largest, float(cosine.min()))
+    return Parity(runtime, len(expected), max_abs, max_abs / largest, float(cosine.min()), float(cosine.mean()))
 
 
 def probe_images(count: int, size: tuple[int, int], *, seed: int = 0) -> np.ndarray:

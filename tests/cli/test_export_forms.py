@@ -15,8 +15,10 @@ from random_model import save_random_model
 from torch import Tensor
 
 from facekd.data.images import encode_png
+from facekd.data.open_source import open_identities
 from facekd.engine.evaluation.evaluation_sets import open_set
 from facekd.engine.evaluation.figures import EvalSettings
+from facekd.engine.export import exporter
 from facekd.engine.export.judge import judge_on
 from facekd.engine.parity import probe_images
 from facekd.errors import RequirementError
@@ -108,6 +110,22 @@ def test_a_set_too_small_to_show_a_fall_is_refused(student: Path, faces: Path, t
     told = export(student, "-o", tmp_path / "a.onnx", "--on", tmp_path / "few", "--max-drop", "0.1", "--no-opencv")
     assert told.exit_code == 1 and "12 impostor pairs are too few to show a fall" in told.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["few"]
+
+
+def test_parity_is_checked_on_faces_of_the_set_that_is_named(
+    monkeypatch: pytest.MonkeyPatch, student: Path, faces: Path, tmp_path: Path
+) -> None:
+    seen: list[np.ndarray] = []
+
+    def checked(embedder: Embedder, exported: Embedder, images: Tensor, *rest: object, **more: object) -> list:
+        seen.extend(images.permute(0, 2, 3, 1).numpy())
+        return []
+
+    monkeypatch.setattr(exporter, "check_batch", checked)
+    assert export(student, "-o", tmp_path / "a.onnx", "--on", faces).exit_code == 0
+    source = open_identities(faces)
+    own = {source.read(index).tobytes() for index in range(len(source))}
+    assert len(seen) == 8 and {image.tobytes() for image in seen} <= own
 
 
 def test_options_that_do_nothing_are_refused(student: Path, faces: Path, tmp_path: Path) -> None:

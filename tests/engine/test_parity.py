@@ -32,6 +32,7 @@ def test_one_turned_image_fails_by_its_cosine() -> None:
     check = compare("here", expected, actual)
     assert check.max_relative < MAX_RELATIVE
     assert check.min_cosine == pytest.approx(math.cos(angle), abs=1e-12)
+    assert check.mean_cosine == pytest.approx((1 + math.cos(angle)) / 2, abs=1e-12)
     assert not check.passed
 
 

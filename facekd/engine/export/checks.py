@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from facekd.data.images import resize, to_chw
 from facekd.data.opencv_net import forward_onnx
+from facekd.data.synthetic import render_face
 from facekd.engine.export.form import Form
-from facekd.engine.parity import LIMITS, Parity, compare, probe_images
+from facekd.engine.parity import LIMITS, Parity, compare
 from facekd.errors import ExportError, InputError
 from facekd.models.embedder import Embedder
 from facekd.models.onnx_model import OnnxEmbedder
 
 DYNAMIC_BATCHES = (1, 2, 5)
 """Batch sizes a file with a dynamic batch is checked at."""
+MOST_DRAWN = 16
+"""Drawing one takes some hundredths of a second."""
 
 
 def checked_batches(form: Form) -> tuple[int, ...]:
@@ -35,11 +40,23 @@ def held_out(form: Form) -> int:
 
 
 def probes(embedder: Embedder, form: Form, faces: np.ndarray | None) -> list[Tensor]:
-    """Batches of uint8 RGB images to check with: the last of the faces given, or made up where there are none."""
+    """Batches of uint8 RGB images to check with: the last of the faces given, or drawn ones where those are too few."""
     batches, count, size = checked_batches(form), held_out(form), embedder.preprocessing.size
     given = faces is not None and len(faces) >= count
-    images = faces[-count:] if faces is not None and given else probe_images(count, size)
+    images = faces[-count:] if faces is not None and given else drawn_faces(count, size)
     return list(torch.from_numpy(images).split(list(batches)))
+
+
+@cache
+def drawn_faces(count: int, size: tuple[int, int]) -> np.ndarray:
+    """Drawn faces of so many people, uint8 RGB (count, 3, height, width); beyond `MOST_DRAWN` they come again.
+
+    Example:
+        >>> drawn_faces(2, (64, 64)).shape
+        (2, 3, 64, 64)
+    """
+    faces = [to_chw(resize(render_face(0, person, 0).image, size)) for person in range(min(count, MOST_DRAWN))]
+    return np.stack(faces)[np.arange(count) % len(faces)]
 
 
 def check_batch(
@@ -89,3 +106,24 @@ def _kept(check: Parity, precision: str) -> Parity:
         f"{check.runtime} at batch {check.batch} does not give the model's embeddings: {figures}, {cosine}",
         f"nothing was written; choose {fix}",
     )
+
+
+def check_mean(parity: Sequence[Parity], precision: str) -> None:
+    """Refuse a file whose embeddings are within the limits face by face, but on the whole too far from the model's.
+
+    Args:
+        parity: Of every batch and runtime.
+        precision: Of the file; it sets the limit.
+
+    Raises:
+        ExportError: The mean cosine in a runtime is too small.
+    """
+    least = LIMITS[precision].mean_cosine
+    for runtime in dict.fromkeys(check.runtime for check in parity):
+        own = [check for check in parity if check.runtime == runtime]
+        count = sum(check.batch for check in own)
+        mean = sum(check.batch * check.mean_cosine for check in own) / count
+        if not mean >= least:
+            what = f"the mean cosine to the model's embeddings is {mean:.4f} on {count} faces, not {least:g} or more"
+            fix = "nothing was written; calibrate on more faces like yours, or use fp16"
+            raise ExportError(runtime, f"{runtime}: {what}", fix)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from facekd.engine.export.build import Built, build_model
-from facekd.engine.export.checks import check_batch, probes
+from facekd.engine.export.checks import check_batch, check_mean, probes
 from facekd.engine.export.fold import INPUT, OUTPUT
 from facekd.engine.export.form import Form, check_output, settled
 from facekd.engine.export.report import ExportReport, consumer_notes
@@ -33,7 +33,8 @@ class Evidence:
     """The faces a file is made from and judged by.
 
     Attributes:
-        faces: uint8 RGB (n, 3, height, width): what int8 takes its ranges from; the last few check parity instead.
+        faces: uint8 RGB (n, 3, height, width): the last few check parity (without, drawn ones do), and int8 takes its
+            ranges from the others.
         judge: Measures the file, once its parity is proved, and refuses it by raising; answers what it measured.
     """
 
@@ -58,7 +59,7 @@ def export_onnx(
     """Write a model as one ONNX file, after proving that the file equals the model.
 
     The file takes ``data``, (batch, 3, height, width) float32 or as ``form`` says, and gives ``fc1`` (batch, dim), the
-    raw embedding. It is run in onnxruntime and in OpenCV on images at batches 1, 2 and 5 (a fixed batch: at that one),
+    raw embedding. It is run in onnxruntime and in OpenCV on faces at batches 1, 2 and 5 (a fixed batch: at that one),
     fed as its own metadata says, and gets its name only if values and cosines keep the limits of its precision
     (`facekd.engine.parity.LIMITS`). A file already there is replaced whole or left as it was.
 
@@ -115,6 +116,7 @@ def export_onnx(
                     parity.append(check)
                     if progress is not None:
                         progress("parity", len(parity), len(batches) * (2 if opencv and not unread else 1))
+            check_mean(parity, form.precision)
             if evidence.judge is not None:
                 measured.extend(evidence.judge(exported))
 

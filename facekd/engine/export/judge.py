@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from facekd.data.identities import IdentitySource
 from facekd.data.images import resize, to_chw
+from facekd.data.verification import ImageSource, VerificationSet
 from facekd.engine.evaluation.evaluation_sets import OpenedSet
 from facekd.engine.evaluation.evaluator import evaluate_set
 from facekd.engine.evaluation.figures import EvalSettings
@@ -68,7 +68,13 @@ def _require(before: dict[str, Any], after: dict[str, Any], most: float) -> None
 
 
 def some_faces(
-    source: IdentitySource, size: tuple[int, int], most: int, *, seed: int = 0, progress: Progress | None = None
+    source: ImageSource,
+    size: tuple[int, int],
+    most: int,
+    where: str,
+    *,
+    seed: int = 0,
+    progress: Progress | None = None,
 ) -> np.ndarray:
     """Faces of a set drawn at random: uint8 RGB (n, 3, height, width).
 
@@ -76,6 +82,7 @@ def some_faces(
         source: The set.
         size: (height, width) the model takes.
         most: Of them, at most so many.
+        where: The option that named the set, for messages.
         seed: Of the draw.
         progress: Told of each face.
 
@@ -85,11 +92,16 @@ def some_faces(
     """
     chosen = np.sort(np.random.default_rng(seed).permutation(len(source))[:most])
     if not chosen.size:
-        raise InputError("--calibrate", "holds no image", "give a set of aligned faces")
-    read = fitting(source, size, "--calibrate", "facekd data align lays faces onto the template")
+        raise InputError(where, "holds no image", "give a set of aligned faces")
+    read = fitting(source, size, where, "facekd data align lays faces onto the template")
     faces = []
     for count, index in enumerate(chosen.tolist(), start=1):
         faces.append(to_chw(resize(read(index), size)))
         if progress:
             progress("read faces", count, chosen.size)
     return np.stack([faces[place] for place in np.random.default_rng(seed).permutation(len(faces))])
+
+
+def images_of(opened: OpenedSet) -> ImageSource:
+    """The images of a set."""
+    return opened.data.images if isinstance(opened.data, VerificationSet) else opened.data

@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from facekd.engine.export import build, exporter
 from facekd.engine.export import int8 as export_int8
 from facekd.engine.export.build import Built
-from facekd.engine.export.checks import held_out
+from facekd.engine.export.checks import check_mean, held_out
 from facekd.engine.export.exporter import Evidence, export_onnx
 from facekd.engine.export.form import Form
 from facekd.engine.export.half import to_half
 from facekd.engine.export.int8 import left_in_float, to_int8
 from facekd.engine.export.qdq import operations, quantise, quantised_tensors, weight_steps
 from facekd.engine.export.ranges import activation_ranges, run_graph
-from facekd.engine.parity import compare, probe_images
+from facekd.engine.parity import Parity, compare, probe_images
 from facekd.errors import ExportError, RequirementError
 from facekd.models.embedder import TorchEmbedder, load_embedder
 from facekd.models.preprocessing import Preprocessing
@@ -284,6 +284,45 @@ def test_embeddings_of_length_one_keep_it_in_every_precision(precision: str, tmp
     assert (found - 1).abs().max() < 1e-6
     kinds = [node.op_type for node in onnx.load(tmp_path / "a.onnx").graph.node]
     assert kinds.count("Sqrt") == 1
+
+
+@pytest.mark.parametrize(("mean", "kept"), [(0.86, False), (0.89, False), (0.967, False), (0.995, True)])
+def test_the_mean_cosine_parts_careless_files_from_good_ones(mean: float, kept: bool) -> None:
+    """Those of naive, entropy and percentile settings on a real MobileFaceNet, and of the tail left in float."""
+    parity = [Parity("onnxruntime", batch, 0.1, 0.1, 0.95, mean) for batch in (1, 2, 5)]
+    if kept:
+        check_mean(parity, "int8")
+    else:
+        with pytest.raises(ExportError, match=f"onnxruntime: the mean cosine .* is {mean:.4f} on 8 faces, not 0.98 "):
+            check_mean([*parity, Parity("opencv", 8, 0.0, 0.0, 1.0, 1.0)], "int8")
+
+
+def test_the_mean_is_over_faces_and_not_batches() -> None:
+    one, seven = Parity("here", 1, 0.1, 0.1, 0.9, 0.9), Parity("here", 7, 0.1, 0.1, 0.99, 0.995)
+    check_mean([one, seven], "int8")
+    with pytest.raises(ExportError, match="0.9475 on 2 faces"):
+        check_mean([one, replace(seven, batch=1)], "int8")
+
+
+def test_a_file_turned_too_far_on_the_whole_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Turned by a constant that every single face would be allowed."""
+
+    def turned(model: onnx.ModelProto, pixels: np.ndarray, *rest: object, **more: object) -> tuple:
+        made, told = to_int8(model, pixels, *rest, **more)
+        mean = run_graph(model, pixels).mean(axis=0)
+        aside = np.roll(mean, 1) - np.roll(mean, 1) @ mean / (mean @ mean) * mean
+        weight = next(weight for weight in made.graph.initializer if weight.name == "fc1_shift")
+        shift = numpy_helper.to_array(weight) + 0.33 * aside / np.linalg.norm(aside) * np.linalg.norm(mean)
+        weight.CopyFrom(numpy_helper.from_array(shift.astype(np.float32), weight.name))
+        return made, told
+
+    faces = Evidence(probe_images(72, (16, 16), seed=8))
+    form = Form(precision="int8")
+    export_onnx(tiny(), tmp_path / "a.onnx", form, evidence=faces, opencv=False)
+    monkeypatch.setattr(build, "to_int8", turned)
+    with pytest.raises(ExportError, match="b.onnx: onnxruntime: the mean cosine .* is 0.9[345]"):
+        export_onnx(tiny(), tmp_path / "b.onnx", form, evidence=faces, opencv=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.onnx"]
 
 
 def test_what_a_judge_refuses_is_not_left_behind(tmp_path: Path) -> None:

@@ -19,11 +19,13 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 import facekd
+from facekd.data.images import resize, to_chw
 from facekd.data.opencv_net import forward_onnx
+from facekd.data.synthetic import render_face
 from facekd.engine.export import build, exporter
 from facekd.engine.export import checks as export_checks
 from facekd.engine.export.build import Built
-from facekd.engine.export.exporter import export_onnx
+from facekd.engine.export.exporter import Evidence, export_onnx
 from facekd.engine.export.form import Form
 from facekd.engine.export.source import OPSET
 from facekd.engine.parity import compare, probe_images
@@ -147,6 +149,25 @@ def test_a_file_equals_its_model_in_both_runtimes_at_any_batch(
 def test_other_backbones_pass_the_gate(backbone: str, tmp_path: Path) -> None:
     report = export_onnx(student(tmp_path / "run", backbone=backbone), tmp_path / "a.onnx", Form("baked"))
     assert max(check.max_relative for check in report.parity) < 2e-5
+
+
+def test_a_file_is_checked_on_the_last_faces_given_or_on_drawn_ones(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen: list[np.ndarray] = []
+
+    def checked(embedder: TorchEmbedder, exported: object, images: Tensor, *rest: object, **more: object) -> list:
+        seen.append(images.numpy())
+        return []
+
+    monkeypatch.setattr(exporter, "check_batch", checked)
+    faces = probe_images(11, (16, 16), seed=4)
+    for given, expected in ((faces, faces[3:]), (faces[:7], None), (None, None)):
+        seen.clear()
+        export_onnx(tiny(), tmp_path / "a.onnx", evidence=Evidence(given), force=True)
+        assert [len(batch) for batch in seen] == [1, 2, 5]
+        drawn = np.stack([to_chw(resize(render_face(0, person, 0).image, (16, 16))) for person in range(8)])
+        np.testing.assert_array_equal(np.concatenate(seen), drawn if expected is None else expected)
 
 
 def test_an_odd_size_exports(tmp_path: Path) -> None:
@@ -459,4 +480,4 @@ def test_the_report_is_plain_values(tmp_path: Path) -> None:
     report = export_onnx(tiny(), tmp_path / "a.onnx", Form(batch=2)).to_json()
     expected = {"file", "digest", "bytes", "opset", "preprocess", "batch", "input", "output", "parity"}
     assert expected <= set(report)
-    assert set(report["parity"][0]) == {"runtime", "batch", "max_abs", "max_relative", "min_cosine"}
+    assert set(report["parity"][0]) == {"runtime", "batch", "max_abs", "max_relative", "min_cosine", "mean_cosine"}
