@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -15,7 +17,7 @@ from facekd.engine.export.fold import fold
 from facekd.engine.export.graph import add_to_output, add_unit_length, drop_unit_length, sort_nodes, take_pictures
 from facekd.engine.export.source import float_graph
 from facekd.errors import ExportError
-from facekd.models.embedder import TorchEmbedder
+from facekd.models.embedder import TorchEmbedder, load_embedder
 from facekd.models.preprocessing import Preprocessing
 
 RNG = np.random.default_rng(3)
@@ -85,6 +87,86 @@ def test_the_head_of_a_classifier_is_refused(last: str) -> None:
     with pytest.raises(ExportError, match=f"a.onnx: ends in {last}: the scores of a classifier"):
         fold(graph(last=last), "a.onnx")
     fold(graph(last="Relu"), "a.onnx")
+
+
+class Head(torch.nn.Module):
+    """An embedding of 6 numbers, and what stands behind it in training."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.embedding = torch.nn.Linear(48, 6)
+        self.classes = torch.nn.Linear(6, 13, bias=kind == "biased")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        raw = self.embedding(x.flatten(1))
+        scores = torch.nn.functional
+        if self.kind == "projector":
+            return self.classes(raw)
+        if self.kind == "layer norm":
+            return self.classes(scores.layer_norm(raw, (6,)))
+        if self.kind == "attention":
+            unit = scores.normalize(x.flatten(2), dim=2)
+            return self.embedding((unit @ unit.transpose(1, 2) @ x.flatten(2)).flatten(1))
+        if self.kind == "unit":
+            return scores.normalize(self.classes(raw))
+        if self.kind == "weights normalised":
+            return 64 * scores.linear(scores.normalize(raw), scores.normalize(self.classes.weight))
+        if self.kind == "divided":
+            return self.classes(raw / raw.norm(dim=1, keepdim=True))
+        if self.kind == "squares":
+            return self.classes(raw / (raw * raw).sum(dim=1, keepdim=True).clamp_min(1e-12).sqrt())
+        return self.classes(scores.normalize(raw)) * 30 - 0.35
+
+
+def traced(kind: str) -> onnx.ModelProto:
+    torch.manual_seed(0)
+    expects = Preprocessing.named("half", size=(4, 4))
+    embedder = TorchEmbedder(kind, "0", 13, expects, {}, Head(kind).eval(), torch.device("cpu"))
+    return float_graph(embedder, "dynamic")
+
+
+@pytest.mark.parametrize("kind", ["scaled", "biased", "weights normalised", "divided", "squares"])
+def test_cosines_to_class_weights_are_refused(kind: str) -> None:
+    with pytest.raises(
+        ExportError, match=f"^{kind}: ends in products of a normalised embedding .*extract_model"
+    ) as told:
+        traced(kind)
+    assert len(told.value.lines) == 1
+
+
+@pytest.mark.parametrize("kind", ["projector", "layer norm", "attention", "unit"])
+def test_what_is_no_head_of_classes_is_exported(kind: str) -> None:
+    assert traced(kind).graph.output[0].name == "fc1"
+
+
+def test_a_real_network_with_normalised_attention_is_exported(shared_data: Path) -> None:
+    teacher = load_embedder(shared_data / "models" / "edgeface_xs_raw_rgb.onnx", color="rgb", normalize="none")
+    assert float_graph(teacher, "dynamic").graph.output[0].name == "fc1"
+
+
+@pytest.mark.parametrize("lp", [True, False])
+def test_the_refusal_names_where_to_cut(lp: bool, tmp_path: Path) -> None:
+    """A file of others, with the operation for lengths that exporters do not write, cut as the line says."""
+    model = graph()
+    nodes = [type(node).FromString(node.SerializeToString()) for node in model.graph.node]
+    nodes[-1].output[0] = "raw"
+    length = [
+        helper.make_node("ReduceL2", ["raw"], ["length"], axes=[1], keepdims=1),
+        helper.make_node("Div", ["raw", "length"], ["unit"]),
+    ]
+    nodes += [helper.make_node("LpNormalization", ["raw"], ["unit"], axis=1, p=2)] if lp else length
+    nodes.append(helper.make_node("Gemm", ["unit", "classes"], ["data"], transB=1))
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    model.graph.initializer.append(numpy_helper.from_array(RNG.normal(size=(5, 5)).astype(np.float32), "classes"))
+    onnx.save(model, tmp_path / "whole.onnx")
+    with pytest.raises(ExportError) as caught:
+        fold(model, "a.onnx")
+    names = re.findall(r"\['(\w+)'\]", caught.value.fix)
+    assert names == ["image", "raw"]
+    onnx.utils.extract_model(tmp_path / "whole.onnx", tmp_path / "cut.onnx", names[:1], names[1:])
+    fold(onnx.load(tmp_path / "cut.onnx"), "cut.onnx")
 
 
 def test_a_layer_in_training_mode_is_refused() -> None:
