@@ -24,9 +24,10 @@ from facekd.data.open_source import open_identities
 from facekd.engine.evaluation.evaluation_sets import OpenedSet, open_set
 from facekd.engine.evaluation.evaluator import evaluate_set
 from facekd.engine.evaluation.figures import EvalSettings
+from facekd.engine.export.checks import held_out
 from facekd.engine.export.exporter import Evidence, export_onnx
 from facekd.engine.export.form import Form
-from facekd.engine.export.judge import some_faces
+from facekd.engine.export.judge import RANGED, some_faces
 from facekd.models.embedder import Embedder, load_embedder
 
 FORMS = {
@@ -35,7 +36,8 @@ FORMS = {
     "int8": Form(precision="int8"),
 }
 SETTINGS = EvalSettings(fprs=(1e-2,), flip=False, bootstrap=0)
-FACES = 160
+FACES = RANGED + held_out(Form())
+"""As many as `facekd export` draws: those int8 takes its ranges from, and those the checks take."""
 OUT = Path(__file__).with_name("results") / "exports.json"
 
 
@@ -71,7 +73,10 @@ def study(faces: Path, folder: Path, models: dict[str, list[str]], pairs: str, o
         color, normalize = expects or (None, None)
         embedder = load_embedder(Path(path), color=color, normalize=normalize)
         shown = some_faces(
-            open_identities(faces / "lfw_train.csv", faces / "lfw112"), embedder.preprocessing.size, FACES
+            open_identities(faces / "lfw_train.csv", faces / "lfw112"),
+            embedder.preprocessing.size,
+            FACES,
+            "lfw_train.csv",
         )
         for form in FORMS:
             if (name, form) in done:
