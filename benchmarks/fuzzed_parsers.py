@@ -8,6 +8,7 @@ import pickle
 import tarfile
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,14 @@ from facekd_cli.shipped import find_recipe
 
 from benchmarks.fuzzing import Parser
 from facekd.data.checksums import checksum, read_checksums, write_checksums
+from facekd.data.embedding_cache import open_cache
 from facekd.data.ijb_lists import read_faces, read_points, read_subjects
 from facekd.data.image_headers import header_size
 from facekd.data.images import decode, encode_jpeg, encode_png
 from facekd.data.labelled_lines import read_text_pairs
 from facekd.data.landmark_files import read_landmarks
 from facekd.data.lists import read_rows
+from facekd.data.number_rows import number_rows
 from facekd.data.pair_lists import read_lfw_pairs, read_table_pairs
 from facekd.data.pickle_walk import walk
 from facekd.data.record_heads import pack_image
@@ -29,7 +32,12 @@ from facekd.data.record_source import RecordSource
 from facekd.data.recordio import encode_record, read_index
 from facekd.data.tar_source import TarSource
 from facekd.engine.embed import load_embeddings
+from facekd.engine.evaluation.request import Request
+from facekd.engine.evaluation.verifying import read_report
+from facekd.engine.resumable import Partial
+from facekd.engine.training.checkpoint import load_checkpoint
 from facekd.engine.training.snapshots import read_manifest
+from facekd.files import file_digest
 from facekd.models import safetensors_file, torch_file
 from facekd.recipe import load_recipe
 
@@ -120,6 +128,35 @@ def _lines_of_checksums(path: Path) -> None:
     list(read_checksums(path))
 
 
+def _checkpoint(path: Path) -> None:
+    """A checkpoint alone in its folder, whose digest is the recorded one whatever is in it."""
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        Path(folder, "step-000000001.safetensors").write_bytes(path.read_bytes())
+        line = {"file": "step-000000001.safetensors", "sha256": file_digest(path)}
+        Path(folder, "checkpoints.jsonl").write_text(json.dumps(line))
+        load_checkpoint(Path(folder))
+
+
+def _cache_record(path: Path) -> None:
+    """The record of a teacher cache of four images, of which none is computed yet."""
+    with tempfile.TemporaryDirectory(dir=path.parent) as root:
+        Path(root, "k").mkdir()
+        Path(root, "k", "cache.json").write_bytes(path.read_bytes())
+        open_cache(
+            Path(root), "k", shape=(4, 1, 2), embed=lambda start, stop: np.zeros((stop - start, 1, 2), np.float32)
+        )
+
+
+def _work_state(path: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        Path(folder, "state.json").write_bytes(path.read_bytes())
+        Partial(Path(folder))
+
+
+def _numbers(path: Path) -> None:
+    list(number_rows(path, ("template id", "template id", "label")))
+
+
 def _points(path: Path) -> None:
     faces = path.with_name("faces.txt")
     faces.write_text("1.png 1 1\n2.png 1 2\n")
@@ -154,20 +191,26 @@ YAML = (
     b"? ",
 )
 
+JSON = (b"null", b"[", b"{", b"-1", b"1e9", b"true", b"NaN")
+
+ASKED = Request(("a",), ("b",), None, "auto", (1e-3,), True, (28,), "full", None, None, False, False, 0, 8, "cpu")
+RESULT = dict.fromkeys(("model", "model_digest", "set", "set_digest"), "a")
+REPORT = json.dumps({"results": [RESULT], "arguments": asdict(ASKED)}).encode()
+CHECKPOINT = safetensors_file.encode(TENSORS, {"facts": '{"format": "facekd-checkpoint-1", "step": 1}'})
 MODEL = safetensors_file.encode(TENSORS, {"facts": '{"step": 1}'})
 PICKLE = pickle.dumps(([encode_png(_image(0))[:30], np.arange(8, dtype=np.uint8)] * 2, [True, np.bool_(False)]), 4)
 OLD_PICKLE = pickle.dumps(([b"ab", b"cd"], [True]), 2)
 
 READERS: tuple[tuple[str, Callable[[Path], object], bytes, str, Sequence[bytes], int], ...] = (
     ("recipe", _recipe, find_recipe("quickstart/l2").read_bytes(), ".yaml", YAML, 1),
-    ("lfw_pairs", read_lfw_pairs, PAIRS, ".txt", TEXT, 14),
-    ("table_pairs", read_table_pairs, TABLE, ".csv", TEXT, 10),
+    ("lfw_pairs", read_lfw_pairs, PAIRS, ".txt", TEXT, 8),
+    ("table_pairs", read_table_pairs, TABLE, ".csv", TEXT, 7),
     ("text_pairs", read_text_pairs, b"a/1.png 1\na/2.png 1\na/1.png 0\nb/1.png 0\n", ".txt", TEXT, 8),
     ("list", read_rows, b"path,identity\na/1.png,a\n'b c',d\n", ".csv", TEXT, 8),
     ("bin", _walked, PICKLE, ".bin", OPCODES, 10),
     ("bin_of_python_2", _walked, OLD_PICKLE, ".bin", OPCODES, 4),
     ("records", _all_records, _records(), ".rec", (b"\x0a\x23\xd7\xce", b"\0\0\0\x20"), 4),
-    ("index", _index, b"1\t0\n2\t400\n3\t800\n", ".idx", TEXT, 10),
+    ("index", _index, b"1\t0\n2\t400\n3\t800\n", ".idx", TEXT, 8),
     ("tar", _all_members, _tar(), ".tar", (b"ustar", b"\0" * 512), 2),
     ("ijb_faces", read_faces, b"1.png 1 2\n2.png 1 3\n3.png 7 4\n", ".txt", TEXT, 8),
     ("ijb_points", _points, POINTS, ".txt", TEXT, 3),
@@ -176,7 +219,12 @@ READERS: tuple[tuple[str, Callable[[Path], object], bytes, str, Sequence[bytes],
     ("embeddings", load_embeddings, _npz(), ".npz", (b"PK\x03\x04", b"\x93NUMPY", b"{'descr': '|O'"), 1),
     ("safetensors", _safetensors, MODEL, "", (b'"F32"', b"[0,0]"), 1),
     ("torch", _torch, _in_memory(lambda stream: torch.save(TENSORS, stream)), "", OPCODES, 1),
-    ("manifest", read_manifest, MANIFEST, ".json", (b"null", b"[", b"{", b"-1", b"1e9"), 2),
+    ("manifest", read_manifest, MANIFEST, ".json", JSON, 2),
+    ("report", read_report, REPORT, ".json", JSON, 4),
+    ("checkpoint", _checkpoint, CHECKPOINT, "", (b'"F32"', b"[0,0]", b"step", b"{"), 1),
+    ("cache_record", _cache_record, b'{"shape": [4, 1, 2], "done": 0}', "", JSON, 2),
+    ("work_state", _work_state, b'{"done": 2, "sizes": {"images.rec": 40}}', "", JSON, 2),
+    ("ijb_pairs", _numbers, b"1 2 1\n1 3 0\n22 3 0\n", ".txt", TEXT, 2),
     ("checksums", _lines_of_checksums, _checksums(), "", TEXT, 2),
 )
 """Name, reader, a valid file, its suffix, words of the format, share of a hundred executions."""

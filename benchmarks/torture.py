@@ -1,8 +1,8 @@
-"""How much a run and its readers stand: kills, full disks, signals, rot, and damaged files of every format.
+"""How much a run and its readers stand: kills, full disks, signals, rot, and damaged files.
 
 The first lane breaks a tiny distillation, finishes it and compares every tensor and record with an unbroken run; its
 negative controls train with planted defects and must not end alike. The second damages valid files of every format
-that facekd reads. ``--scale`` multiplies the number of trials and executions. Linux, CPU; the two lanes run beside each
+that facekd reads itself. ``--scale`` multiplies the number of trials and executions. Linux, CPU; the two lanes run beside each
 other.
 
     python -m benchmarks.torture --out benchmarks/results/torture.json
