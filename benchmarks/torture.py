@@ -2,8 +2,8 @@
 
 The first lane breaks a tiny distillation, finishes it and compares every tensor and record with an unbroken run; its
 negative controls train with planted defects and must not end alike. The second damages valid files of every format
-that facekd reads itself. ``--scale`` multiplies the number of trials and executions. Linux, CPU; the two lanes run beside each
-other.
+that facekd reads itself. ``--scale`` multiplies the number of trials and executions. Linux, CPU; the two lanes run
+beside each other.
 
     python -m benchmarks.torture --out benchmarks/results/torture.json
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from bad_inputs import Case, answer, recipe, write_faces, write_model
 from bad_weights import FILES, packed, state
 from click.testing import CliRunner
 from facekd_cli.main import cli
+from lock_holder import held
 from onnx import TensorProto, helper
 
 from facekd.files import file_digest
@@ -81,7 +83,7 @@ def stale(folder: Path) -> None:
     (folder / "step-000000003.safetensors.tmp.1").write_bytes(b"half")
 
 
-def held(here: Path) -> Sequence[str]:
+def empty_run(here: Path) -> Sequence[str]:
     write_faces(here / "faces")
     (here / "out").mkdir()
     return recipe(here)
@@ -183,3 +185,15 @@ CASES = [
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.number)
 def test_a_bad_model_is_told(case: Case, tmp_path: Path) -> None:
     assert answer(case, tmp_path).exit_code == case.code
+
+
+def test_item_097_a_second_process_on_a_run_is_refused_and_touches_nothing(tmp_path: Path) -> None:
+    with chdir(tmp_path):
+        words = list(empty_run(Path()))
+    with held(tmp_path / "out") as other, chdir(tmp_path):
+        refused = CliRunner().invoke(cli, words)
+        told = f"facekd: error: out: process {other.pid} is training here (wait for it, or write to another place)\n"
+        assert (refused.exit_code, refused.stderr) == (2, told)
+        assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
+    with chdir(tmp_path):
+        assert CliRunner().invoke(cli, words).exit_code == 0
