@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from benchmarks.method_tables import gaps
 from benchmarks.reference import backbones_table, help_text, losses_table, methods_table, recipes_table
 from benchmarks.sections import SECTIONS
 from benchmarks.tables import Record, demo, real_faces
@@ -103,6 +104,7 @@ def blocks(found: Mapping[str, Record]) -> dict[str, str]:
         "demo": shown("demo", found, demo),
         "real-faces": shown("real_faces", found, real_faces),
         "real-faces-longer": shown("real_faces_longer", found, real_faces),
+        "gaps": gaps({"real faces": found["methods_real"], "drawn faces": found["methods_drawn"]}),
         "recipes": recipes_table(),
         "methods": methods_table(),
         "losses": losses_table(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 
 from benchmarks.tables import (
@@ -74,6 +74,33 @@ def elsewhere_note(data: Record) -> str:
             told = f"{there['machine']}, python {there['python']}, {versions}"
             groups.setdefault(told, {})[row["method"]] = None
     return "".join(f"\n\nRecorded with {told}: {', '.join(names)}." for told, names in groups.items())
+
+
+def gaps(arenas: Mapping[str, Record]) -> str:
+    """The share of the gap that each method closes, side by side, the best of the last arena first.
+
+    Methods tried with one seed alone in every arena are left to the tables of their own.
+
+    Args:
+        arenas: What each is called, and its record.
+    """
+    shares: dict[str, dict[str, list[float]]] = {}
+    for name, data in arenas.items():
+        groups = grouped(data["rows"], "method")
+        for method, rows in groups.items():
+            if method != ALONE:
+                shares.setdefault(method, {})[name] = share_of_gap(rows, groups[ALONE], data["teacher"][0], JUDGED)
+    shown = {method: told for method, told in shares.items() if max(map(len, told.values())) > 1}
+    last = [*arenas][-1]
+    order = sorted(shown, key=lambda method: -mean(shown[method].get(last) or [-1.0]))
+    body = [[method, *(_share(shown[method].get(name, [])) for name in arenas)] for method in order]
+    return markdown_table(["method", *arenas], body)
+
+
+def _share(shares: Sequence[float]) -> str:
+    if not shares:
+        return "-"
+    return over_seeds(shares, 2) + (" (one seed)" if len(shares) == 1 else "")
 
 
 def methods(data: Record) -> str:

@@ -10,7 +10,7 @@ from facekd_cli.shipped import find_recipe
 
 from benchmarks import methods as study
 from benchmarks import real_faces
-from benchmarks.method_tables import elsewhere_note, methods, share_of_gap
+from benchmarks.method_tables import elsewhere_note, gaps, methods, share_of_gap
 from benchmarks.tables import ALONE
 from facekd.recipe import Recipe, load_recipe
 
@@ -115,6 +115,19 @@ def test_table__tells_mean_and_deviation_over_seeds() -> None:
     data = {"teacher": [measured("teacher", None, 0.9)], "rows": rows, "recipe": "r", "recipes": {}}
     (line,) = (line for line in methods(data).splitlines() if line.startswith("| l2 | 3 |"))
     assert line.count("0.6000 ± 0.1000") == 2 and "0.400 ± 0.200" in line
+
+
+def test_gaps__stand_side_by_side_the_best_first() -> None:
+    def arena(**tpr: list[float]) -> dict:
+        rows = [measured(name, seed, value) for name, values in tpr.items() for seed, value in enumerate(values)]
+        return {
+            "teacher": [measured("teacher", None, 0.9)],
+            "rows": [*(measured(ALONE, s, 0.4) for s in (0, 1)), *rows],
+        }
+
+    told = gaps({"real": arena(a=[0.5, 0.6], b=[0.3], once=[0.5]), "drawn": arena(a=[0.65], b=[0.8, 0.9])})
+    assert told.splitlines()[0] == "| method | real | drawn |"
+    assert told.splitlines()[2:] == ["| b | -0.20 (one seed) | 0.90 ± 0.14 |", "| a | 0.30 ± 0.14 | 0.50 (one seed) |"]
 
 
 def test_report__holds_the_finished_runs_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
