@@ -14,7 +14,11 @@ from facekd.errors import InputError
 from facekd.model_names import is_model_name
 from facekd.models.embedder import Embedder, TorchEmbedder, model_file
 from facekd.models.macs import count_macs
+from facekd.models.onnx_file import parse
+from facekd.models.onnx_macs import count_onnx_macs
+from facekd.models.onnx_model import OnnxEmbedder
 from facekd.models.preprocessing_ways import scaling_name
+from facekd.models.weights import read_bytes
 
 WARM_UP, RUNS = 2, 9
 MOST_SECONDS = 3.0
@@ -91,6 +95,9 @@ def known_macs(embedder: Embedder) -> int | None:
     """Multiply-accumulates of one image; None where the model does not show them."""
     if isinstance(embedder, TorchEmbedder) and len(set(embedder.preprocessing.size)) == 1:
         return count_macs(embedder.module, embedder.preprocessing.size[0])
+    if isinstance(embedder, OnnxEmbedder):
+        images = torch.zeros((embedder.batch or 1, 3, *embedder.preprocessing.size), dtype=torch.uint8)
+        return count_onnx_macs(parse(read_bytes(embedder.path), embedder.name), embedder.prepare(images))
     return None
 
 
