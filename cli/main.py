@@ -30,6 +30,9 @@ COMMANDS = {
 }
 """Each command's name, which is also its module, and its line in ``facekd -h``."""
 
+LIBRARIES = (".so", ".dll", ".dylib")
+"""What an error of importing names where a library of the system is missing, or no memory was left to map it."""
+
 EXIT_USAGE = 2
 EXIT_SYSTEM = 5
 EXIT_INTERRUPTED = 130
@@ -68,8 +71,8 @@ def exit_code(run: Callable[[], object], *, debug: bool = False) -> int:
         debug: Print the traceback before the message.
 
     Returns:
-        0; the code of a :class:`FacekdError`; 2 for wrong usage; 5 for trouble with disk or memory; 130 for Ctrl-C;
-        141 where nobody reads the output any more. Anything else is a bug and is raised.
+        0; the code of a :class:`FacekdError`; 2 for wrong usage; 5 for trouble with disk, memory or a library of the
+        system; 130 for Ctrl-C; 141 where nobody reads the output any more. Anything else is a bug and is raised.
 
     Example:
         >>> exit_code(lambda: None)
@@ -87,6 +90,13 @@ def exit_code(run: Callable[[], object], *, debug: bool = False) -> int:
         if debug and not isinstance(error, BrokenPipeError):
             traceback.print_exc()
         return _report(error)
+    except ImportError as error:
+        if not any(ending in str(error) for ending in LIBRARIES):
+            raise
+        if debug:
+            traceback.print_exc()
+        _say(f"{' '.join(str(error).split())} (install the library it names, or give the process more memory)")
+        return EXIT_SYSTEM
 
 
 def _report(error: BaseException) -> int:

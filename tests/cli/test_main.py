@@ -146,6 +146,17 @@ def test_a_bug_is_not_hidden():
         exit_code(raising(ZeroDivisionError()))
 
 
+def test_item_127_a_library_of_the_system_that_is_missing_is_one_line_and_a_wrong_import_is_a_bug(capsys):
+    missing = ImportError("libGL.so.1: cannot open shared object file: No such file or directory")
+    assert exit_code(raising(missing)) == 5
+    (line,) = capsys.readouterr().err.splitlines()
+    assert (
+        line.startswith("facekd: error: libGL.so.1: cannot open shared object file") and "install the library" in line
+    )
+    with pytest.raises(ImportError):
+        exit_code(raising(ImportError("cannot import name 'x' from 'facekd'")))
+
+
 @pytest.mark.parametrize("arguments", [["--debug", "recipe", "show", "none"], ["recipe", "show", "none", "--debug"]])
 def test_debug_shows_the_traceback_wherever_it_stands(arguments):
     result = invoke(*arguments)
