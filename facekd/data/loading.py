@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from multiprocessing import active_children
 
@@ -63,19 +62,29 @@ class Batch:
 
 
 class RememberedImages:
-    """Decoded images of one size, kept in memory shared by all workers after the first read.
+    """Decoded images of one size, kept in memory after the first read.
 
     Args:
         source: Where the images come from.
         read: How an image of it is read; ``source.read``, or what refuses some of them.
         size: ``(height, width)`` in pixels to which every image is brought.
+        shared: Whether several processes read: what one has decoded the others need not.
+
+    Raises:
+        DeviceError: There is no room in shared memory.
     """
 
-    def __init__(self, source: IdentitySource, read: Callable[[int], np.ndarray], size: tuple[int, int]) -> None:
+    def __init__(
+        self, source: IdentitySource, read: Callable[[int], np.ndarray], size: tuple[int, int], *, shared: bool
+    ) -> None:
         self.source, self.decode, self.size = source, read, size
         keep = len(source) * size[0] * size[1] * 3 <= MEMORY_LIMIT
-        self.pixels = torch.zeros((len(source) if keep else 0, *size, 3), dtype=torch.uint8).share_memory_()
-        self.known = torch.zeros(len(self.pixels), dtype=torch.bool).share_memory_()
+        self.pixels = torch.zeros((len(source) if keep else 0, *size, 3), dtype=torch.uint8)
+        self.known = torch.zeros(len(self.pixels), dtype=torch.bool)
+        if shared:
+            with full_memory_named():
+                self.pixels.share_memory_()
+                self.known.share_memory_()
 
     def __len__(self) -> int:
         return len(self.source)
@@ -176,7 +185,7 @@ def step_data(dataset: TrainingImages, batches: StepBatches, workers: int, pin: 
         DataError: An image does not decode; it is named.
         DeviceError: A worker was killed, if that is met while waiting for a batch; or shared memory is full.
     """
-    watched, memory = WatchedImages(dataset, workers), full_memory_named if workers else nullcontext
+    watched = WatchedImages(dataset, workers)
     loader = DataLoader(
         watched,
         batch_sampler=batches,
@@ -188,13 +197,13 @@ def step_data(dataset: TrainingImages, batches: StepBatches, workers: int, pin: 
         prefetch_factor=4 if workers else None,
     )
     others = set(active_children())
-    with memory():
+    with full_memory_named():
         loaded = iter(loader)
     started = set(active_children()) - others
     under_way.append(watched)
     try:
         while True:
-            with memory(), dead_workers_named(started):
+            with full_memory_named(), dead_workers_named(started):
                 batch = next(loaded, None)
             if batch is None:
                 return

@@ -41,7 +41,10 @@ class WatchedImages(Dataset):
 
     def __init__(self, images: Loaded, workers: int) -> None:
         self.images = images
-        self.taken = torch.full((workers, 2), -1).share_memory_()  # process and image of each worker
+        self.taken = torch.full((workers, 2), -1)  # process and image of each worker
+        if workers:
+            with full_memory_named():
+                self.taken.share_memory_()
 
     def __getitem__(self, key: tuple[int, int]) -> object:
         worker = get_worker_info()

@@ -44,7 +44,7 @@ class Noise:
 
 def _batches(source: Noise, workers: int, first: int = 0) -> list:
     dataset = TrainingImages(
-        RememberedImages(source, source.read, (40, 40)), source.labels, SETTINGS, seed=7, size=(32, 32)
+        RememberedImages(source, source.read, (40, 40), shared=True), source.labels, SETTINGS, seed=7, size=(32, 32)
     )
     return list(step_data(dataset, StepBatches(shuffled(12, 4, 7), 3, 7, first, 6), workers, pin=False))
 
@@ -69,7 +69,7 @@ def test_step_data__the_augmentation_changes_with_the_epoch() -> None:
 def test_versions__repeat_after_their_number_and_do_not_depend_on_the_seed() -> None:
     sets = [
         TrainingImages(
-            RememberedImages(Noise(), Noise().read, (40, 40)),
+            RememberedImages(Noise(), Noise().read, (40, 40), shared=True),
             Noise().labels,
             MIXED,
             seed=seed,
@@ -87,7 +87,7 @@ def test_versions__repeat_after_their_number_and_do_not_depend_on_the_seed() -> 
 
 def test_mix__a_blend_has_no_label_and_the_share_is_the_asked_one() -> None:
     dataset = TrainingImages(
-        RememberedImages(Noise(), Noise().read, (40, 40)), Noise().labels, MIXED, seed=0, size=(40, 40)
+        RememberedImages(Noise(), Noise().read, (40, 40), shared=True), Noise().labels, MIXED, seed=0, size=(40, 40)
     )
     labels = [dataset[(epoch, index)][1] for epoch in range(50) for index in range(12)]
     assert {label for label in labels if label != NOBODY} == {0, 1}
@@ -100,6 +100,19 @@ def test_remembered_images__reads_each_image_once() -> None:
     assert source.reads == 12
 
 
+def test_item_126_shared_memory_is_asked_for_by_several_processes_alone_and_named_when_full(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(tensor: torch.Tensor) -> None:
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
+
+    assert RememberedImages(Noise(), Noise().read, (40, 40), shared=True).pixels.is_shared()
+    monkeypatch.setattr(torch.Tensor, "share_memory_", full)
+    assert not RememberedImages(Noise(), Noise().read, (40, 40), shared=False).pixels.is_shared()
+    with pytest.raises(DeviceError, match="shared memory: is full; .*set train.workers=0, or give /dev/shm more room"):
+        RememberedImages(Noise(), Noise().read, (40, 40), shared=True)
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_step_data__an_image_that_does_not_decode_is_named(workers: int) -> None:
     before = set(multiprocessing.active_children())
@@ -110,7 +123,7 @@ def test_step_data__an_image_that_does_not_decode_is_named(workers: int) -> None
 
 def test_step_data__workers_end_with_the_loop_that_is_left() -> None:
     dataset = TrainingImages(
-        RememberedImages(Noise(), Noise().read, (40, 40)), Noise().labels, SETTINGS, seed=7, size=(32, 32)
+        RememberedImages(Noise(), Noise().read, (40, 40), shared=True), Noise().labels, SETTINGS, seed=7, size=(32, 32)
     )
     before = set(multiprocessing.active_children())
     batches = step_data(dataset, StepBatches(shuffled(12, 4, 7), 3, 7, 0, 6), 2, pin=False)
@@ -141,7 +154,7 @@ def test_item_070_a_killed_worker_is_one_line_with_its_last_file_and_no_hang() -
 
 def test_item_070_a_death_met_outside_the_loop_names_the_last_file_too() -> None:
     dataset = TrainingImages(
-        RememberedImages(Noise(), Noise().read, (40, 40)), Noise().labels, SETTINGS, seed=7, size=(32, 32)
+        RememberedImages(Noise(), Noise().read, (40, 40), shared=True), Noise().labels, SETTINGS, seed=7, size=(32, 32)
     )
     before = set(multiprocessing.active_children())
     batches = step_data(dataset, StepBatches(shuffled(12, 4, 7), 3, 7, 0, 6), 1, pin=False)

@@ -99,7 +99,7 @@ class Faces:
 
 def dataset(resolutions: ResolutionSettings, versions: int | None = None, seed: int = 7) -> TrainingImages:
     source = Faces()
-    held = RememberedImages(source, source.read, (40, 40))
+    held = RememberedImages(source, source.read, (40, 40), shared=True)
     return TrainingImages(
         held, source.labels, SETTINGS, seed=seed, size=(40, 40), versions=versions, resolutions=resolutions
     )

@@ -142,7 +142,7 @@ def make_dataset(recipe: Recipe, source: IdentitySource) -> TrainingImages:
     read = training_reader(recipe, source)
     height, width = read(0).shape[:2]
     return TrainingImages(
-        RememberedImages(source, read, (max(height, side), max(width, side))),
+        RememberedImages(source, read, (max(height, side), max(width, side)), shared=recipe.train.workers > 0),
         source.labels,
         augment_settings(recipe.data.augment),
         seed=recipe.train.seed,
