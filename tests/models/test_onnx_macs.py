@@ -40,8 +40,8 @@ def test_a_file_counts_as_its_network(backbone: str, side: int, tmp_path: Path) 
     assert model.SerializeToString() == before
 
 
-def graph(nodes: list, weights: dict[str, np.ndarray], data: list | None = None) -> onnx.ModelProto:
-    taken = helper.make_tensor_value_info("data", TensorProto.FLOAT, data or ["n", 3, "h", "w"])
+def graph(nodes: list, weights: dict[str, np.ndarray]) -> onnx.ModelProto:
+    taken = helper.make_tensor_value_info("data", TensorProto.FLOAT, ["n", 3, "h", "w"])
     given = helper.make_tensor_value_info("out", TensorProto.FLOAT, None)
     kept = [numpy_helper.from_array(value, name) for name, value in weights.items()]
     return helper.make_model(
