@@ -42,6 +42,10 @@ class AlignedCrops:
     def __len__(self) -> int:
         return len(self.files)
 
+    def encoded(self, index: int) -> bytes:
+        """The file of crop ``index``; raises as :meth:`facekd.data.lists.FileImages.encoded`."""
+        return self.files.encoded(index)
+
     def read(self, index: int) -> np.ndarray:
         """Image ``index`` aligned, uint8 RGB (size, size, 3); raises `DataError` where it does not decode."""
         return warp(self.files.read(index), self.landmarks[index], self.size)
@@ -62,7 +66,7 @@ class IjbFolder:
         faces: Which image is of which template.
         members: The same, numbered without gaps.
         crops: The images.
-        digest: SHA-256 over names, sizes and landmarks of the images: what embeddings depend on.
+        digest: SHA-256 over names, sizes and landmarks of the images, none of which is opened for it.
         warnings: What a user should know and nothing refuses.
     """
 

@@ -6,15 +6,25 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from facekd.data.embedding_cache import cache_key, open_cache
-from facekd.data.verification import ImageSource
 from facekd.engine.embed import Passes, embed_images, require_usable
 from facekd.engine.resumable import Watched
+from facekd.errors import DataError
 from facekd.files import value_digest
 from facekd.models.embedder import Embedder, precision_of
+
+
+class Stored(Protocol):
+    """Images as they are stored."""
+
+    def __len__(self) -> int: ...
+
+    def encoded(self, index: int) -> bytes:
+        """Image ``index`` as stored: the bytes of a JPEG, PNG, BMP or WebP file."""
 
 
 @dataclass(frozen=True)
@@ -100,10 +110,24 @@ def model_identity(embedder: Embedder) -> dict[str, str]:
     return identity if precision == "fp32" else identity | {"precision": precision}
 
 
-def content_digest(source: ImageSource) -> str:
-    """SHA-256 over the bytes of every image: a digest of names and sizes would not see a face replaced by another."""
-    digest = hashlib.sha256(f"{len(source)}\n".encode())
-    for index in range(len(source)):
-        data = source.encoded(index)
+def content_digest(images: Stored, *, missing_counts: bool = False) -> str:
+    """SHA-256 over the bytes of every image: a digest of names and sizes would not see a face replaced by another.
+
+    Args:
+        images: What is stored.
+        missing_counts: Let an image that cannot be read pass; its absence is part of the digest.
+
+    Raises:
+        DataError: An image cannot be read.
+    """
+    digest = hashlib.sha256(f"{len(images)}\n".encode())
+    for index in range(len(images)):
+        try:
+            data = images.encoded(index)
+        except DataError:
+            if not missing_counts:
+                raise
+            digest.update(b"missing!")
+            continue
         digest.update(len(data).to_bytes(8, "little") + data)
     return digest.hexdigest()

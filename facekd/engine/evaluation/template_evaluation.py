@@ -22,6 +22,7 @@ from facekd.engine.evaluation.two_views import NamedImages, ViewCache, embed_two
 from facekd.engine.evaluation.uncertain_pairs import LIKELIHOOD
 from facekd.engine.evaluation.uncertain_templates import FUSION, Fused, fuse_views, template_likelihoods
 from facekd.engine.fitting import fitting
+from facekd.engine.kept_rows import content_digest
 from facekd.engine.precision import precision_told
 from facekd.engine.resumable import Watched
 from facekd.engine.uncertainty import bare
@@ -83,7 +84,8 @@ def evaluate_templates(
     """
     began = time.perf_counter()
     images, read_as = _fitted(opened, embedder.preprocessing.size, settings.allow_resize)
-    cache = replace(cache, data=f"{opened.images_digest} {read_as}")
+    content = content_digest(opened.images, missing_counts=cache.count_failures)
+    cache = replace(cache, data=f"{opened.images_digest} {content} {read_as}")
     views, usable = embed_two_views(embedder, images, cache, watched)
     failed = np.flatnonzero(~usable)
     notes = []

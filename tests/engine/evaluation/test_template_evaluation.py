@@ -208,6 +208,20 @@ def test_a_pass_that_was_stopped_goes_on(folder: Path, tmp_path: Path, monkeypat
     assert [{**one.result, "seconds": 0} for one in found] == [{**one.result, "seconds": 0} for one in want]
 
 
+def test_a_face_replaced_by_another_of_the_same_name_and_size_is_seen(tmp_path: Path) -> None:
+    write_ijb(tmp_path / "set")
+    crops, model = tmp_path / "set" / "loose_crop", Skewed()
+    one, other = (path.read_bytes() for path in (crops / "5.png", crops / "6.png"))
+    size = max(len(one), len(other))
+    (crops / "5.png").write_bytes(one.ljust(size, b"\0"))
+    before = evaluate(open_template_set(tmp_path / "set", "ijb-1:1"), tmp_path / "cache", model=model)
+    (crops / "5.png").write_bytes(other.ljust(size, b"\0"))
+    opened = open_template_set(tmp_path / "set", "ijb-1:1")
+    after = evaluate(opened, tmp_path / "cache", model=model)
+    assert sum(model.seen) == 2 * 2 * len(opened.images)
+    assert [one.result["auc"] for one in after] != [one.result["auc"] for one in before]
+
+
 def test_item_122_failed_images_are_an_error_or_are_counted(tmp_path: Path) -> None:
     made = write_ijb(tmp_path / "set")
     first = [line.split()[0] for line in made.lines["faces"] if int(line.split()[1]) == made.templates[0]]
