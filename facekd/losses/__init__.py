@@ -12,6 +12,7 @@ from torch import Tensor
 
 from facekd.losses.adaptive import adadistill, margin_distillation
 from facekd.losses.candidates import Neighbours
+from facekd.losses.class_blocks import ClassShare
 from facekd.losses.classifier import apply_margin, cosine_logits, margin_softmax
 from facekd.losses.feature import cosine, l2, pad, residual, variance_weighted
 from facekd.losses.logits import logit_kd, shared_head_kd
@@ -52,6 +53,7 @@ for _loss in (
     LOSSES.register(_loss.__name__)(_loss)
 
 __all__ = [
+    "ClassShare",
     "Neighbours",
     "SubsetTeacher",
     "subset_kd",

@@ -12,8 +12,8 @@ PyTorch's own attention kernels have every class in their sum, from which the ow
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -47,7 +47,31 @@ def entropy_against(others: Tensor, own: Tensor) -> Tensor:
     return F.softplus(others - own, threshold=EXACT_BELOW).mean()
 
 
-def own_and_others(student: Tensor, class_weights: Tensor, labels: Tensor, *, scale: float) -> tuple[Tensor, Tensor]:
+class ClassShare(NamedTuple):
+    """The part of the classes that one of several processes sums over, all of which have the same images.
+
+    Attributes:
+        rank: Of this process, from 0.
+        size: Processes in all.
+        gather: Gives the rows of all processes, in the order of their ranks.
+
+    Example:
+        >>> ClassShare(1, 3, lambda rows: rows).of(10)
+        slice(3, 6, None)
+    """
+
+    rank: int
+    size: int
+    gather: Callable[[Tensor], Tensor]
+
+    def of(self, classes: int) -> slice:
+        """Which of so many classes."""
+        return slice(classes * self.rank // self.size, classes * (self.rank + 1) // self.size)
+
+
+def own_and_others(
+    student: Tensor, class_weights: Tensor, labels: Tensor, *, scale: float, share: ClassShare | None = None
+) -> tuple[Tensor, Tensor]:
     """Cosine of every embedding to its own class, and the log-sum-exp of its logits to all others.
 
     Memory does not grow with the classes, but for the gradient of a classifier that is trained. It can be
@@ -59,9 +83,14 @@ def own_and_others(student: Tensor, class_weights: Tensor, labels: Tensor, *, sc
             bfloat16 move a cosine by about 5e-5 at 512 dimensions, whatever the number of classes.
         labels: Class of each image, ``(batch,)``, in [0, classes), which is not checked.
         scale: Factor from cosine to logit.
+        share: Sum over the classes together with other processes, each a part of them: ``batch (dim + 1)`` numbers of
+            each are exchanged. Of a frozen classifier only.
 
     Returns:
         ``own`` and ``others``, ``(batch,)`` each, float32 or wider. Without another class ``others`` is minus infinity.
+
+    Raises:
+        ValueError: The classifier is in training, and its classes are to be shared.
 
     Example:
         Two other classes at right angles: ln(e^0 + e^0).
@@ -72,15 +101,23 @@ def own_and_others(student: Tensor, class_weights: Tensor, labels: Tensor, *, sc
     """
     rows = unit_rows(student)
     rows = rows.to(torch.promote_types(rows.dtype, class_weights.dtype))
-    own, others = _OwnAndOthers.apply(rows, class_weights, labels.long(), scale)
+    if share is not None and class_weights.requires_grad:
+        raise ValueError("class_weights is in training, expected a frozen classifier: its gradient is not shared")
+    own, others = _OwnAndOthers.apply(rows, class_weights, labels.long(), scale, share)
     return own, others
 
 
 class _OwnAndOthers(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, class_weights: Tensor, labels: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, rows: Tensor, class_weights: Tensor, labels: Tensor, scale: float, share: ClassShare | None
+    ) -> tuple[Tensor, Tensor]:
         own_rows = unit_rows(class_weights[labels]).to(rows.dtype)
-        others, mean = _sum_others(rows, class_weights, labels, scale, ctx.needs_input_grad[0])
+        part = slice(0, len(class_weights)) if share is None else share.of(len(class_weights))
+        needed = ctx.needs_input_grad[0]
+        others, mean = _sum_others(rows, class_weights[part], labels - part.start, scale, needed)
+        if share is not None:
+            others, mean = _joined(others, mean, share)
         trained = class_weights if ctx.needs_input_grad[1] else None
         ctx.scale = scale
         ctx.save_for_backward(rows, own_rows, mean, others, labels, trained)
@@ -88,7 +125,7 @@ class _OwnAndOthers(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable  # type: ignore[misc,untyped-decorator]
-    def backward(ctx: Any, of_own: Tensor, of_others: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, of_own: Tensor, of_others: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         rows, own_rows, mean, others, labels, trained = ctx.saved_tensors
         to_rows = to_classes = None
         if mean is not None:
@@ -96,7 +133,20 @@ class _OwnAndOthers(torch.autograd.Function):
         if trained is not None:
             passed = of_own, ctx.scale * of_others
             to_classes = _gradient_of_classes(rows, trained, labels, ctx.scale, others, passed)
-        return to_rows, to_classes, None, None
+        return to_rows, to_classes, None, None, None
+
+
+@torch.no_grad()
+def _joined(others: Tensor, mean: Tensor | None, share: ClassShare) -> tuple[Tensor, Tensor | None]:
+    """What :func:`_sum_others` says of all classes, from what it says of each process's."""
+    sent = others[:, None] if mean is None else torch.cat([others[:, None], mean], dim=1)
+    parts = share.gather(sent).view(share.size, *sent.shape)
+    sums = parts[:, :, 0]
+    whole = torch.logsumexp(sums, dim=0)
+    if mean is None:
+        return whole, None
+    weights = (sums - whole.clamp(min=torch.finfo(whole.dtype).min)).exp()
+    return whole, (weights[:, :, None] * parts[:, :, 1:]).sum(dim=0)
 
 
 @torch.no_grad()
@@ -142,7 +192,7 @@ def _gradient_of_classes(
 def _blocks(rows: Tensor, class_weights: Tensor, scale: float) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
     """Of each block of classes: its first, its rows as they are, what brings them to length 1, and its logits."""
     scaled = rows * scale
-    size = min(len(class_weights), max(1, BLOCK_NUMBERS // max(rows.shape)))
+    size = max(1, min(len(class_weights), BLOCK_NUMBERS // max(rows.shape)))
     room = rows.new_empty(len(rows) * size)
     for start in range(0, len(class_weights), size):
         block = class_weights[start : start + size].to(rows.dtype)

@@ -1,6 +1,6 @@
 """Losses that look at the embedding through a classifier: margin softmax, and distillation of its logits.
 
-``margin_softmax`` has eleven parameters because each is a field of the step or a key of a recipe, under the same name.
+``margin_softmax`` has twelve parameters because each is a field of the step or a key of a recipe, under the same name.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from facekd.losses.candidates import Neighbours, own_and_candidates
-from facekd.losses.class_blocks import entropy_against, own_and_others
+from facekd.losses.class_blocks import ClassShare, entropy_against, own_and_others
 from facekd.losses.common import check_classifier, check_positive, sine_of, unit_rows, widen
 
 KINDS = ("arcface", "cosface", "combined")
@@ -133,6 +133,7 @@ def margin_softmax(
     class_weights: Tensor,
     labels: Tensor,
     neighbours: Neighbours | None = None,
+    class_share: ClassShare | None = None,
     *,
     margin: float = 0.5,
     scale: float = 64.0,
@@ -161,6 +162,8 @@ def margin_softmax(
             device.
         neighbours: The candidates of each class of a frozen classifier; the softmax is taken among them and the own
             class alone. See :mod:`facekd.losses.candidates` for what that leaves out.
+        class_share: The classes of a frozen classifier that this process sums over, where others do the rest; has no
+            effect on candidates.
         margin: In radians, 0 <= margin < pi / 2; for ``cosface`` in units of cosine, 0 <= margin < 2.
         scale: Factor from cosine to logit, greater than 0.
         kind: ``arcface``, ``cosface`` or ``combined``.
@@ -192,7 +195,7 @@ def margin_softmax(
     check_classifier("student", student, "class_weights", class_weights)
     check_labels(labels, len(student), len(class_weights))
     if neighbours is None:
-        own, others = own_and_others(student, class_weights, labels, scale=scale)
+        own, others = own_and_others(student, class_weights, labels, scale=scale, share=class_share)
     else:
         own, others = own_and_candidates(student, class_weights, labels, neighbours, scale=scale)
     target = apply_margin(

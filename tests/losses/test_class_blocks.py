@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 import torch
@@ -11,7 +15,7 @@ from torch import Tensor
 
 from benchmarks.allocations import peak_bytes
 from facekd.losses import apply_margin, class_blocks, cosine_logits, margin_softmax
-from facekd.losses.class_blocks import entropy_against, own_and_others
+from facekd.losses.class_blocks import ClassShare, entropy_against, own_and_others
 
 CLASSES, DIM, BATCH = 3000, 32, 12
 
@@ -117,6 +121,60 @@ def test_blocks__what_is_not_finite_stays_so() -> None:
     student, rows, labels = batch(1.0, classes=20)
     student[4, 0] = torch.nan
     assert margin_softmax(student, rows, labels).isnan()
+
+
+class Ring:
+    """Threads in place of processes, which hand each other their rows."""
+
+    def __init__(self, size: int) -> None:
+        self.held: list[Tensor] = [torch.empty(0)] * size
+        self.sent: list[int] = []
+        self.barrier = threading.Barrier(size)
+
+    def gather(self, rank: int, rows: Tensor) -> Tensor:
+        self.held[rank] = rows
+        self.sent.append(rows.numel())
+        self.barrier.wait(60)
+        whole = torch.cat(self.held)
+        self.barrier.wait(60)
+        return whole
+
+    def run(self, work: Callable[[ClassShare], list[Tensor]]) -> list[list[Tensor]]:
+        shares = [ClassShare(rank, len(self.held), partial(self.gather, rank)) for rank in range(len(self.held))]
+        with ThreadPoolExecutor(len(shares)) as pool:
+            return list(pool.map(work, shares))
+
+
+@pytest.mark.parametrize("classes", [1, 2, 7, 50])
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_shares__of_several_processes_give_the_plain_form(size: int, classes: int) -> None:
+    student, rows, labels = batch(1.0, classes)
+
+    def work(share: ClassShare) -> list[Tensor]:
+        own = student.clone().requires_grad_()
+        loss = margin_softmax(own, rows, labels, class_share=share)
+        return [loss.detach(), *torch.autograd.grad(loss, own)]
+
+    ring = Ring(size)
+    found = ring.run(work)
+    assert all(torch.equal(one, other) for each in found for one, other in zip(each, found[0], strict=True))
+    wanted = with_gradients(plain, student, rows, labels)
+    for one, other in zip(found[0], wanted, strict=False):
+        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-14)
+    assert ring.sent == [BATCH * (DIM + 1)] * size
+
+
+@pytest.mark.parametrize("classes", [1, 2, 10, 11])
+def test_shares__are_all_the_classes_once(classes: int) -> None:
+    parts = [range(classes)[ClassShare(rank, 3, lambda rows: rows).of(classes)] for rank in range(3)]
+    assert [one for part in parts for one in part] == list(range(classes))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_shares__of_a_classifier_in_training_are_refused() -> None:
+    student, rows, labels = batch(1.0, classes=20)
+    with pytest.raises(ValueError, match="class_weights is in training, expected a frozen classifier"):
+        margin_softmax(student, rows.requires_grad_(), labels, class_share=ClassShare(0, 1, lambda rows: rows))
 
 
 def test_blocks__a_second_derivative_is_refused() -> None:

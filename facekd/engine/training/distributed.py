@@ -3,7 +3,8 @@
 The embeddings of all shares are gathered, and each process computes the objective of the joined batch. So a loss that
 compares images with each other, a threshold or centre kept from step to step, and a head with BatchNorm see what they
 see in one process; they, and the classifier in training, change alike everywhere without being exchanged. Only the
-student's gradients are summed. The price is that every process holds the classifier and computes its term.
+student's gradients are summed. The price is that every process holds the classifier, and computes the term of one in
+training; the softmax over the classes of a frozen one is shared out among them.
 
 Rank 0 writes and evaluates while the others wait. What one process alone may meet (an undecodable image, a signal, a
 full disk) is agreed upon at places where every one of them passes, and ends all of them with one message.
@@ -26,6 +27,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from facekd.errors import Elsewhere, FacekdError, LostProcess, UsageError
+from facekd.losses import ClassShare
 
 Made = TypeVar("Made")
 
@@ -177,6 +179,11 @@ class World:
             return share
         gathered: Tensor = _Gather.apply(share, self.rank, self.size)  # type: ignore[no-untyped-call]
         return gathered
+
+    @property
+    def class_share(self) -> ClassShare | None:
+        """The classes of a frozen classifier that this process sums over; all, where it is alone."""
+        return None if self.size == 1 else ClassShare(self.rank, self.size, self.gather)
 
     @torch.no_grad()
     def sum_gradients(self, student: nn.Module) -> None:

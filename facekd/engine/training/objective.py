@@ -134,7 +134,8 @@ class Objective(nn.Module):
         """
         inherited = None if self.inherited is None else self.inherited.class_weights
         own = inherited if self.own is None else self.own.class_weights
-        outputs = replace(outputs, class_weights=own, teacher_class_weights=inherited)
+        share = outputs.class_share if self.own is None else None
+        outputs = replace(outputs, class_weights=own, teacher_class_weights=inherited, class_share=share)
         views = self._views(outputs, step)
         labelled = outputs.labels >= 0
         terms: dict[str, Tensor] = {}

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 
 from torch import Tensor
 
-from facekd.losses import Neighbours, SubsetTeacher
+from facekd.losses import ClassShare, Neighbours, SubsetTeacher
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,7 @@ class StepOutputs:
         virtual_labels: The classes of the two images of each mixture, int64 ``(virtual, 2)``.
         virtual_shares: Share of the first image in each, float32 ``(virtual,)``.
         neighbours: The candidates of each class, where a loss is taken among them.
+        class_share: The classes this process sums over, where several share those of a frozen classifier.
         subset_teachers: Raw embeddings ``(batch, teacher_dim)`` of each teacher of a subset; zeros for other images.
         subsets: These teachers with what a loss holds of them.
     """
@@ -96,6 +97,7 @@ class StepOutputs:
     virtual_labels: Tensor | None = None
     virtual_shares: Tensor | None = None
     neighbours: Neighbours | None = None
+    class_share: ClassShare | None = None
     subset_teachers: tuple[Tensor, ...] = ()
     subsets: tuple[SubsetTeacher, ...] = ()
 

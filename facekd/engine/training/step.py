@@ -92,7 +92,8 @@ def joined_outputs(world: World, share: StepOutputs) -> StepOutputs:
     """
     held = {name: getattr(share, name) for name in PER_IMAGE}
     joined: dict[str, Any] = {name: world.gather(rows) for name, rows in held.items() if rows is not None}
-    return replace(share, **joined, subset_teachers=tuple(world.gather(rows) for rows in share.subset_teachers))
+    asked = tuple(world.gather(rows) for rows in share.subset_teachers)
+    return replace(share, **joined, subset_teachers=asked, class_share=world.class_share)
 
 
 def student_embeddings(session: Session, network: Network, seed: int, images: Tensor) -> tuple[Tensor, Tensor | None]:

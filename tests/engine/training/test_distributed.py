@@ -1,4 +1,4 @@
-"""Two processes compute what one does: every loss, its memory, the student's gradient; and they end together."""
+"""Several processes compute what one does: every loss, its memory, the student's gradient; and they end together."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from several_processes import in_several
 from torch import Tensor, nn
-from two_processes import in_two
 
 from facekd.engine.training.distributed import ALONE, World, joined
 from facekd.engine.training.objective import Objective, loss_inputs
@@ -23,9 +23,14 @@ from facekd.recipe.loss_options import LOSS_OPTIONS
 OPTIONS = {model.model_fields["name"].annotation.__args__[0]: model for model in LOSS_OPTIONS}
 GIVEN = {"pad": {"warmup_epochs": 0.5}, "ekd": {"fprs": (0.5, 0.1), "queue": 12, "hardest": 5}}
 DIRECT = sorted(name for name in LOSSES if not any(field.startswith("virtual_") for field in loss_inputs(name)))
+CASES = {name: (name, GIVEN.get(name, {})) for name in DIRECT}
+CASES |= {
+    "margin_softmax, frozen": ("margin_softmax", {"class_weights": "teacher"}),
+    "margin_softmax, candidates": ("margin_softmax", {"class_weights": "teacher", "candidates": 3}),
+}
 
 PIXELS, DIM, CLASSES, STEPS = 12, 8, 5, 4
-LABELS = torch.tensor([0, 0, 1, 2, 1, 3, 4, -1])
+LABELS = torch.tensor([0, 0, 1, 2, 1, 3, 4, -1, 2, 2, 0, 3])
 KNOWN = (torch.tensor([0, 2]), torch.tensor([1, 2, 4]))
 SUBSETS = tuple(SubsetSizes(str(len(known)), DIM, 9, known, None, torch.eye(len(known), DIM)) for known in KNOWN)
 SIZES = Sizes(
@@ -46,13 +51,14 @@ class Pair(nn.Module):
         self.student, self.assistant = nn.Linear(PIXELS, DIM), nn.Linear(PIXELS, DIM)
 
 
-def take_steps(world: World, name: str) -> dict[str, Tensor]:
+def take_steps(world: World, case: str) -> dict[str, Tensor]:
     """A few steps in float64 with one loss; every process is given its rows of the same images."""
     torch.manual_seed(0)
     student = Pair().double()
     images = torch.randn(STEPS, len(LABELS), PIXELS, dtype=torch.double)
     teacher = torch.randn(STEPS, len(LABELS), DIM, dtype=torch.double)
-    loss = OPTIONS[name](name=name, **GIVEN.get(name, {}))
+    name, given = CASES[case]
+    loss = OPTIONS[name](name=name, **given)
     objective = Objective([loss], SIZES, torch.randn(CLASSES, DIM)).double()
     if name == "ekd":
         objective.parts[name].float()  # its thresholds are kept in float32, whatever comes
@@ -92,7 +98,7 @@ def normalised_steps(world: World) -> dict[str, Tensor]:
 
 
 def all_losses(world: World, folder: Path) -> None:
-    found = {f"{name}.{key}": held for name in DIRECT for key, held in take_steps(world, name).items()}
+    found = {f"{name}.{key}": held for name in CASES for key, held in take_steps(world, name).items()}
     found |= {f"normalised.{key}": held for key, held in normalised_steps(world).items()}
     torch.manual_seed(world.rank)
     with world.own_draws(7):
@@ -105,15 +111,15 @@ def all_losses(world: World, folder: Path) -> None:
     save_file({key: held.contiguous() for key, held in found.items()}, folder / f"{world.rank}.safetensors")
 
 
-Found = tuple[dict[str, Tensor], dict[str, Tensor]]
+Found = list[dict[str, Tensor]]
 
 
-@pytest.fixture(scope="module")
-def ranks(tmp_path_factory: pytest.TempPathFactory) -> Found:
-    """What each of two processes found."""
-    folder = tmp_path_factory.mktemp("ranks")
-    assert in_two(all_losses, folder) == [0, 0]
-    return load_file(folder / "0.safetensors"), load_file(folder / "1.safetensors")
+@pytest.fixture(scope="module", params=[2, 3])
+def ranks(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Found:
+    """What each of so many processes found."""
+    folder, count = tmp_path_factory.mktemp("ranks"), request.param
+    assert in_several(all_losses, folder, count) == [0] * count
+    return [load_file(folder / f"{rank}.safetensors") for rank in range(count)]
 
 
 def of(found: dict[str, Tensor], name: str) -> dict[str, Tensor]:
@@ -121,7 +127,7 @@ def of(found: dict[str, Tensor], name: str) -> dict[str, Tensor]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", DIRECT)
+@pytest.mark.parametrize("name", CASES)
 def test_every_loss__is_the_loss_of_the_joined_batch(name: str, ranks: Found) -> None:
     wanted = take_steps(ALONE, name)
     assert any(held.abs().sum() > 0 for key, held in wanted.items() if "gradient.student" in key)
@@ -130,20 +136,21 @@ def test_every_loss__is_the_loss_of_the_joined_batch(name: str, ranks: Found) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", DIRECT)
+@pytest.mark.parametrize("name", CASES)
 def test_every_process__ends_with_the_same_bits(name: str, ranks: Found) -> None:
-    first, second = (of(rank, name) for rank in ranks)
-    assert first.keys() == second.keys()
-    assert all(torch.equal(first[key], second[key]) for key in first)
+    first, *others = (of(rank, name) for rank in ranks)
+    for other in others:
+        assert first.keys() == other.keys()
+        assert all(torch.equal(first[key], other[key]) for key in first)
 
 
 @pytest.mark.slow
 def test_batch_statistics__are_of_the_share_and_the_running_ones_their_mean(ranks: Found) -> None:
-    first, second = (of(rank, "normalised") for rank in ranks)
-    assert all(torch.equal(first[key], second[key]) for key in first)
+    first, *others = (of(rank, "normalised") for rank in ranks)
+    assert all(torch.equal(first[key], other[key]) for other in others for key in first)
     torch.manual_seed(0)
     linear = nn.Linear(PIXELS, DIM)
-    shares = linear(torch.randn(len(LABELS), PIXELS)).detach().chunk(2)
+    shares = linear(torch.randn(len(LABELS), PIXELS)).detach().chunk(len(ranks))
     mean = torch.stack([share.mean(0) for share in shares]).mean(0)
     variance = torch.stack([share.var(0) for share in shares]).mean(0)
     torch.testing.assert_close(first["1.running_mean"], 0.19 * mean)
@@ -153,9 +160,10 @@ def test_batch_statistics__are_of_the_share_and_the_running_ones_their_mean(rank
 
 @pytest.mark.slow
 def test_draws__are_each_process_s_own_for_its_images_and_common_after(ranks: Found) -> None:
-    first, second = ranks
-    assert not torch.equal(first["own"], second["own"])
-    assert torch.equal(first["shared"], second["shared"])
+    first, *others = ranks
+    for other in others:
+        assert not torch.equal(first["own"], other["own"])
+        assert torch.equal(first["shared"], other["shared"])
     with ALONE.own_draws(7):
         pass
     torch.manual_seed(7)
@@ -164,9 +172,10 @@ def test_draws__are_each_process_s_own_for_its_images_and_common_after(ranks: Fo
 
 @pytest.mark.slow
 def test_followers__hold_what_rank_0_holds(ranks: Found) -> None:
-    first, second = ranks
-    assert torch.equal(first["followed"], second["followed"])
-    assert first["same"].tolist() == second["same"].tolist() == [5]
+    first, *others = ranks
+    for other in others:
+        assert torch.equal(first["followed"], other["followed"])
+        assert first["same"].tolist() == other["same"].tolist() == [5]
 
 
 def trouble(world: World, folder: Path) -> None:
@@ -207,7 +216,7 @@ def trouble(world: World, folder: Path) -> None:
 
 @pytest.mark.slow
 def test_trouble_of_one__is_the_end_of_all_and_told_by_one(tmp_path: Path) -> None:
-    assert in_two(trouble, tmp_path) == [0, 0]
+    assert in_several(trouble, tmp_path) == [0, 0]
     silent = "process {} of 2: met an error, which it tells"
     assert (tmp_path / "0.txt").read_text().splitlines() == [
         f"Elsewhere 3 {silent.format(1)}",
@@ -238,7 +247,7 @@ def lost(world: World, folder: Path) -> None:
 
 @pytest.mark.slow
 def test_a_process_that_is_gone__ends_the_others_with_a_line(tmp_path: Path) -> None:
-    assert in_two(lost, tmp_path)[1] == 9
+    assert in_several(lost, tmp_path)[1] == 9
     assert (tmp_path / "told").read_text() == (
         "5 process 0 of 2: lost another process of the run, in the middle of a step "
         "(see what that one or its launcher said, then go on with --resume)"

@@ -15,8 +15,8 @@ import pytest
 import torch
 import yaml
 from run_bits import bits, same, steps, stop_at
+from several_processes import free_port, in_several, launcher_variables
 from test_shipped_training import ROOT, SHIPPED, heads_trained, smaller
-from two_processes import free_port, in_two, launcher_variables
 
 from facekd.engine.training.checkpoint import load_checkpoint
 from facekd.engine.training.distributed import World
@@ -93,7 +93,7 @@ def done(tmp_path_factory: pytest.TempPathFactory, faces: Path) -> Path:
     jobs += [job(normed, folder / "resumed", resume=True), job(whole, folder / "handed", stop=5)]
     jobs += [job(whole, folder / "taken", resume=True)]
     (folder / "jobs.json").write_text(json.dumps(jobs))
-    assert in_two(take_up_jobs, folder) == [0, 0]
+    assert in_several(take_up_jobs, folder) == [0, 0]
     return folder
 
 

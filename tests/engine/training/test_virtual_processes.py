@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from several_processes import in_several
 from torch import Tensor, nn
-from two_processes import in_two
 
 from facekd.data.loading import Batch
 from facekd.engine.training.distributed import ALONE, World
@@ -64,7 +64,7 @@ def every_step(world: World, folder: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes__make_the_mixtures_terms_and_gradients_of_one(tmp_path: Path) -> None:
-    assert in_two(every_step, tmp_path) == [0, 0]
+    assert in_several(every_step, tmp_path) == [0, 0]
     found = [load_file(tmp_path / f"{rank}.safetensors") for rank in range(2)]
     wanted = one_step(ALONE, LABELS)
     assert len(wanted["virtual_shares"]) == 8
@@ -74,7 +74,7 @@ def test_two_processes__make_the_mixtures_terms_and_gradients_of_one(tmp_path: P
 
 @pytest.mark.slow
 def test_mixtures_that_do_not_divide__are_left_out(tmp_path: Path) -> None:
-    assert in_two(every_step, tmp_path) == [0, 0]
+    assert in_several(every_step, tmp_path) == [0, 0]
     uneven = LABELS.clone()
     uneven[2] = -1
     wanted = one_step(ALONE, uneven)

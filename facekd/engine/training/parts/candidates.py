@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from facekd.engine.training.outputs import Sizes, StepOutputs
-from facekd.losses import Neighbours, apply_margin
+from facekd.losses import ClassShare, Neighbours, apply_margin
 from facekd.losses.candidates import entropy_left_out, ignored_at_most, nearest_classes, own_and_candidates
 from facekd.losses.class_blocks import entropy_against, own_and_others
 from facekd.recipe.loss_options import MarginSoftmax
@@ -47,14 +47,17 @@ class Candidates(nn.Module):
             self.found = nearest_classes(rows, self.count)
         known = outputs.labels >= 0
         if step % self.steps_per_epoch == 0 and known.any():
-            self.measured.copy_(self._left_out(outputs.student[known], rows, outputs.labels[known], self.found))
+            share = outputs.class_share
+            self.measured.copy_(self._left_out(outputs.student[known], rows, outputs.labels[known], self.found, share))
         return {"neighbours": self.found}
 
-    def _left_out(self, student: Tensor, rows: Tensor, labels: Tensor, found: Neighbours) -> Tensor:
+    def _left_out(
+        self, student: Tensor, rows: Tensor, labels: Tensor, found: Neighbours, share: ClassShare | None
+    ) -> Tensor:
         """What the ignored classes would add to the loss, and a bound on it that needs none of them."""
         options = self.options
         own, near = own_and_candidates(student, rows, labels, found, scale=options.scale)
-        _, others = own_and_others(student, rows, labels, scale=options.scale)
+        _, others = own_and_others(student, rows, labels, scale=options.scale, share=share)
         logits = options.scale * apply_margin(
             own,
             margin=options.margin,
