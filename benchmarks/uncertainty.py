@@ -129,7 +129,7 @@ def about_student(student: Path) -> dict[str, Any]:
     recipe = load_recipe(student / "recipe.yaml")
     people = recipe.data.synthetic
     faces = {"identities": people.identities, "samples": people.samples} if recipe.data.source == "synthetic" else {}
-    return {"name": recipe.name, **run_size(student), **faces}
+    return {"name": recipe.name, "losses": [loss.name for loss in recipe.losses], **run_size(student), **faces}
 
 
 def study(runs: Path, student: Path | None, seeds: Sequence[int], unseen: tuple[int, int]) -> dict[str, Any]:

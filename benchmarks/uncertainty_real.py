@@ -28,7 +28,7 @@ from facekd.data.images import encode_png
 from facekd.data.open_source import open_identities
 from facekd.files import write_json
 
-HEADS = ("PAD", "PFE")
+HEADS = ("PAD", "PFE", "DUL", "DUL regression")
 
 
 @dataclass(frozen=True)

@@ -71,58 +71,74 @@ def uncertainty(data: Record) -> str:
     return "\n\n".join([told, *tables, equal, recipe_list(data["recipes"])])
 
 
-def curves_table(curves: Mapping[str, Sequence[float]], rejected: Sequence[float]) -> str:
-    """A figure as more and more is turned away, by each order."""
-    body = [[name, *(f"{value:.4f}" for value in curve)] for name, curve in curves.items()]
+Heads = Mapping[str, Sequence[Record]]
+"""The rows of one set of images by method, a row for each seed."""
+
+
+def correlations_table(heads: Heads) -> str:
+    """How each order of the images goes with the blur that was laid on them, over all of them."""
+    found = {name: [row["correlation"]["uncertainty"] for row in rows] for name, rows in heads.items()}
+    found |= {name: [value] for name, value in _first(heads)["correlation"].items() if name != "uncertainty"}
+    return markdown_table(["images ordered by", "correlation"], [[name, spread(v, 2)] for name, v in found.items()])
+
+
+def curves_table(heads: Heads, figure: str, rejected: Sequence[float]) -> str:
+    """A figure as more and more is turned away, by each method's uncertainty and by the orders that are no method's."""
+    curves = {name: [row[figure]["uncertainty"] for row in rows] for name, rows in heads.items()}
+    curves |= {name: [curve] for name, curve in _first(heads)[figure].items() if name != "uncertainty"}
+    body = [[name, *(spread(values) for values in zip(*found, strict=True))] for name, found in curves.items()]
     return markdown_table(["turned away by", *(f"{share:.0%} away" for share in rejected)], body)
 
 
-def groups_table(row: Record) -> str:
+def groups_table(heads: Heads) -> str:
     """TPR and FPR at one threshold for pairs of high, mixed and low quality."""
-    body = [
-        [
-            found["quality"],
-            f"{found['genuine']:,}",
-            f"{found['impostor']:,}",
-            f"{found['tpr']:.4f}",
-            f"{found['fpr']:.5f}",
-        ]
-        for found in row["groups"]
-    ]
-    return markdown_table(["quality by uncertainty", "genuine", "impostor", "TPR", "FPR"], body)
+    body = []
+    for name, rows in heads.items():
+        for place, found in enumerate(rows[0]["groups"]):
+            own = [row["groups"][place] for row in rows]
+            cells = [spread([one[key] for one in own], digits) for key, digits in (("tpr", 4), ("fpr", 5))]
+            body.append([name, found["quality"], *cells])
+    return markdown_table(["uncertainty of", "quality", "TPR", "FPR"], body)
 
 
-def scores_table(row: Record) -> str:
-    """TPR of two ways to compare images, and of two ways to put templates together."""
-    shown = {f"images: {name}": points for name, points in row["scores"].items()}
-    shown |= {
-        f"templates of {row['templates']['images']}: {name}": points
-        for name, points in row["templates"]["tpr_at_fpr"].items()
-    }
-    rows = [{"tpr_at_fpr": points} for points in shown.values()]
-    fprs = sorted({point["fpr"] for found in rows for point in found["tpr_at_fpr"]}, reverse=True)
-    body = [[name, *(tpr_cell([found], fpr) for fpr in fprs)] for name, found in zip(shown, rows, strict=True)]
-    return markdown_table(["compared", *tpr_heads(fprs)], body) + star_note(rows)
+def scores_table(heads: Heads) -> str:
+    """TPR of two ways to compare images and of two ways to put templates together, each without and with variances."""
+    images = [(name, [row["scores"] for row in rows]) for name, rows in heads.items()]
+    templates = [(name, [row["templates"]["tpr_at_fpr"] for row in rows]) for name, rows in heads.items()]
+    lines: list[tuple[str, list[Record]]] = []
+    for what, found in (("images", images), (f"templates of {_first(heads)['templates']['images']}", templates)):
+        plain, heeding = found[0][1][0]
+        lines.append((f"{what}: {plain}", [{"tpr_at_fpr": found[0][1][0][plain]}]))
+        for name, rows in found:
+            lines.append((f"{what}: {heeding}, {name}", [{"tpr_at_fpr": row[heeding]} for row in rows]))
+    shown = [row for _, rows in lines for row in rows]
+    fprs = sorted({point["fpr"] for row in shown for point in row["tpr_at_fpr"]}, reverse=True)
+    body = [[name, *(tpr_cell(rows, fpr) for fpr in fprs)] for name, rows in lines]
+    return markdown_table(["compared", *tpr_heads(fprs)], body) + star_note(shown)
 
 
-def head_tables(row: Record, data: Record) -> str:
-    """All tables of one head."""
-    told = ", ".join(f"{name} {value:.2f}" for name, value in row["correlation"].items())
-    templates = row["templates"]
+def _first(heads: Heads) -> Record:
+    return next(iter(heads.values()))[0]
+
+
+def set_tables(blurred: str, rows: Sequence[Record], data: Record) -> str:
+    """All tables of one set of images."""
+    heads, templates = grouped(rows, "method"), rows[0]["templates"]
     return "\n\n".join(
         [
-            f"### {row['method']}, seed {row['seed']}, {row['blurred']} pixels",
-            f"Rank correlation with the sigma of the blur over all images: {told}.",
+            f"### {blurred} pixels",
+            "Rank correlation with the sigma of the blur over all images:",
+            correlations_table(heads),
             f"FNMR at the threshold of FPR {data['fpr']:g}, as the least sure pairs are turned away:",
-            curves_table(row["fnmr"], data["rejected"]),
+            curves_table(heads, "fnmr", data["rejected"]),
             f"TPR at FPR {data['fpr']:g} as the least sure images are turned away, with a new threshold for the rest:",
-            curves_table(row["kept_tpr"], data["rejected"]),
+            curves_table(heads, "kept_tpr", data["rejected"]),
             f"At the one threshold of FPR {data['fpr']:g} over all pairs: high quality is two images surer than the "
             "median, low is two that are not.",
-            groups_table(row),
+            groups_table(heads),
             f"All pairs; and {templates['templates']:,} templates, {templates['genuine']:,} genuine and "
             f"{templates['impostor']:,} impostor pairs:",
-            scores_table(row),
+            scores_table(heads),
         ]
     )
 
@@ -137,7 +153,9 @@ def uncertainty_real(data: Record) -> str:
     told = (
         f"{first['images']:,} photographs of people never trained on, blurred by a sigma drawn for each, in pixels "
         f"of a face of 112: {first['genuine']:,} genuine and {first['impostor']:,} impostor pairs. "
-        f"The student is `{student['name']}` ({student['parameters']:,} parameters), frozen; each head learned in "
-        f"{first['steps']:,} steps of `{data['recipe']}`."
+        f"The student is one of `{student['name']}` with {' and '.join(student['losses'])} "
+        f"({student['parameters']:,} parameters), frozen; each head learned in "
+        f"{first['steps']:,} steps of `{data['recipe']}`, median (smallest to largest) over seeds."
     )
-    return "\n\n".join([told, *(head_tables(row, data) for row in data["rows"]), recipe_list(data["recipes"])])
+    sets = [set_tables(blurred, rows, data) for blurred, rows in grouped(data["rows"], "blurred").items()]
+    return "\n\n".join([told, *sets, recipe_list(data["recipes"])])
