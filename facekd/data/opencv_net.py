@@ -69,8 +69,12 @@ class OpenedNet:
             return np.array(self.network.forward(), np.float32)
 
 
-def open_net(path: Path) -> OpenedNet:
+def open_net(path: Path, *, threads: int = 0) -> OpenedNet:
     """Open an ONNX file in ``cv2.dnn``.
+
+    Args:
+        path: The file.
+        threads: Of all that OpenCV does in this process from here on; as it was when 0.
 
     Raises:
         InputError: OpenCV cannot read the file.
@@ -78,6 +82,8 @@ def open_net(path: Path) -> OpenedNet:
     data = np.frombuffer(path.read_bytes(), np.uint8)
     if not data.size:
         raise InputError(str(path), "OpenCV cannot run it: the file is empty")
+    if threads:
+        cv2.setNumThreads(threads)
     with _refusals(path):
         return OpenedNet(path, cv2.dnn.readNetFromONNX(data))
 

@@ -1,13 +1,11 @@
-"""Putting a float graph into one form, whoever wrote it: constants as weights, BatchNorm in its convolution, names."""
+"""Putting a float graph into one form, whoever wrote it: constants as weights, BatchNorm folded, names."""
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from facekd.engine.export.graph import bypass_identities, drop_unused, replace_nodes
+from facekd.engine.export.batchnorm import fold_batchnorm
+from facekd.engine.export.graph import bypass_identities, replace_nodes
 from facekd.engine.export.soundness import check_sound
 from facekd.errors import ExportError
 
@@ -22,8 +20,8 @@ LEAST_OPSET = 13
 def fold(model: ModelProto, where: str) -> None:
     """Bring a float graph into the form the other edits expect, without changing what it computes.
 
-    Constants become weights, a BatchNorm behind a convolution becomes part of it, every node gets a name, input and
-    output are called ``data`` and ``fc1``, and the opset is at least 13.
+    Constants become weights, a BatchNorm behind a convolution or a product becomes part of it, every node gets a name,
+    input and output are called ``data`` and ``fc1``, and the opset is at least 13.
 
     Args:
         model: Changed in place.
@@ -36,7 +34,7 @@ def fold(model: ModelProto, where: str) -> None:
     bypass_identities(model)
     check_sound(model, where)
     _raise_opset(model, where)
-    _fold_batchnorm(model)
+    fold_batchnorm(model)
     _rename(model, model.graph.input[0].name, INPUT)
     _rename(model, model.graph.output[0].name, OUTPUT)
     for number, node in enumerate(model.graph.node):
@@ -92,41 +90,6 @@ def _constants_to_weights(model: ModelProto) -> None:
     inputs = [value for value in graph.input if value.name not in known]
     del graph.input[:]
     graph.input.extend([type(value).FromString(value.SerializeToString()) for value in inputs])
-
-
-def _fold_batchnorm(model: ModelProto) -> None:
-    """Make each BatchNorm part of the convolution before it, where nothing else reads that convolution."""
-    from onnx import numpy_helper
-
-    graph = model.graph
-    values = {weight.name: weight for weight in graph.initializer}
-    makers = {node.output[0]: node for node in graph.node if node.op_type == "Conv"}
-    readers = Counter(name for node in graph.node for name in node.input)
-    outputs = {value.name for value in graph.output}
-    kept = []
-    for node in graph.node:
-        maker = makers.get(node.input[0]) if node.op_type == "BatchNormalization" else None
-        alone = readers[node.input[0]] == 1 and node.input[0] not in outputs if maker is not None else False
-        read = (*maker.input[1:], *node.input[1:5]) if maker is not None else ()
-        if maker is None or not alone or not all(name in values for name in read if name):
-            kept.append(node)
-            continue
-        gain, shift, mean, variance = (numpy_helper.to_array(values[n]).astype(np.float64) for n in node.input[1:5])
-        epsilon = next((attribute.f for attribute in node.attribute if attribute.name == "epsilon"), 1e-5)
-        factor = gain / np.sqrt(variance + epsilon)
-        weight = numpy_helper.to_array(values[maker.input[1]])
-        bias = numpy_helper.to_array(values[maker.input[2]]) if len(maker.input) > 2 else np.zeros_like(mean)
-        parts = {"weight": weight * factor.reshape(-1, 1, 1, 1), "bias": (bias - mean) * factor + shift}
-        for place, (kind, part) in enumerate(parts.items(), start=1):
-            name = f"{maker.output[0]}_folded_{kind}"
-            graph.initializer.append(numpy_helper.from_array(part.astype(np.float32), name))
-            if place < len(maker.input):
-                maker.input[place] = name
-            else:
-                maker.input.append(name)
-        maker.output[0] = node.output[0]
-    replace_nodes(model, kept)
-    drop_unused(model)
 
 
 def _rename(model: ModelProto, old: str, new: str) -> None:

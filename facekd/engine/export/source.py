@@ -3,8 +3,8 @@
 The TorchScript exporter (``dynamo=False``) is used, at opset 17: on torch 2.10 to 2.15 it takes a second where the
 default exporter takes ten, never writes a side file, prints nothing, folds each BatchNorm that follows a convolution,
 and its graphs run in OpenCV 4.10 and 5.0. Its weakness, Python control flow frozen while tracing, is what the parity
-gate looks for. A BatchNorm no convolution precedes stays in the graph; onnxruntime folds what it can of those when it
-loads.
+gate looks for. Of the BatchNorm it leaves, `facekd.engine.export.batchnorm` folds those behind a product; the others,
+which nothing with weights precedes, stay, and onnxruntime folds what it can of those when it loads.
 """
 
 from __future__ import annotations

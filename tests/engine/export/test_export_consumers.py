@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from insightface.model_zoo.arcface_onnx import ArcFaceONNX
 
 from facekd.engine.export.exporter import export_onnx
 from facekd.engine.export.form import Form
@@ -61,9 +62,8 @@ def test_pictures_as_they_are_in_onnxruntime(color: str, tmp_path: Path) -> None
 )
 def test_insightface_python_package(color: str, preprocess: str, right: bool, tmp_path: Path) -> None:
     """It reads a plain file of its own scaling and every baked one right; of the others an export warns."""
-    recogniser = pytest.importorskip("insightface.model_zoo.arcface_onnx", exc_type=ImportError)
     embedder, (image, images) = small(color), picture()
     report = export_onnx(embedder, tmp_path / "a.onnx", Form(preprocess))
-    found = recogniser.ArcFaceONNX(str(tmp_path / "a.onnx")).get_feat(image)
+    found = ArcFaceONNX(str(tmp_path / "a.onnx")).get_feat(image)
     assert checked(embedder, images, found).passed == right
     assert any("InsightFace" in note for note in report.notes) != right

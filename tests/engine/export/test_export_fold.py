@@ -17,6 +17,7 @@ from facekd.engine.export.fold import fold
 from facekd.engine.export.graph import add_to_output, add_unit_length, drop_unit_length, sort_nodes, take_pictures
 from facekd.engine.export.source import float_graph
 from facekd.errors import ExportError
+from facekd.models.backbone import build_backbone
 from facekd.models.embedder import TorchEmbedder, load_embedder
 from facekd.models.preprocessing import Preprocessing
 
@@ -80,6 +81,102 @@ def test_a_batchnorm_whose_convolution_is_read_elsewhere_stays() -> None:
     fold(model, "a.onnx")
     assert "BatchNormalization" in [node.op_type for node in model.graph.node]
     np.testing.assert_allclose(run(model, data), before, rtol=1e-5, atol=1e-5)
+
+
+def product(kind: str, *, sides: int = 2, variance: np.ndarray | None = None, epsilon: float = 1e-3) -> onnx.ModelProto:
+    """Planes of three, flat or (with three sides) not, times a matrix of 16 by 16, then BatchNorm."""
+    rng = np.random.default_rng(8)
+    taken = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 3, 4, 4])
+    given = helper.make_tensor_value_info("data", TensorProto.FLOAT, ["n", 16] if sides == 2 else ["n", 16, 16])
+    arrays = {name: rng.normal(size=16) for name in ("gain", "shift", "mean", "bias")} | {
+        "variance": rng.uniform(0.1, 4, 16) if variance is None else variance,
+        "scalar": rng.normal(size=1).reshape(()),
+        "row": rng.normal(size=(1, 16)),
+        "matrix": rng.normal(size=(16, 16)),
+        "planes": rng.normal(size=(16, 3, 1, 1)),
+        "cut": rng.normal(size=(48, 16)),
+    }
+    layers = {
+        "Gemm": helper.make_node("Gemm", ["flat", "matrix"], ["made"]),
+        "Gemm, turned": helper.make_node("Gemm", ["flat", "matrix", "bias"], ["made"], transB=1),
+        "Gemm, factors": helper.make_node("Gemm", ["flat", "matrix", "row"], ["made"], alpha=0.5, beta=3.0),
+        "Gemm, one number": helper.make_node("Gemm", ["flat", "matrix", "scalar"], ["made"], beta=-2.0),
+        "MatMul": helper.make_node("MatMul", ["flat", "matrix"], ["made"]),
+    }
+    before = [
+        helper.make_node("Flatten", ["image"], ["long"]),
+        helper.make_node("MatMul", ["long", "cut"], ["flat"]),
+    ]
+    if sides == 3:
+        shape = numpy_helper.from_array(np.array([0, 16, 16], np.int64), "shape")
+        before = [
+            helper.make_node("Conv", ["image", "planes"], ["wide"]),
+            helper.make_node("Constant", [], ["shape"], value=shape),
+            helper.make_node("Reshape", ["wide", "shape"], ["flat"]),
+        ]
+    norm = ["made", "gain", "shift", "mean", "variance"]
+    nodes = [*before, layers[kind], helper.make_node("BatchNormalization", norm, ["data"], epsilon=epsilon)]
+    weights = [numpy_helper.from_array(np.asarray(value, np.float32), name) for name, value in arrays.items()]
+    made = helper.make_graph(nodes, "g", [taken], [given], weights)
+    return helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def norms(model: onnx.ModelProto) -> int:
+    return sum(node.op_type == "BatchNormalization" for node in model.graph.node)
+
+
+@pytest.mark.parametrize("kind", ["Gemm", "Gemm, turned", "Gemm, factors", "Gemm, one number", "MatMul"])
+def test_a_batchnorm_behind_a_product_becomes_part_of_it(kind: str) -> None:
+    model = product(kind)
+    data = RNG.normal(size=(3, 3, 4, 4)).astype(np.float32)
+    before = run(model, data)
+    fold(model, "a.onnx")
+    assert [node.op_type for node in model.graph.node] == ["Flatten", "MatMul", "Gemm"]
+    found = run(model, data)
+    np.testing.assert_allclose(found, before, rtol=1e-4, atol=1e-4)
+    assert np.abs(before).max() > 1
+
+
+def test_channels_without_variance_fold_and_keep_their_figures() -> None:
+    """Dead channels are common: a variance of zero leaves the epsilon alone, which is a factor of hundreds."""
+    model = product("Gemm", variance=np.where(np.arange(16) % 2, 0.0, 1.0), epsilon=1e-5)
+    data = RNG.normal(size=(2, 3, 4, 4)).astype(np.float32)
+    before = run(model, data)
+    fold(model, "a.onnx")
+    assert norms(model) == 0
+    np.testing.assert_allclose(run(model, data), before, rtol=1e-4, atol=1e-2)
+
+
+@pytest.mark.parametrize(("variance", "epsilon"), [(0.0, 0.0), (-1.0, 1e-5), (1e-38, 0.0)])
+def test_what_would_be_no_number_or_beyond_float32_is_not_folded(variance: float, epsilon: float) -> None:
+    model = product("Gemm", variance=np.where(np.arange(16) == 5, variance, 1.0), epsilon=epsilon)
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.full(16, 1e30, np.float32), "gain"))
+    fold(model, "a.onnx")
+    assert norms(model) == 1
+    assert all(np.isfinite(numpy_helper.to_array(weight)).all() for weight in model.graph.initializer)
+
+
+def test_a_batchnorm_along_another_side_than_the_product_s_stays() -> None:
+    """Of (batch, 16, 16) it works along the second side, and the matrix makes the third."""
+    model = product("MatMul", sides=3)
+    data = RNG.normal(size=(2, 3, 4, 4)).astype(np.float32)
+    before = run(model, data)
+    fold(model, "a.onnx")
+    assert norms(model) == 1
+    np.testing.assert_allclose(run(model, data), before, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "left"), [("mobilefacenet", 0), ("resnet_tiny", 0), ("pocketnet_s", 3 * 3 + 2), ("iresnet18", 8 + 1)]
+)
+def test_our_own_networks_keep_only_a_batchnorm_that_no_layer_precedes(backbone: str, left: int) -> None:
+    """PocketNet has them behind 9 poolings and 2 pairs of branches, IResNet at the head of 8 blocks and of the tail."""
+    module = build_backbone(backbone, embedding_size=32, input_size=32).eval()
+    expects = Preprocessing.named("half", size=(32, 32))
+    embedder = TorchEmbedder(backbone, "0", 32, expects, {}, module, torch.device("cpu"))
+    model = float_graph(embedder, "dynamic")
+    assert norms(model) == left
+    assert all(node.op_type != "MatMul" for node in model.graph.node)
 
 
 @pytest.mark.parametrize("last", ["Softmax", "LogSoftmax", "Sigmoid"])
