@@ -15,6 +15,7 @@ from benchmarks.uncertainty_tables import uncertainty, uncertainty_real
 LONGEST_COMMAND = "python -m benchmarks.real_faces FOLDER --study real_faces_longest --seeds 0"
 LONGER_COMMAND = "python -m benchmarks.real_faces FOLDER --study real_faces_longer --seeds 0"
 TERMS_COMMAND = "python -m benchmarks.real_faces FOLDER --study real_faces_terms"
+ACTIVATIONS_COMMAND = "python -m benchmarks.real_faces FOLDER --study real_faces_activations --seeds 0"
 HARDNESS_COMMAND = "python -m benchmarks.synthetic_hardness"
 LOADING_COMMAND = "python -m benchmarks.data_loading --out benchmarks/results/data_loading.json"
 SPEED_COMMAND = "python -m benchmarks.synthetic_speed --out benchmarks/results/synthetic_speed.json"
@@ -34,6 +35,7 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Record], str]]] = {
     "real_faces_terms": ("Real faces, term by term", TERMS_COMMAND, real_faces_in_full),
     "real_faces_longer": ("Real faces, three times the steps", LONGER_COMMAND, real_faces_in_full),
     "real_faces_longest": ("Real faces, six times the steps", LONGEST_COMMAND, real_faces_in_full),
+    "real_faces_activations": ("ReLU and PReLU on real faces", ACTIVATIONS_COMMAND, real_faces_in_full),
     "methods_real": ("Methods compared on real faces", METHODS_COMMAND.format(" --faces FOLDER"), methods),
     "methods_drawn": ("Methods compared on drawn faces", METHODS_COMMAND.format(""), methods),
     "uncertainty": ("Does uncertainty tell what a face lost", UNCERTAINTY_COMMAND, uncertainty),
