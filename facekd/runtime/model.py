@@ -180,7 +180,7 @@ def _calibrated(beside: Mapping[str, Any] | None, inside: str | None, where: str
     if beside is None and inside is None:
         return {}, True
     try:
-        told = json.loads(inside) if beside is None and inside is not None else beside
+        told: Any = json.loads(inside or "") if beside is None else beside
         thresholds = {float(entry["fpr"]): float(entry["cosine"]) for entry in told["thresholds"]}
         flip = bool(told["flip"])
     except (ValueError, KeyError, TypeError) as error:
