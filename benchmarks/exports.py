@@ -1,19 +1,24 @@
 """What each form of an exported file costs in accuracy and saves in size, measured from the file itself.
 
 Every model is exported in every form by the engine of ``facekd export``; int8 takes its ranges from the training
-split, of people who are not in the test. Each file is then opened again and measured on pairs, without mirrored images;
-the fp32 file, which parity holds within 1e-4 of its model, is what the others are compared with. Rows already written
-are not measured again.
+split. Each file is then opened again and measured on pairs, without mirrored images; the fp32 file, which parity holds
+within 1e-4 of its model, is what the others are compared with. Rows already written are not measured again, and further
+models and pairs can be added at any time.
 
-    python -m benchmarks.exports FACES FOLDER [MODEL...]
+    python -m benchmarks.exports FACES FOLDER MODEL...
 
-``FACES`` holds ``lfw112/``, ``lfw_train.csv`` and the pairs; each MODEL is ``NAME=PATH[,COLOR,SCALING]``.
+``FACES`` holds ``lfw112/``, ``lfw_train.csv`` and the pairs; files go to ``FOLDER``; each MODEL is
+``NAME=PATH[,COLOR,SCALING]``. The record names models within ``FACES`` so, and others by the end of their path.
+Nobody of the training split is in ``lfw_pairs_test.txt``. ``lfw_pairs.txt`` holds its people too: there the ranges are
+of some faces of the test, and a student trained on the split knows them, so that only its forms can be compared.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +33,56 @@ from facekd.engine.export.checks import held_out
 from facekd.engine.export.exporter import Evidence, export_onnx
 from facekd.engine.export.form import Form
 from facekd.engine.export.judge import RANGED, some_faces
+from facekd.files import write_json
 from facekd.models.embedder import Embedder, load_embedder
 
 FORMS = {
     "fp32": Form(),
     "fp16": Form(precision="fp16"),
     "int8": Form(precision="int8"),
+    "baked": Form("baked"),
+    "uint8": Form("uint8"),
 }
 SETTINGS = EvalSettings(fprs=(1e-2,), flip=False, bootstrap=0)
 FACES = RANGED + held_out(Form())
 """As many as `facekd export` draws: those int8 takes its ranges from, and those the checks take."""
 OUT = Path(__file__).with_name("results") / "exports.json"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model to export.
+
+    Attributes:
+        path: Its file or run folder.
+        color: Channel order, where it does not say itself.
+        normalize: Scaling, likewise.
+    """
+
+    path: Path
+    color: str | None = None
+    normalize: str | None = None
+
+    def told(self, faces: Path) -> str:
+        """The model as a record names it, without the place of anybody's folders."""
+        inside = self.path.resolve().is_relative_to(faces.resolve())
+        place = (
+            Path("FACES", self.path.resolve().relative_to(faces.resolve())) if inside else Path(*self.path.parts[-2:])
+        )
+        return ",".join([place.as_posix(), *(text for text in (self.color, self.normalize) if text)])
+
+
+def model_of(text: str) -> Model:
+    """A model as the command line names it; names of runs may hold commas.
+
+    Example:
+        >>> model_of("a.onnx,rgb,none")
+        Model(path=PosixPath('a.onnx'), color='rgb', normalize='none')
+        >>> model_of("runs/ekd,_light-0").color
+    """
+    parts = text.rsplit(",", 2)
+    told = len(parts) == 3 and parts[1] in ("rgb", "bgr")
+    return Model(Path(parts[0]), *parts[1:]) if told else Model(Path(text))
 
 
 def exported_row(
@@ -64,37 +108,45 @@ def exported_row(
     }
 
 
-def study(faces: Path, folder: Path, models: dict[str, list[str]], pairs: str, out: Path) -> dict[str, Any]:
-    """Every model in every form; ``out`` is written after each row."""
+def study(faces: Path, folder: Path, models: Mapping[str, Model], pairs: str, out: Path) -> None:
+    """Every model in every form on one set of pairs; ``out`` is written after each row."""
     record = json.loads(out.read_text(encoding="utf-8")) if out.exists() else head()
-    done = {(entry["model"], entry["form"]) for entry in record["rows"]}
+    done = {(entry["set"], entry["model"], entry["form"]) for entry in record["rows"]}
     opened = open_set(faces / pairs, images=faces / "lfw112")
-    for name, (path, *expects) in models.items():
-        color, normalize = expects or (None, None)
-        embedder = load_embedder(Path(path), color=color, normalize=normalize)
-        shown = some_faces(
-            open_identities(faces / "lfw_train.csv", faces / "lfw112"),
-            embedder.preprocessing.size,
-            FACES,
-            "lfw_train.csv",
-        )
-        for form in FORMS:
-            if (name, form) in done:
-                continue
-            found = exported_row(name, form, embedder, opened, shown, folder)
-            record["rows"].append(found)
-            out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    return record
+    for name, model in models.items():
+        record["models"].setdefault(pairs, {})[name] = model.told(faces)
+        record["command"] = "; ".join(command(told, on) for on, told in record["models"].items())
+        left = [form for form in FORMS if (pairs, name, form) not in done]
+        if not left:
+            continue
+        embedder = load_embedder(model.path, color=model.color, normalize=model.normalize)
+        people = open_identities(faces / "lfw_train.csv", faces / "lfw112")
+        shown = some_faces(people, embedder.preprocessing.size, FACES, "lfw_train.csv")
+        for form in left:
+            record["rows"].append(exported_row(name, form, embedder, opened, shown, folder))
+            write_json(out, record)
+
+
+def command(models: Mapping[str, str], pairs: str) -> str:
+    """The command that records models, as `Model.told` names them.
+
+    Example:
+        >>> command({"ours": "runs/ours"}, "pairs.txt")
+        'python -m benchmarks.exports FACES FOLDER ours=runs/ours --pairs pairs.txt'
+    """
+    given = " ".join(f"{name}={told}" for name, told in models.items())
+    return f"python -m benchmarks.exports FACES FOLDER {given} --pairs {pairs}"
 
 
 def head() -> dict[str, Any]:
     """What a record says beside its rows."""
     return {
         "benchmark": "exports",
-        "command": "python -m benchmarks.exports FACES FOLDER MODEL... --pairs lfw_pairs_test.txt",
+        "command": "",
         "seeds": [0],
         "faces": FACES,
         **surroundings("torch", "onnxruntime", "opencv-python"),
+        "models": {},
         "rows": [],
     }
 
@@ -107,7 +159,7 @@ def main() -> None:
     parser.add_argument("--pairs", default="lfw_pairs.txt", help="in FACES")
     parser.add_argument("--out", type=Path, default=OUT)
     given = parser.parse_args()
-    models = {name: rest.split(",") for name, rest in (text.split("=", 1) for text in given.models)}
+    models = {name: model_of(rest) for name, rest in (text.split("=", 1) for text in given.models)}
     study(given.faces, given.folder, models, given.pairs, given.out)
 
 

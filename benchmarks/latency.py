@@ -1,18 +1,26 @@
-"""How fast the students of the shipped recipes run once exported, and what rewriting PReLU is worth.
+"""How fast the students of the shipped recipes run once exported, in every form.
 
 Weights are drawn; a forward pass takes as long with any. Each student is measured in torch, and as a file in
-onnxruntime and OpenCV, with PReLU as it is and rewritten, all forms in turns within one process, on two threads.
+onnxruntime: float32 with PReLU as it is (plain) and in other words, 16 bits, and 8-bit integers; OpenCV runs the two
+float32 files as well. One face and a batch, all forms in turns within one process, on two threads. A backbone that
+offers several activations is measured with each.
+
+What a file of integers costs in accuracy says nothing where weights are drawn, so it is made without the gates of
+`facekd export`: every operation runs in integers, with ranges of drawn faces. A real one leaves some in float
+(`benchmarks/exports.py` tells how many), and is that much slower.
 
     python -m benchmarks.latency
 
-Students already measured are left alone, so that a machine can be kept calm for one at a time.
+Students already measured are left alone, so that a machine can be kept calm for a few at a time (`--most`).
 """
 
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +28,20 @@ import torch
 from facekd_cli.shipped import find_recipe, shipped_recipes
 
 from benchmarks.record import surroundings
+from facekd.engine.export.checks import drawn_faces
 from facekd.engine.export.exporter import export_onnx
 from facekd.engine.export.form import Form
-from facekd.engine.latency import bench
-from facekd.models.backbone import build_backbone
-from facekd.models.embedder import Embedder, TorchEmbedder, load_embedder
+from facekd.engine.export.prelu import rewrite_prelu
+from facekd.engine.export.qdq import operations, quantise, quantised_tensors
+from facekd.engine.export.ranges import activation_ranges
+from facekd.engine.export.source import float_graph
+from facekd.engine.latency import Timing, bench
+from facekd.files import write_json
+from facekd.models.backbone import BACKBONES, build_backbone
+from facekd.models.embedder import Embedder, TorchEmbedder
 from facekd.models.macs import count_macs
+from facekd.models.mobilefacenet import ACTIVATIONS
+from facekd.models.onnx_model import load_onnx
 from facekd.models.preprocessing import Preprocessing
 from facekd.recipe import load_recipe
 
@@ -33,20 +49,47 @@ OUT = Path(__file__).with_name("results") / "latency.json"
 THREADS = 2
 TEACHERS = "iresnet"
 """Backbones of recipes that train a teacher."""
+FORMS = {"plain": Form(keep_prelu=True), "rewritten": Form(), "fp16": Form(precision="fp16")}
+INT8 = "int8"
+IN_OPENCV = ("plain", "rewritten")
+RANGED = 16
+"""Drawn faces that integers take their ranges from."""
+COUNTS = {"batch": 32, "repeats": 12, "turns": 3}
+"""Faces in the larger batch; passes of one turn, of the larger batch a third; turns."""
+Student = tuple[str, int, int, dict[str, Any]]
 
 
-def students() -> dict[str, tuple[str, int, int, dict[str, Any]]]:
-    """Every student of a shipped recipe once: its title, and backbone, embedding size, input size and options."""
-    found: dict[str, tuple[str, int, int, dict[str, Any]]] = {}
+def students() -> dict[str, Student]:
+    """Every student of a shipped recipe once, with each activation it offers.
+
+    Returns:
+        By title, its backbone, embedding size, input size and options.
+    """
+    found: dict[str, Student] = {}
     for name in shipped_recipes():
         student = load_recipe(find_recipe(name), allow_required=True).student
         if student.backbone.startswith(TEACHERS):
             continue
-        options = dict(student.options)
-        title = f"{student.backbone} {student.embedding_size}-d at {student.input_size}"
-        title += "".join(f", {key} {value}" for key, value in sorted(options.items()))
-        found[title] = (student.backbone, student.embedding_size, student.input_size, options)
+        size = (student.embedding_size, student.input_size)
+        for options in with_each_activation(student.backbone, student.options):
+            title = f"{student.backbone} {size[0]}-d at {size[1]}"
+            title += "".join(f", {key} {value}" for key, value in sorted(options.items()))
+            found[title] = (student.backbone, *size, options)
     return found
+
+
+def with_each_activation(backbone: str, options: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The options of a backbone with each activation it offers, or as they are where it offers none.
+
+    Example:
+        >>> with_each_activation("resnet_tiny", {})
+        [{'activation': 'prelu'}, {'activation': 'relu'}]
+        >>> with_each_activation("pocketnet_s", {})
+        [{}]
+    """
+    if "activation" not in inspect.signature(BACKBONES[backbone]).parameters:
+        return [dict(options)]
+    return [{**options, "activation": activation} for activation in ACTIVATIONS]
 
 
 def drawn(title: str, backbone: str, embedding_size: int, size: int, options: dict[str, Any]) -> TorchEmbedder:
@@ -58,50 +101,77 @@ def drawn(title: str, backbone: str, embedding_size: int, size: int, options: di
     return TorchEmbedder(title, "0", embedding_size, expects, {}, module, torch.device("cpu"))
 
 
-def measured(student: TorchEmbedder, batch: int, repeats: int, turns: int) -> list[dict[str, Any]]:
-    """Times of every form, several turns of each: one row per form, runtime and batch."""
-    rows: dict[tuple[str, str, int], list[float]] = {}
+def written(student: TorchEmbedder, folder: Path) -> dict[str, Path]:
+    """A student as a file of every form; there is none of PReLU in other words where it holds no PReLU."""
+    found = {}
+    for name, form in FORMS.items():
+        path = folder / f"{name}.onnx"
+        report = export_onnx(student, path, form, opencv=False)
+        if name != "rewritten" or report.prelu_rewritten:
+            found[name] = path
+    found[INT8] = in_integers(student, folder / f"{INT8}.onnx")
+    return found
+
+
+def in_integers(student: TorchEmbedder, path: Path) -> Path:
+    """Write a student as a file that computes in integers wherever it can, whatever that costs."""
+    model = float_graph(student, "dynamic")
+    rewrite_prelu(model)
+    everything = {operation.name for operation in operations(model)}
+    faces = torch.from_numpy(drawn_faces(RANGED, student.preprocessing.size))
+    pixels = student.preprocessing.apply(faces).numpy()
+    ranges = activation_ranges(model, quantised_tensors(model, everything), pixels)
+    path.write_bytes(quantise(model, ranges, everything).SerializeToString())
+    return path
+
+
+def measured(student: TorchEmbedder, batch: int, repeats: int, turns: int) -> dict[str, Any]:
+    """Sizes of the files, and times of every form, several turns of each: a row per form, runtime and batch."""
+    times: dict[tuple[str, str, int], list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        forms: dict[str, tuple[Embedder, Path | None]] = {"pytorch": (student, None)}
-        for name, form in {"PReLU kept": Form(keep_prelu=True), "rewritten": Form()}.items():
-            path = Path(folder, f"{name}.onnx")
-            report = export_onnx(student, path, form, opencv=False)
-            if name == "PReLU kept" or report.prelu_rewritten:
-                forms[name] = load_embedder(path), path
+        files = written(student, Path(folder))
+        opened: dict[str, tuple[Embedder, Path]] = {"torch": (student, Path(folder))}
+        for name, path in files.items():
+            opened[name] = (load_onnx(path, name, color="rgb", normalize="half"), path)
         for _ in range(turns):
-            for name, (embedder, path) in forms.items():
-                for entry in bench(embedder, path, batch=batch, repeats=repeats, threads=THREADS)["latency"]:
-                    rows.setdefault((name, entry["runtime"], entry["batch"]), []).append(entry["median"])
-    return [
+            for name, (embedder, path) in opened.items():
+                timing = Timing(batch, repeats, THREADS, opencv=name in IN_OPENCV, export=False)
+                for entry in bench(embedder, path, timing)["latency"]:
+                    times.setdefault((name, entry["runtime"], entry["batch"]), []).append(entry["median"])
+        sizes = {name: path.stat().st_size for name, path in files.items()}
+    rows = [
         {"form": form, "runtime": runtime, "batch": size, "seconds": sorted(values)}
-        for (form, runtime, size), values in rows.items()
+        for (form, runtime, size), values in times.items()
     ]
+    return {"bytes": sizes, "rows": rows}
 
 
-def study(out: Path, batch: int, repeats: int, turns: int) -> None:
-    """Measure every student that ``out`` does not hold yet; it is written after each."""
-    record = json.loads(out.read_text(encoding="utf-8")) if out.exists() else head(batch, repeats, turns)
+def study(out: Path, counts: Mapping[str, int], most: int | None = None) -> None:
+    """Measure the students that ``out`` does not hold yet, all or so many; it is written after each.
+
+    Raises:
+        SystemExit: ``out`` was measured with other counts.
+    """
+    record = json.loads(out.read_text(encoding="utf-8")) if out.exists() else head(counts)
+    if any(record[name] != count for name, count in counts.items()):
+        raise SystemExit(f"{out} was measured otherwise: name another file, or delete it")
     done = {entry["student"] for entry in record["students"]}
-    for title, what in students().items():
-        if title in done:
-            continue
+    for title, what in [entry for entry in students().items() if entry[0] not in done][:most]:
         student = drawn(title, *what)
         size = {"parameters": student.parameters, "macs": count_macs(student.module, what[2])}
-        rows = measured(student, record["batch"], record["repeats"], record["turns"])
-        record["students"].append({"student": title, **size, "rows": rows})
-        out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        record["students"].append({"student": title, **size, **measured(student, **counts)})
+        write_json(out, record)
 
 
-def head(batch: int, repeats: int, turns: int) -> dict[str, Any]:
+def head(counts: Mapping[str, int]) -> dict[str, Any]:
     """What a record says beside its figures."""
+    changed = "".join(f" --{name} {count}" for name, count in counts.items() if count != COUNTS[name])
     return {
         "benchmark": "latency",
-        "command": "python -m benchmarks.latency",
+        "command": f"python -m benchmarks.latency{changed}",
         "seeds": [0],
         "threads": THREADS,
-        "batch": batch,
-        "repeats": repeats,
-        "turns": turns,
+        **counts,
         **surroundings("torch", "onnxruntime", "opencv-python"),
         "students": [],
     }
@@ -109,12 +179,13 @@ def head(batch: int, repeats: int, turns: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--batch", type=int, default=8, help="faces in the larger batch")
-    parser.add_argument("--repeats", type=int, default=9, help="passes of one turn; of the larger batch a third")
-    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=COUNTS["batch"], help="faces in the larger batch")
+    parser.add_argument("--repeats", type=int, default=COUNTS["repeats"], help="passes of one turn, of one face")
+    parser.add_argument("--turns", type=int, default=COUNTS["turns"])
+    parser.add_argument("--most", type=int, help="students to measure now; all if not given")
     parser.add_argument("--out", type=Path, default=OUT)
     given = parser.parse_args()
-    study(given.out, given.batch, given.repeats, given.turns)
+    study(given.out, {name: getattr(given, name) for name in COUNTS}, given.most)
 
 
 if __name__ == "__main__":

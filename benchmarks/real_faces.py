@@ -7,6 +7,7 @@ FOLDER holds the teacher ``models/edgeface_xs_raw_rgb.onnx``, the images ``lfw11
     python -m benchmarks.real_faces FOLDER
     python -m benchmarks.real_faces FOLDER --study real_faces_longer --seeds 0
     python -m benchmarks.real_faces FOLDER --study real_faces_terms --runs runs/real_faces
+    python -m benchmarks.real_faces FOLDER --study real_faces_activations --seeds 0
 """
 
 from __future__ import annotations
@@ -41,6 +42,16 @@ TERMS = {
     "AdaDistill": CENTRES,
     "AdaDistill + l2": f"{CENTRES.replace('}', ', weight: 0.02}')}, {{name: l2}}",
 }
+HALF = ("student.backbone=mobilefacenet",)
+ACTIVATIONS = {
+    "ResNet with ReLU": ("student.options={activation: relu}",),
+    "ResNet with PReLU": ("student.options={activation: prelu}",),
+    "MobileFaceNet with ReLU": (*HALF, "student.options={width: 0.5, activation: relu}"),
+    "MobileFaceNet with PReLU": (*HALF, "student.options={width: 0.5, activation: prelu}"),
+}
+"""What ReLU, which onnxruntime fuses, costs beside PReLU: the student of the recipes, and a MobileFaceNet of half its
+width; all copy the teacher by l2."""
+SHORTER = ("train.epochs=20", "train.freeze_norm_epochs=5")
 STUDIES: dict[str, dict[str, tuple[str, ...]]] = {
     "real_faces": dict.fromkeys(RECIPES, ()),
     "real_faces_terms": dict.fromkeys(RECIPES, ()) | {name: (f"losses=[{each}]",) for name, each in TERMS.items()},
@@ -52,6 +63,7 @@ STUDIES: dict[str, dict[str, tuple[str, ...]]] = {
     "real_faces_longest": {
         "ProxylessKD + PAD": ("train.epochs=240", "train.freeze_norm_epochs=60", "data.versions=16"),
     },
+    "real_faces_activations": {name: (*each, *SHORTER) for name, each in ACTIVATIONS.items()},
 }
 """Study -> method -> what it changes in the method's recipe, or in that of l2 where it has none."""
 L2 = RECIPES["l2"]

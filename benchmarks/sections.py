@@ -15,6 +15,7 @@ from benchmarks.uncertainty_tables import uncertainty, uncertainty_real
 LONGEST_COMMAND = "python -m benchmarks.real_faces FOLDER --study real_faces_longest --seeds 0"
 LONGER_COMMAND = "python -m benchmarks.real_faces FOLDER --study real_faces_longer --seeds 0"
 TERMS_COMMAND = "python -m benchmarks.real_faces FOLDER --study real_faces_terms"
+ACTIVATIONS_COMMAND = "python -m benchmarks.real_faces FOLDER --study real_faces_activations --seeds 0"
 HARDNESS_COMMAND = "python -m benchmarks.synthetic_hardness"
 LOADING_COMMAND = "python -m benchmarks.data_loading --out benchmarks/results/data_loading.json"
 SPEED_COMMAND = "python -m benchmarks.synthetic_speed --out benchmarks/results/synthetic_speed.json"
@@ -22,7 +23,7 @@ PAIRS_COMMAND = "python -m benchmarks.all_pairs --out benchmarks/results/all_pai
 EMBED_COMMAND = "python -m benchmarks.embedding_speed FOLDER --out benchmarks/results/embedding_speed.json"
 LFW_COMMAND = "python -m benchmarks.lfw_models FOLDER --out benchmarks/results/lfw_models.json"
 TEMPLATES_COMMAND = "python -m benchmarks.templates --out benchmarks/results/templates.json"
-EXPORTS_COMMAND = "python -m benchmarks.exports FACES FOLDER MODEL... --pairs lfw_pairs_test.txt"
+EXPORTS_COMMAND = "python -m benchmarks.exports FACES FOLDER MODEL..."
 LATENCY_COMMAND = "python -m benchmarks.latency"
 CLASSIFIER_COMMAND = "python -m benchmarks.classifier_loss --out benchmarks/results/classifier_loss.json"
 COVERAGE_COMMAND = "python -m benchmarks.interval_coverage --out benchmarks/results/interval_coverage.json"
@@ -34,6 +35,7 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Record], str]]] = {
     "real_faces_terms": ("Real faces, term by term", TERMS_COMMAND, real_faces_in_full),
     "real_faces_longer": ("Real faces, three times the steps", LONGER_COMMAND, real_faces_in_full),
     "real_faces_longest": ("Real faces, six times the steps", LONGEST_COMMAND, real_faces_in_full),
+    "real_faces_activations": ("ReLU and PReLU on real faces", ACTIVATIONS_COMMAND, real_faces_in_full),
     "methods_real": ("Methods compared on real faces", METHODS_COMMAND.format(" --faces FOLDER"), methods),
     "methods_drawn": ("Methods compared on drawn faces", METHODS_COMMAND.format(""), methods),
     "uncertainty": ("Does uncertainty tell what a face lost", UNCERTAINTY_COMMAND, uncertainty),

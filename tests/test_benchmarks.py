@@ -59,7 +59,7 @@ def test_real_faces__recipes_differ_in_nothing_but_the_method(recipe: str) -> No
 @pytest.mark.parametrize("study", real_faces.STUDIES)
 def test_real_faces__every_study_changes_the_length_of_all_methods_alike(study: str) -> None:
     changes = real_faces.STUDIES[study]
-    assert changes.keys() <= real_faces.RECIPES.keys() | real_faces.TERMS.keys()
+    assert changes.keys() <= real_faces.RECIPES.keys() | real_faces.TERMS.keys() | real_faces.ACTIVATIONS.keys()
     assert all([c.split("=")[0] for c in changes[method]] == ["losses"] for method in changes.keys() & real_faces.TERMS)
     loaded = [
         load_recipe(
@@ -68,6 +68,20 @@ def test_real_faces__every_study_changes_the_length_of_all_methods_alike(study: 
         for method, overrides in changes.items()
     ]
     assert all(train == loaded[0] for train in loaded)
+
+
+def test_real_faces__the_study_of_activations_changes_nothing_else() -> None:
+    settings = real_faces.STUDIES["real_faces_activations"]
+    found = {
+        name: load_recipe(find_recipe(real_faces.L2), each, allow_required=True) for name, each in settings.items()
+    }
+    for student in ("ResNet", "MobileFaceNet"):
+        pair = [found[f"{student} with {activation}"] for activation in ("ReLU", "PReLU")]
+        assert [recipe.student.options["activation"] for recipe in pair] == ["relu", "prelu"]
+        told = [recipe.model_dump() for recipe in pair]
+        for each in told:
+            each["student"]["options"].pop("activation")
+        assert told[0] == told[1]
 
 
 def test_real_faces__a_finished_run_and_a_measured_model_are_left_alone(

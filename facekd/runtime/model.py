@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,7 +138,7 @@ def load_model(path: Path | str, *, threads: int = 0) -> FaceModel:
 
     Raises:
         InputError: No such file, not one embedding network in one file, one that does not say what it expects of its
-            images, or a manifest or calibration beside it that is of another file.
+            images, thresholds that cannot be read, or a manifest or calibration beside it that is of another file.
     """
     where, path = str(path), Path(path)
     try:
@@ -154,11 +155,8 @@ def load_model(path: Path | str, *, threads: int = 0) -> FaceModel:
     digest = hashlib.sha256(data).hexdigest()
     _side_file(path.with_name(f"{path.name}.manifest.json"), "digest", digest)
     kept = _side_file(path.with_name(f"{path.name}.calibration.json"), "model_digest", digest)
-    if kept is None and "facekd.calibration" in metadata:
-        kept = json.loads(metadata["facekd.calibration"])
-    thresholds = {float(entry["fpr"]): float(entry["cosine"]) for entry in (kept or {}).get("thresholds", [])}
+    thresholds, flip = _calibrated(kept, metadata.get("facekd.calibration"), where)
     session = open_session(data, where, threads=threads)
-    flip = bool((kept or {"flip": True})["flip"])
     return FaceModel(where, digest, preprocessing, metadata, session, taken, thresholds, flip)
 
 
@@ -175,6 +173,23 @@ def _side_file(path: Path, key: str, digest: str) -> Mapping[str, Any] | None:
         raise InputError(str(path), "is of another file", "export or calibrate again, or delete it")
     found: Mapping[str, Any] = kept
     return found
+
+
+def _calibrated(beside: Mapping[str, Any] | None, inside: str | None, where: str) -> tuple[dict[float, float], bool]:
+    """Cosines by FPR, and whether they were found with mirrored images: of what lies beside the file, or is in it."""
+    if beside is None and inside is None:
+        return {}, True
+    try:
+        told: Any = json.loads(inside or "") if beside is None else beside
+        thresholds = {float(entry["fpr"]): float(entry["cosine"]) for entry in told["thresholds"]}
+        flip = bool(told["flip"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            where, f"its thresholds cannot be read: {error!r}", "facekd calibrate finds them again"
+        ) from None
+    if not all(math.isfinite(value) for value in (*thresholds, *thresholds.values())):
+        raise InputError(where, "holds a threshold that is no number", "facekd calibrate finds them again")
+    return thresholds, flip
 
 
 def similarity(first: np.ndarray, second: np.ndarray) -> float:

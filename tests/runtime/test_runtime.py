@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from facekd.engine.export.exporter import export_onnx
 from facekd.engine.export.form import Form
 from facekd.engine.parity import probe_images
 from facekd.errors import DataError, InputError, UsageError
-from facekd.models.embedder import load_embedder
+from facekd.models.embedder import TorchEmbedder, load_embedder
 from facekd.runtime import FaceModel, load_model, read_face, similarity
 
 THRESHOLDS = [{"fpr": 1e-3, "cosine": 0.31}, {"fpr": 1e-2, "cosine": 0.25}]
@@ -96,6 +97,36 @@ def test_faces_are_mirrored_as_the_thresholds_were_found(exported: Path, tmp_pat
     faces = pictures(2)
     assert np.array_equal(model.embed(faces), model.embed(faces, flip=False))
     assert not np.allclose(model.embed(faces), model.embed(faces, flip=True))
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "what"),
+    [
+        ([{"fpr": 1e-3}], "its thresholds cannot be read: KeyError"),
+        ([{"fpr": 1e-3, "cosine": "high"}], "its thresholds cannot be read: ValueError"),
+        ([{"fpr": 1e-3, "cosine": None}], "its thresholds cannot be read: TypeError"),
+        (7, "its thresholds cannot be read: TypeError"),
+        ([{"fpr": 1e-3, "cosine": float("nan")}], "holds a threshold that is no number"),
+    ],
+)
+@pytest.mark.parametrize("inside", [True, False])
+def test_thresholds_that_are_none_are_refused(
+    student: Path, exported: Path, thresholds: object, what: str, inside: bool, tmp_path: Path
+) -> None:
+    told = json.dumps({"thresholds": thresholds, "flip": True})
+    if inside:
+        embedder = load_embedder(student)
+        assert isinstance(embedder, TorchEmbedder)
+        embedder = replace(embedder, metadata={**embedder.metadata, "calibration": told})
+        out = tmp_path / "student.onnx"
+        export_onnx(embedder, out, Form(batch=1), opencv=False)
+    else:
+        out = calibrated(exported, tmp_path)
+        side = tmp_path / "student.onnx.calibration.json"
+        side.write_text(json.dumps(json.loads(side.read_text()) | json.loads(told)))
+    with pytest.raises(InputError, match=f"student.onnx: {what}") as caught:
+        load_model(out)
+    assert len(caught.value.lines) == 1
 
 
 @pytest.mark.parametrize("kind", ["calibration", "manifest"])
