@@ -21,6 +21,8 @@ from facekd.errors import FacekdError
 NUMBERS = (0, 1, 2, 4, 7, 8, 255, 256, 65535, 2**29 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**64 - 1)
 WORDS = (b"-1", b"0", b"1e999", b"nan", b"1.5", b"99999999999999999999", b"../x", b"/x", b"\0", b"\xff", b"\r", b"\n")
 MOST_BYTES = 1 << 20
+PEAK_HELD = 64
+"""Executions after which the peak of memory is measured anew, which takes as long as a small file."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Parser:
         samples: Valid files.
         suffix: Of their names.
         pieces: Words of the format, which mutations insert.
-        share: Executions of a hundred that it gets; quick ones get more.
+        share: Executions of a thousand that it gets; quick ones get more.
         megabytes: Memory one file may take.
         seconds: Processor time one file may take.
     """
@@ -43,7 +45,7 @@ class Parser:
     samples: Sequence[bytes]
     suffix: str = ""
     pieces: Sequence[bytes] = ()
-    share: int = 5
+    share: int = 50
     megabytes: int = 64
     seconds: float = 0.5
 
@@ -142,8 +144,8 @@ def _peak() -> int:
 
 def outcome(parser: Parser, path: Path, data: bytes) -> str:
     """``read``, ``refused``, or what is wrong with how the parser takes a file."""
-    path.write_bytes(data)
-    _forget_peak()
+    with open(path, "wb", 0) as stream:
+        stream.write(data)
     before, began = _peak(), time.process_time()
     try:
         parser.parse(path)
@@ -194,7 +196,9 @@ def fuzz(parser: Parser, folder: Path, executions: int, seed: int) -> Tally:
     """
     tally, draw = Tally(), random.Random(f"{seed} {parser.name}")
     path = folder / f"{parser.name}{parser.suffix}"
-    for _ in range(executions):
+    for number in range(executions):
+        if number % PEAK_HELD == 0:
+            _forget_peak()
         data = mutated(parser, draw)
         told = outcome(parser, path, data)
         if told == "read":

@@ -2,24 +2,32 @@
 
 The parent imports torch once and forks a child for each run. Inside the child every step that changes the disk, below
 the folder of the trial, is an event: before, amid and after each write, before and after each fsync, before each
-opening for writing, rename, removal and new folder. The child kills itself at the event it was given, or meets a full
-disk after so many bytes.
+opening for writing, rename, removal and new folder. So is each call of :data:`CALLS`. The child sends itself a signal
+at the event it was given, or meets a full disk after so many bytes.
 """
 
 from __future__ import annotations
 
 import builtins
 import errno
+import importlib
 import io
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 AUDITED = {"os.rename", "os.remove", "os.mkdir", "os.rmdir"}
+CALLS = (
+    ("facekd.data.loading", "TrainingImages", "__getitem__", "in the loader"),
+    ("facekd.models.embedder", "TorchEmbedder", "embed", "in the cache or an evaluation"),
+    ("facekd.engine.training.trainer", "", "take_step", "before a step"),
+)
+"""Module, class if any, function, and what a call of it is called."""
 CRASHED = 99
 """Exit code of a child that met an error which is none of facekd's."""
 
@@ -30,7 +38,10 @@ class Trap:
 
     Attributes:
         folder: Events count below it.
-        at: The event to die at, from 1; none for 0.
+        at: The event to be struck at, from 1; none for 0.
+        near: A part of a path: struck at the first event there.
+        number: The signal that strikes.
+        told: Where the moment of the stroke is written, by the system's clock that all processes share.
         room: Bytes that can be written before the disk is full; None for any number.
         events: Events so far.
         written: Bytes so far.
@@ -39,17 +50,26 @@ class Trap:
 
     folder: str
     at: int = 0
+    near: str = ""
+    number: int = signal.SIGKILL
+    told: str = ""
     room: int | None = None
     events: int = 0
     written: int = 0
     seen: dict[str, int] = field(default_factory=dict)
 
-    def event(self, kind: str) -> None:
+    def event(self, kind: str, path: object = "") -> None:
         """One more event; the last of a process that was told to die here."""
         self.events += 1
         self.seen[kind] = self.seen.get(kind, 0) + 1
-        if self.events == self.at:
-            os.kill(os.getpid(), signal.SIGKILL)
+        near = bool(self.near) and self.near in str(path)
+        if self.events == self.at or near:
+            self.near = ""
+            if self.told:
+                file = os.open(self.told, os.O_WRONLY | os.O_CREAT)
+                os.write(file, repr(time.monotonic()).encode())
+                os.close(file)
+            os.kill(os.getpid(), self.number)
 
 
 class Stream:
@@ -106,7 +126,7 @@ def arm(trap: Trap) -> None:
         writing = any(letter in mode for letter in "wax+")
         if not (writing and traps(file)):
             return plain_open(file, mode, *arguments, **named)
-        trap.event("before an opening")
+        trap.event("before an opening", file)
         return Stream(plain_open(file, mode, *arguments, **named), trap)
 
     def syncing(descriptor: int) -> None:
@@ -118,9 +138,22 @@ def arm(trap: Trap) -> None:
         if event in AUDITED and traps(arguments[0]):
             trap.event(f"before {event}")
 
+    for module, owner, name, kind in CALLS:
+        place = importlib.import_module(module)
+        _announce(getattr(place, owner) if owner else place, name, kind, trap)
     builtins.open = io.open = opening  # type: ignore[assignment]
     os.fsync = syncing
     sys.addaudithook(hear)
+
+
+def _announce(place: Any, name: str, kind: str, trap: Trap) -> None:
+    plain = getattr(place, name)
+
+    def announced(*arguments: Any, **named: Any) -> Any:
+        trap.event(kind)
+        return plain(*arguments, **named)
+
+    setattr(place, name, announced)
 
 
 def fork(run: Callable[[], object], log: Path) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from facekd.errors import CheckpointError
-from facekd.files import disk_errors, file_digest, locked, value_digest, write_json
+from facekd.files import disk_errors, file_digest, locked, remove_unfinished, value_digest, write_json
 
 RECORD = "cache.json"
 BLOCK = 512
@@ -90,6 +90,8 @@ def open_cache(
     if "sha256" not in record:
         with locked(folder, "storing embeddings"):
             record = _read_record(folder, shape)
+            with disk_errors(folder):
+                remove_unfinished(folder)
             if "sha256" not in record:
                 _fill(folder, file, shape, record, embed, report, multiple * math.ceil(BLOCK / multiple))
     return np.memmap(file, np.float32, "r", shape=shape)

@@ -164,6 +164,8 @@ def shown(text: object, most: int = 200) -> str:
     """
     whole = str(text)
     short = whole if len(whole) <= most else whole[: most - 3] + "..."
+    if short.isprintable():
+        return short
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in short)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from facekd.errors import InputError
+from facekd.models.onnx_seal import SEAL, check_seal
 from facekd.models.preprocessing import METADATA_KEYS, Preprocessing
 
 METADATA_PREFIX = "facekd."
@@ -34,7 +35,7 @@ def parse(data: bytes, where: str) -> Any:
     """The ModelProto in a file's bytes.
 
     Raises:
-        InputError: Truncated, no ONNX file, no graph, or weights that lie in another file.
+        InputError: Truncated, no ONNX file, no graph, not as facekd wrote it, or weights that lie in another file.
     """
     import onnx
     from google.protobuf.message import DecodeError
@@ -43,6 +44,7 @@ def parse(data: bytes, where: str) -> Any:
         model = onnx.load_model_from_string(data)
     except (DecodeError, ValueError):
         raise InputError(where, "truncated, damaged or no ONNX file", "copy or export it again") from None
+    check_seal(data, model.producer_name, where)
     if not model.graph.node:
         raise InputError(where, "holds no graph", "copy or export it again")
     outside = [t.name for t in tensors(model.graph) if t.data_location == onnx.TensorProto.EXTERNAL]
@@ -94,6 +96,11 @@ def image_input(model: Any, where: str) -> ImageInput:
     sides = shape[1:3] if as_bytes else shape[2:]
     size = None if sides[0] is None or sides[1] is None else (sides[0], sides[1])
     return ImageInput(name, shape[0], size, as_bytes)
+
+
+def metadata_of(model: Any) -> dict[str, str]:
+    """What a file says of itself, without the digest that seals it: that is of this file alone."""
+    return {entry.key: entry.value for entry in model.metadata_props if entry.key != SEAL}
 
 
 def stored_preprocessing(metadata: dict[str, str], size: tuple[int, int] | None, where: str) -> Preprocessing | None:

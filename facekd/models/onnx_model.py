@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from facekd.errors import InputError
-from facekd.models.onnx_file import ANOTHER, image_input, open_session, parse, stored_preprocessing
+from facekd.models.onnx_file import ANOTHER, image_input, metadata_of, open_session, parse, stored_preprocessing
 from facekd.models.preprocessing import Preprocessing, settle
 from facekd.models.weights import read_bytes
 
@@ -89,7 +89,7 @@ def load_onnx(
     where, data = str(path), read_bytes(path)
     model = parse(data, where)
     taken = image_input(model, where)
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    metadata = metadata_of(model)
     stored = stored_preprocessing(metadata, taken.size, where)
     size = taken.size or (DEFAULT_SIZE, DEFAULT_SIZE)
     if stored is None and taken.bytes:

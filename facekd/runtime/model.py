@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from facekd.errors import InputError, NonFiniteError, UsageError
-from facekd.models.onnx_file import ImageInput, image_input, open_session, parse, stored_preprocessing
+from facekd.models.onnx_file import ImageInput, image_input, metadata_of, open_session, parse, stored_preprocessing
 from facekd.models.preprocessing import Preprocessing
 
 CALIBRATE = "facekd calibrate finds thresholds; or name one yourself"
@@ -147,7 +147,7 @@ def load_model(path: Path | str, *, threads: int = 0) -> FaceModel:
         raise InputError(where, f"cannot be read: {error.strerror}", "check the path") from None
     model = parse(data, where)
     taken = image_input(model, where)
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    metadata = metadata_of(model)
     preprocessing = stored_preprocessing(metadata, taken.size, where)
     if preprocessing is None:
         what = "does not say what it expects of its images"

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 from facekd_cli.main import cli
 
-from facekd.data.images import encode_png
+from facekd.data.images import encode_jpeg, encode_png
 from facekd.data.verification import write_bin
 from facekd.engine.sets import checking, inspection
 
@@ -144,6 +144,20 @@ def test_check_exits_with_3_when_something_changed(faces: Path) -> None:
     assert result.output == f"facekd: error: {faces}: {told}\n"
     assert run("check", faces, "--write").exit_code == 0
     assert run("check", faces).exit_code == 0
+
+
+def test_item_041_a_jpeg_cut_and_ended_again_is_unverified_without_a_checksum_and_found_with_one(faces: Path) -> None:
+    path = faces / "Ann" / "5.jpg"
+    whole = encode_jpeg(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
+    cut = whole[: len(whole) // 2] + b"\xff\xd9"
+    path.write_bytes(cut)
+    alone = run("check", faces)
+    assert alone.exit_code == 0 and "6 images decode; unverified: nothing to compare with" in alone.output
+    path.write_bytes(whole)
+    assert run("check", faces, "--write").exit_code == 0
+    path.write_bytes(cut)
+    found = run("check", faces)
+    assert found.exit_code == 3 and "1 changed: 'Ann/5.jpg'" in found.stderr
 
 
 def test_check_exits_with_3_when_an_image_is_broken(faces: Path) -> None:

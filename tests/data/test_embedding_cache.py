@@ -50,6 +50,14 @@ def test_open_cache__goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     assert rest.calls == [12, 16, 20]
 
 
+def test_open_cache__what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        open_cache(tmp_path, "k", shape=SHAPE, embed=Teacher(stop_after=3))
+    (tmp_path / "k" / "cache.json.tmp.77").write_text("{")
+    open_cache(tmp_path, "k", shape=SHAPE, embed=Teacher())
+    assert sorted(path.name for path in (tmp_path / "k").iterdir()) == ["cache.json", "embeddings.f32"]
+
+
 def test_open_cache__a_block_that_was_half_written_is_computed_again(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         open_cache(tmp_path, "k", shape=SHAPE, embed=Teacher(stop_after=2))

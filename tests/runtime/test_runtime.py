@@ -14,6 +14,7 @@ import torch
 from click.testing import CliRunner, Result
 from facekd_cli.main import cli
 from random_model import save_random_model
+from unsealed import save_unsealed
 
 from facekd.data.images import encode_png
 from facekd.engine.export.exporter import export_onnx
@@ -156,7 +157,7 @@ def test_a_file_that_does_not_say_what_it_takes_is_refused(tmp_path: Path, expor
 
     model = onnx.load(exported)
     del model.metadata_props[:]
-    onnx.save(model, tmp_path / "a.onnx")
+    save_unsealed(model, tmp_path / "a.onnx")
     with pytest.raises(InputError, match="does not say what it expects .*facekd export"):
         load_model(tmp_path / "a.onnx")
     with pytest.raises(InputError, match="b.onnx: cannot be read: No such file"):

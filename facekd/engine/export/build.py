@@ -26,6 +26,7 @@ from facekd.engine.export.source import carried_metadata, float_graph
 from facekd.engine.resumable import Watched
 from facekd.models.embedder import Embedder
 from facekd.models.onnx_file import METADATA_PREFIX
+from facekd.models.onnx_seal import BLANK, PRODUCER, SEAL
 from facekd.models.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -85,7 +86,8 @@ def build_model(embedder: Embedder, form: Form, faces: np.ndarray | None = None,
     if form.unit:
         add_unit_length(model)
     said = _metadata(embedder, form, preprocessing)
-    set_metadata(model, said)
+    set_metadata(model, said | {SEAL: BLANK})
+    model.producer_name, model.producer_version = PRODUCER, facekd.__version__
     onnx.checker.check_model(model)
     return Built(model, size, rewritten, quantised, CALIBRATION in carried_metadata(embedder).keys() - said.keys())
 

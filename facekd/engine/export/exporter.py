@@ -25,7 +25,9 @@ from facekd.engine.signals import interruptible
 from facekd.errors import ExportError, InputError, UsageError
 from facekd.files import write_atomic
 from facekd.models.embedder import Embedder
+from facekd.models.onnx_file import metadata_of
 from facekd.models.onnx_model import load_onnx
+from facekd.models.onnx_seal import sealed
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def export_onnx(
         built = build_model(embedder, form, evidence.faces, Watched(progress, poll))
 
         def write(file: Path) -> None:
-            file.write_bytes(built.model.SerializeToString())
+            file.write_bytes(sealed(built.model.SerializeToString()))
             exported = load_onnx(file, embedder.name)
             batches = probes(embedder, form, evidence.faces)
             for images in batches:
@@ -171,6 +173,6 @@ def _report(
         float_bytes=built.float_bytes,
         prelu_rewritten=built.rewritten,
         quantised=built.quantised,
-        metadata={entry.key: entry.value for entry in model.metadata_props},
+        metadata=metadata_of(model),
         measured=measured,
     )

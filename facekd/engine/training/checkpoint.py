@@ -163,7 +163,10 @@ def _require_format(path: Path, found: Checkpoint) -> None:
     """Refuse what another release wrote: nothing is wrong with it, and the one before it would lose what it holds."""
     told = found.facts["format"]
     if told != FORMAT:
-        raise CheckpointError(str(path), f"format is {told}, not {FORMAT}", "use the release that wrote it")
+        what = (
+            f"written by facekd {found.facts.get('facekd', '?')} in format {told}; this is {__version__}, of {FORMAT}"
+        )
+        raise CheckpointError(str(path), what, "use the release that wrote it")
 
 
 def _read(path: Path, recorded: str | None) -> Checkpoint:

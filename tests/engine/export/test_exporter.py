@@ -17,6 +17,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
+from unsealed import save_unsealed
 
 import facekd
 from facekd.data.images import resize, to_chw
@@ -196,7 +197,7 @@ def test_sides_that_a_source_leaves_open_are_stated(preprocess: str, precision: 
     for place in (2, 3):
         model.graph.input[0].type.tensor_type.shape.dim[place].dim_param = f"side_{place}"
     model.graph.output[0].type.tensor_type.ClearField("shape")
-    onnx.save(model, tmp_path / "open.onnx")
+    save_unsealed(model, tmp_path / "open.onnx")
     source = load_embedder(tmp_path / "open.onnx")
     report = export_onnx(source, tmp_path / "b.onnx", Form(preprocess, precision=precision))
     session = onnxruntime.InferenceSession(tmp_path / "b.onnx", providers=["CPUExecutionProvider"])
@@ -212,7 +213,10 @@ def test_what_a_stranger_sees(small: TorchEmbedder, tmp_path: Path) -> None:
     (data,), (fc1,) = session.get_inputs(), session.get_outputs()
     assert (data.name, data.shape, data.type) == ("data", ["batch", 3, 112, 112], "tensor(float)")
     assert (fc1.name, fc1.shape, fc1.type) == ("fc1", ["batch", 64], "tensor(float)")
-    assert session.get_modelmeta().custom_metadata_map == {
+    said = session.get_modelmeta().custom_metadata_map
+    seal = said.pop("facekd.seal").encode()
+    assert hashlib.sha256(out.read_bytes().replace(seal, b"0" * 64)).hexdigest().encode() == seal
+    assert said == {
         "facekd.version": facekd.__version__,
         "facekd.preprocess": "plain",
         "facekd.precision": "fp32",

@@ -6,12 +6,14 @@ import hashlib
 import json
 import os
 import resource
+import struct
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from facekd import __version__
 from facekd.engine.training.checkpoint import (
     Checkpoint,
     any_finished,
@@ -171,12 +173,34 @@ def test_a_checkpoint_of_the_recorded_digest_that_is_none_is_passed_over(
 
 def test_a_checkpoint_of_another_release_is_an_error_and_not_passed_over(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, _checkpoint(1))
-    facts = {"facts": '{"format": "facekd-checkpoint-9", "step": 2}'}
+    facts = {"facts": '{"format": "facekd-checkpoint-9", "step": 2, "facekd": "0.9"}'}
     _recorded_as(save_checkpoint(tmp_path, _checkpoint(2)), safetensors_file.encode({"a": torch.zeros(1)}, facts))
-    with pytest.raises(
-        CheckpointError, match="format is facekd-checkpoint-9, not facekd-checkpoint-1 .use the release"
-    ):
+    told = (
+        f"written by facekd 0.9 in format facekd-checkpoint-9; this is {__version__}, of facekd-checkpoint-1 .use the"
+    )
+    with pytest.raises(CheckpointError, match=told):
         load_checkpoint(tmp_path)
+
+
+def test_a_checkpoint_of_the_first_release_is_taken_up(tmp_path: Path) -> None:
+    """Its bytes are written out, for what writes checkpoints now may change."""
+    facts = {"format": "facekd-checkpoint-1", "step": 7, "facekd": "0.1.0", "best": {}, "evaluated": 4}
+    tensor = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+    head = json.dumps({"__metadata__": {"facts": json.dumps(facts)}, "student.weight": tensor}).encode()
+    data = struct.pack("<Q", len(head)) + head + struct.pack("<2f", 0.5, -3.0)
+    (tmp_path / "step-000000007.safetensors").write_bytes(data)
+    line = {"step": 7, "file": "step-000000007.safetensors", "sha256": hashlib.sha256(data).hexdigest()}
+    (tmp_path / "checkpoints.jsonl").write_text(json.dumps(line) + "\n")
+    loaded, warnings = load_checkpoint(tmp_path)
+    assert (loaded.step, loaded.facts["evaluated"], warnings) == (7, 4, [])
+    assert loaded.tensors["student.weight"].tolist() == [0.5, -3.0]
+
+
+def test_item_073_a_clock_that_goes_backwards_changes_nothing(tmp_path: Path) -> None:
+    for step, moment in ((1, 3_000_000_000), (2, 2_000_000_000), (3, 1)):
+        os.utime(save_checkpoint(tmp_path, _checkpoint(step)), (moment, moment))
+    assert load_checkpoint(tmp_path)[0].step == 3
+    assert [path.name[-13] for path in sorted(tmp_path.glob("step-*"))] == ["2", "3"]
 
 
 @pytest.mark.parametrize("kind", ["folder", "pipe", "link", "link to nothing"])
