@@ -65,10 +65,9 @@ class Model:
 
     def told(self, faces: Path) -> str:
         """The model as a record names it, without the place of anybody's folders."""
-        inside = self.path.resolve().is_relative_to(faces.resolve())
-        place = (
-            Path("FACES", self.path.resolve().relative_to(faces.resolve())) if inside else Path(*self.path.parts[-2:])
-        )
+        path, root = self.path.absolute(), faces.absolute()
+        inside = path.is_relative_to(root)
+        place = Path("FACES", path.relative_to(root)) if inside else Path(*self.path.parts[-2:])
         return ",".join([place.as_posix(), *(text for text in (self.color, self.normalize) if text)])
 
 
