@@ -39,9 +39,9 @@ from facekd.models.embedder import Embedder, load_embedder
 FORMS = {
     "fp32": Form(),
     "fp16": Form(precision="fp16"),
-    "int8": Form(precision="int8"),
     "baked": Form("baked"),
     "uint8": Form("uint8"),
+    "int8": Form(precision="int8"),
 }
 SETTINGS = EvalSettings(fprs=(1e-2,), flip=False, bootstrap=0)
 FACES = RANGED + held_out(Form())
