@@ -39,9 +39,9 @@ from facekd.models.embedder import Embedder, load_embedder
 FORMS = {
     "fp32": Form(),
     "fp16": Form(precision="fp16"),
-    "int8": Form(precision="int8"),
     "baked": Form("baked"),
     "uint8": Form("uint8"),
+    "int8": Form(precision="int8"),
 }
 SETTINGS = EvalSettings(fprs=(1e-2,), flip=False, bootstrap=0)
 FACES = RANGED + held_out(Form())
@@ -65,10 +65,9 @@ class Model:
 
     def told(self, faces: Path) -> str:
         """The model as a record names it, without the place of anybody's folders."""
-        inside = self.path.resolve().is_relative_to(faces.resolve())
-        place = (
-            Path("FACES", self.path.resolve().relative_to(faces.resolve())) if inside else Path(*self.path.parts[-2:])
-        )
+        path, root = self.path.absolute(), faces.absolute()
+        inside = path.is_relative_to(root)
+        place = Path("FACES", path.relative_to(root)) if inside else Path(*self.path.parts[-2:])
         return ",".join([place.as_posix(), *(text for text in (self.color, self.normalize) if text)])
 
 

@@ -130,7 +130,7 @@ def test_exports__goes_on_where_it_stopped_and_tells_every_command(
     out, given = tmp_path / "a.json", {"a": exports.model_of("x/a.onnx"), "b": exports.model_of("x/b.onnx,rgb,half")}
     exports.study(tmp_path, tmp_path, {"a": given["a"]}, "one.txt", out)
     exports.study(tmp_path, tmp_path, given, "one.txt", out)
-    assert calls == [(model, form) for model in given for form in ("fp32", "fp16", "int8", "baked", "uint8")]
+    assert calls == [(model, form) for model in given for form in ("fp32", "fp16", "baked", "uint8", "int8")]
     exports.study(tmp_path, tmp_path, {"a": given["a"]}, "two.txt", out)
     assert len(calls) == 15
     first = "python -m benchmarks.exports FACES FOLDER a=x/a.onnx b=x/b.onnx,rgb,half --pairs one.txt"
