@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -97,6 +99,48 @@ def test_item_126_odd_environments_change_no_refusal(environment: str, tmp_path:
     assert done.returncode == 2
     (line,) = done.stderr.decode("utf-8", "replace").splitlines()
     assert line.startswith("facekd: error: ") and "train.epochs: must be at least 1, got 0" in line
+
+
+LIMITED = """
+import os, resource, signal, sys
+from facekd_cli.main import cli
+{before}
+cli(sys.argv[1:])
+"""
+WHILE_IMPORTING = """
+asked = []
+def hear(event, arguments):
+    if event == "import" and arguments[0] == "torch" and not asked:
+        asked.append(True)
+        os.kill(os.getpid(), signal.{name})
+sys.addaudithook(hear)
+"""
+LIMITS = {
+    "126-memory-of-1-GB": (
+        "resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))",
+        5,
+        ["facekd: error: .*memory"],
+    ),
+    "128-ctrl-c-while-importing": (WHILE_IMPORTING.format(name="SIGINT"), 130, ["facekd: error: interrupted"]),
+    "128-sigterm-while-importing": (WHILE_IMPORTING.format(name="SIGTERM"), -signal.SIGTERM, []),
+    "128-hangup-while-importing": (WHILE_IMPORTING.format(name="SIGHUP"), -signal.SIGHUP, []),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="limits and signals as Linux has them")
+@pytest.mark.parametrize("limit", LIMITS)
+def test_too_little_memory_and_signals_before_the_start_leave_one_line_or_none_and_no_file(
+    limit: str, tmp_path: Path
+) -> None:
+    before, code, told = LIMITS[limit]
+    write_faces(tmp_path / "faces")
+    words = [sys.executable, "-c", LIMITED.format(before=before), *recipe(tmp_path)]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == code and not done.stdout
+    lines = [line for line in done.stderr.splitlines() if line]
+    assert len(lines) == len(told) and all(re.match(*pair) for pair in zip(told, lines, strict=True)), done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"faces", "r.yaml"}
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
