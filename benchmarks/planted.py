@@ -68,7 +68,7 @@ class Place:
 
 
 NOT_UPDATED = r"step \d+: (loss term .*|gradient of .*) is not finite; nothing was updated"
-NOT_KEPT = r"is not finite; no checkpoint was written"
+NOT_KEPT = r"is not finite; no checkpoint was written|: \d+ non-finite values"
 
 
 def _first(tensor: Tensor, value: float) -> Tensor:

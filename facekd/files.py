@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -144,6 +145,28 @@ def remove_unfinished(folder: Path) -> None:
     """Remove what processes that were killed left of :func:`write_atomic` in a folder nobody else writes to."""
     for path in folder.glob("*.tmp.*"):
         path.unlink(missing_ok=True)
+
+
+def remove_left(path: Path) -> None:
+    """Remove what killed processes left of :func:`write_atomic` beside a file; those of living ones stand.
+
+    Args:
+        path: The file.
+    """
+    for left in path.parent.glob(f"{glob.escape(path.name)}.tmp.*"):
+        process = left.suffix[1:]
+        if process.isdecimal() and not _lives(int(process)):
+            left.unlink(missing_ok=True)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
 
 
 @contextmanager

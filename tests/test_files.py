@@ -11,12 +11,21 @@ import pytest
 from lock_holder import held
 
 from facekd.errors import DeviceError, UsageError
-from facekd.files import append_line, file_digest, locked, remove_unfinished, write_atomic, write_json
+from facekd.files import append_line, file_digest, locked, remove_left, remove_unfinished, write_atomic, write_json
 
 
 def test_write_atomic__returns_the_digest_of_what_stands(tmp_path: Path) -> None:
     path = tmp_path / "a"
     assert write_atomic(path, lambda p: p.write_bytes(b"one")) == file_digest(path)
+
+
+def test_remove_left__of_this_file_and_of_processes_that_are_gone(tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    for name in (f"a.tmp.{gone.pid}", f"a.tmp.{os.getpid()}", f"b.tmp.{gone.pid}", "a.tmp.x", "a"):
+        (tmp_path / name).touch()
+    remove_left(tmp_path / "a")
+    assert sorted(os.listdir(tmp_path)) == sorted([f"a.tmp.{os.getpid()}", f"b.tmp.{gone.pid}", "a.tmp.x", "a"])
 
 
 def test_write_atomic__failure_keeps_the_old_file_and_leaves_nothing(tmp_path: Path) -> None:

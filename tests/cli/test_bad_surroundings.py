@@ -104,6 +104,8 @@ def test_item_126_odd_environments_change_no_refusal(environment: str, tmp_path:
 LIMITED = """
 import os, resource, signal, sys
 from facekd_cli.main import cli
+signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run where both are ignored
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 {before}
 cli(sys.argv[1:])
 """

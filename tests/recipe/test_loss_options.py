@@ -46,7 +46,7 @@ def test_loss_options_call_the_function(name):
     at_hand |= {"assistant": embeddings.flip(1), "noise": torch.eye(3)}
     at_hand |= dict.fromkeys(("student_thresholds", "teacher_thresholds"), torch.tensor([0.1, 0.5]))
     one = SubsetTeacher(embeddings, labels, torch.tensor(1.0), torch.eye(3), torch.eye(3))
-    at_hand |= {"subsets": (one,), "neighbours": None}
+    at_hand |= {"subsets": (one,), "neighbours": None, "class_share": None}
     function = LOSSES[name]
     inputs = [at_hand[key] for key, p in inspect.signature(function).parameters.items() if p.kind is not p.KEYWORD_ONLY]
     assert function(*inputs, **NAMES[name](name=name).loss_options()).shape == ()

@@ -23,7 +23,7 @@ from facekd.engine.progress import Progress
 from facekd.engine.resumable import Watched
 from facekd.engine.signals import interruptible
 from facekd.errors import ExportError, InputError, UsageError
-from facekd.files import write_atomic
+from facekd.files import remove_left, write_atomic
 from facekd.models.embedder import Embedder
 from facekd.models.onnx_file import metadata_of
 from facekd.models.onnx_model import load_onnx
@@ -99,6 +99,7 @@ def export_onnx(
         Interrupted: SIGTERM or Ctrl-C came; nothing is written.
     """
     check_output(out, force=force)
+    remove_left(out)
     form = settled(form, embedder)
     if form.precision == "int8" and evidence.faces is None:
         raise UsageError("--precision int8", "takes its ranges from faces", "give some with --calibrate DATA")
