@@ -21,10 +21,10 @@ demo: $(STAMP) ## Teacher, student alone, distilled student, one table, one ONNX
 	$(BIN)/python -m benchmarks.demo --out $(DEMO)
 
 test: $(STAMP) ## Everything the README promises; its networks are too small to share between threads.
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/pytest
 
 test-fast: $(STAMP) ## The tests that take no more than a few seconds each.
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist worksteal -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow"
 
 check: lint types test ## What CI runs.
 

@@ -28,16 +28,15 @@ from facekd.errors import ExportError, RequirementError
 from facekd.models.embedder import TorchEmbedder, load_embedder
 from facekd.models.preprocessing import Preprocessing
 
-RNG = np.random.default_rng(1)
-
 
 def graph() -> onnx.ModelProto:
     """Convolution and ReLU, a second one, their sum, flatten, product."""
+    draw = np.random.default_rng(1)
     arrays = {
-        "w1": RNG.normal(size=(4, 3, 3, 3)),
-        "b1": RNG.normal(size=4),
-        "w2": RNG.normal(size=(4, 4, 1, 1)),
-        "head": RNG.normal(size=(16, 5)),
+        "w1": draw.normal(size=(4, 3, 3, 3)),
+        "b1": draw.normal(size=4),
+        "w2": draw.normal(size=(4, 4, 1, 1)),
+        "head": draw.normal(size=(16, 5)),
     }
     nodes = [
         helper.make_node("Conv", ["data", "w1", "b1"], ["c1"], name="first"),
