@@ -110,6 +110,8 @@ def exported_row(
 def study(faces: Path, folder: Path, models: Mapping[str, Model], pairs: str, out: Path) -> None:
     """Every model in every form on one set of pairs; ``out`` is written after each row."""
     record = json.loads(out.read_text(encoding="utf-8")) if out.exists() else head()
+    if "models" not in record:
+        raise SystemExit(f"{out}: recorded by an older form of this program (move it away, and record anew)")
     done = {(entry["set"], entry["model"], entry["form"]) for entry in record["rows"]}
     opened = open_set(faces / pairs, images=faces / "lfw112")
     for name, model in models.items():

@@ -6,6 +6,9 @@ each, and all pairs are compared at one threshold. Finished runs are left alone 
 
     python -m benchmarks.uncertainty_real FOLDER
     python -m benchmarks.uncertainty_real FOLDER --student RUN
+
+The recorded figures are of ``runs/methods_real/stkd-0``, which ``benchmarks.methods --faces FOLDER --methods STKD``
+trains.
 """
 
 from __future__ import annotations

@@ -57,8 +57,8 @@ def template_options(command: Command) -> Command:
         click.option(
             "--cache",
             type=click.Path(path_type=Path, file_okay=False),
-            help="Folder the embeddings are kept in, by model and content of the images: a "
-            "pass that was stopped goes on, a second one needs no model.  "
+            help="Folder the embeddings are kept in, by model and content of the images: a pass that was "
+            "stopped goes on, a second one needs no model.  "
             f"[default: of templates {CACHE}, of other sets none]",
         ),
     )

@@ -152,11 +152,15 @@ def remove_left(path: Path) -> None:
 
     Args:
         path: The file.
+
+    Raises:
+        DeviceError: The system refused.
     """
-    for left in path.parent.glob(f"{glob.escape(path.name)}.tmp.*"):
-        process = left.suffix[1:]
-        if process.isdecimal() and not _lives(int(process)):
-            left.unlink(missing_ok=True)
+    with disk_errors(path):
+        for left in path.parent.glob(f"{glob.escape(path.name)}.tmp.*"):
+            process = left.suffix[1:]
+            if process.isdecimal() and not _lives(int(process)):
+                left.unlink(missing_ok=True)
 
 
 def _lives(process: int) -> bool:
@@ -165,7 +169,7 @@ def _lives(process: int) -> bool:
     except ProcessLookupError:
         return False
     except (PermissionError, OverflowError):
-        return True
+        pass
     return True
 
 
