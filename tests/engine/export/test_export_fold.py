@@ -21,14 +21,19 @@ from facekd.models.backbone import build_backbone
 from facekd.models.embedder import TorchEmbedder, load_embedder
 from facekd.models.preprocessing import Preprocessing
 
-RNG = np.random.default_rng(3)
+
+def drawn(*shape: int) -> np.ndarray:
+    """The same numbers for the same shape, whichever test asks first."""
+    return np.random.default_rng(3).normal(size=shape).astype(np.float32)
+
+
 WEIGHTS = {
-    "w": RNG.normal(size=(4, 3, 3, 3)),
+    "w": drawn(4, 3, 3, 3),
     "gain": np.array([1.0, 2, 3, 0.5]),
     "shift": np.array([0.0, 1, -1, 2]),
     "mean": np.array([0.1, 0.2, 0.3, 0.4]),
     "variance": np.array([1.0, 2, 0.5, 4]),
-    "head": RNG.normal(size=(16, 5)),
+    "head": drawn(16, 5),
 }
 
 
@@ -62,7 +67,7 @@ def run(model: onnx.ModelProto, data: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("opset", [11, 17])
 def test_folding_keeps_the_figures_and_gives_the_house_s_names(opset: int) -> None:
     model = graph(opset=opset)
-    data = RNG.normal(size=(1, 3, 4, 4)).astype(np.float32)
+    data = drawn(1, 3, 4, 4)
     before = run(model, data)
     fold(model, "a.onnx")
     assert [node.op_type for node in model.graph.node] == ["Conv", "Flatten", "MatMul"]
@@ -76,7 +81,7 @@ def test_a_batchnorm_whose_convolution_is_read_elsewhere_stays() -> None:
     model = graph()
     model.graph.node[3].input[0] = "both"
     model.graph.node.insert(3, helper.make_node("Add", ["n", "c"], ["both"]))
-    data = RNG.normal(size=(1, 3, 4, 4)).astype(np.float32)
+    data = drawn(1, 3, 4, 4)
     before = run(model, data)
     fold(model, "a.onnx")
     assert "BatchNormalization" in [node.op_type for node in model.graph.node]
@@ -128,7 +133,7 @@ def norms(model: onnx.ModelProto) -> int:
 @pytest.mark.parametrize("kind", ["Gemm", "Gemm, turned", "Gemm, factors", "Gemm, one number", "MatMul"])
 def test_a_batchnorm_behind_a_product_becomes_part_of_it(kind: str) -> None:
     model = product(kind)
-    data = RNG.normal(size=(3, 3, 4, 4)).astype(np.float32)
+    data = drawn(3, 3, 4, 4)
     before = run(model, data)
     fold(model, "a.onnx")
     assert [node.op_type for node in model.graph.node] == ["Flatten", "MatMul", "Gemm"]
@@ -140,7 +145,7 @@ def test_a_batchnorm_behind_a_product_becomes_part_of_it(kind: str) -> None:
 def test_channels_without_variance_fold_and_keep_their_figures() -> None:
     """Dead channels are common: a variance of zero leaves the epsilon alone, which is a factor of hundreds."""
     model = product("Gemm", variance=np.where(np.arange(16) % 2, 0.0, 1.0), epsilon=1e-5)
-    data = RNG.normal(size=(2, 3, 4, 4)).astype(np.float32)
+    data = drawn(2, 3, 4, 4)
     before = run(model, data)
     fold(model, "a.onnx")
     assert norms(model) == 0
@@ -159,7 +164,7 @@ def test_what_would_be_no_number_or_beyond_float32_is_not_folded(variance: float
 def test_a_batchnorm_along_another_side_than_the_product_s_stays() -> None:
     """Of (batch, 16, 16) it works along the second side, and the matrix makes the third."""
     model = product("MatMul", sides=3)
-    data = RNG.normal(size=(2, 3, 4, 4)).astype(np.float32)
+    data = drawn(2, 3, 4, 4)
     before = run(model, data)
     fold(model, "a.onnx")
     assert norms(model) == 1
@@ -256,7 +261,7 @@ def test_the_refusal_names_where_to_cut(lp: bool, tmp_path: Path) -> None:
     nodes.append(helper.make_node("Gemm", ["unit", "classes"], ["data"], transB=1))
     del model.graph.node[:]
     model.graph.node.extend(nodes)
-    model.graph.initializer.append(numpy_helper.from_array(RNG.normal(size=(5, 5)).astype(np.float32), "classes"))
+    model.graph.initializer.append(numpy_helper.from_array(drawn(5, 5), "classes"))
     onnx.save(model, tmp_path / "whole.onnx")
     with pytest.raises(ExportError) as caught:
         fold(model, "a.onnx")
@@ -319,7 +324,7 @@ def test_weights_of_other_floats_are_refused(kind: int) -> None:
 
 def test_embeddings_of_length_one_and_shifted_ones() -> None:
     model = graph()
-    data = RNG.normal(size=(1, 3, 4, 4)).astype(np.float32)
+    data = drawn(1, 3, 4, 4)
     before = run(model, data)
     fold(model, "a.onnx")
     add_to_output(model, np.arange(5))
@@ -339,7 +344,7 @@ def test_the_length_added_is_taken_away_and_nothing_else() -> None:
     add_unit_length(model)
     assert model.SerializeToString() != before
     drop_unit_length(model)
-    data = RNG.normal(size=(1, 3, 4, 4)).astype(np.float32)
+    data = drawn(1, 3, 4, 4)
     np.testing.assert_array_equal(run(model, data), run(onnx.load_model_from_string(before), data))
     assert [node.op_type for node in model.graph.node] == ["Conv", "Flatten", "MatMul"]
     add_unit_length(model)
