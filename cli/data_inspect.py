@@ -25,8 +25,15 @@ images_option = click.option(
 @click.command("inspect", short_help="Count, decode and describe a set of images.")
 @click.argument("path", type=click.Path(path_type=Path))
 @images_option
+@click.option(
+    "--broken",
+    "broken_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.csv",
+    help="Write name and fault of every broken image, in the form that data.leave_out.file of a recipe takes.",
+)
 @json_option
-def inspect(path: Path, images: Path | None, json_path: str | None) -> None:
+def inspect(path: Path, images: Path | None, broken_path: Path | None, json_path: str | None) -> None:
     """Decode every image of PATH and say what it holds, and what to write into a recipe for it.
 
     PATH is an identity folder, a list (.csv with path,identity), a .rec, a .tar or a folder of these, or a verification
@@ -36,9 +43,11 @@ def inspect(path: Path, images: Path | None, json_path: str | None) -> None:
     Example:
       facekd data inspect faces/
       facekd data inspect train.csv --images faces/ --json -
+      facekd data inspect train.rec --broken broken.csv
     """
     from facekd.engine.sets.image_sets import open_image_set
     from facekd.engine.sets.inspection import inspect as look
+    from facekd.engine.sets.inspection import write_broken
     from facekd.engine.sets.suggestion import suggest
     from facekd.engine.signals import interruptible
 
@@ -48,6 +57,8 @@ def inspect(path: Path, images: Path | None, json_path: str | None) -> None:
     for warning in [*found.warnings, *_double_warnings(path, found), *_transparent(path, found.transparent)]:
         click.echo(f"facekd: warning: {warning}", err=True)
     _print(found, path)
+    if broken_path:
+        write_broken(found, broken_path)
     if json_path:
         write_json(found.report(), json_path)
     console().print(f"\nFor a recipe:\n\n{suggest(found, path, images)}", markup=False, soft_wrap=True)
@@ -112,12 +123,12 @@ def _print(found: Inspection, path: Path) -> None:
     console().print(table)
     if found.spread():
         _print_histogram(found.histogram())
-    if found.problems:
+    if found.broken:
         console().print("\nBroken:")
-        for problem in found.problems[:SHOWN]:
+        for _, problem in found.broken[:SHOWN]:
             console().print(f"  {problem}", markup=False, soft_wrap=True)
-        if found.broken > SHOWN:
-            console().print(f"  and {found.broken - SHOWN:,} more")
+        if len(found.broken) > SHOWN:
+            console().print(f"  and {len(found.broken) - SHOWN:,} more")
 
 
 def _facts(found: Inspection) -> list[tuple[str, str]]:
@@ -129,7 +140,7 @@ def _facts(found: Inspection) -> list[tuple[str, str]]:
     facts = [
         ("format", found.format),
         ("images", f"{found.images:,}"),
-        ("broken", f"{found.broken:,}"),
+        ("broken", f"{len(found.broken):,}"),
         ("height x width", ", ".join(sizes) + (f" and {others:,} other sizes" if others else "") or "-"),
     ]
     if spread is None:

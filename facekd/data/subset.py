@@ -1,8 +1,8 @@
-"""Some identities of a data set, as a data set of their own."""
+"""Some images of a data set, as a data set of their own: those of some identities, or all but a few."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,40 +15,27 @@ from facekd.files import value_digest
 
 
 class SubsetSource:
-    """The images of some identities; names keep their order and labels have no gaps.
+    """Some images of a data set; names keep their order and labels have no gaps.
 
     Args:
         whole: The data set.
-        names: Whom to keep, in any order.
-        where: Who asks, for messages.
+        rows: int64, the images to keep, ascending.
+        choice: What tells this choice from others of the same data set: part of the digest.
 
     Attributes:
         rows: int64, place of each image in the whole.
         places: int64, for each image of the whole its place here, or -1.
         columns: int64, label in the whole of each identity.
-
-    Raises:
-        InputError: A name the data does not have, or fewer than two.
     """
 
-    def __init__(self, whole: IdentitySource, names: Collection[str], where: str) -> None:
-        kept = set(names)
-        strangers = sorted(kept.difference(whole.names))
-        if strangers:
-            what = f"names {len(strangers)} identities that the data does not have: {first_few(strangers)}"
-            raise InputError(where, what, "take them out, or give the data they are in")
-        if len(kept) < 2:
-            raise InputError(where, f"selects {len(kept)} of {len(whole.names)} identities", "select at least two")
+    def __init__(self, whole: IdentitySource, rows: np.ndarray, choice: Mapping[str, Sequence[str]]) -> None:
         self.whole = whole
-        self.names = [name for name in whole.names if name in kept]
-        self.columns = np.array([label for label, name in enumerate(whole.names) if name in kept], np.int64)
-        own = np.full(len(whole.names), -1, np.int64)
-        own[self.columns] = np.arange(len(self.columns))
-        self.rows = np.flatnonzero(own[whole.labels] >= 0)
+        self.rows = rows
+        self.columns, self.labels = np.unique(whole.labels[rows], return_inverse=True)
+        self.names = [whole.names[label] for label in self.columns.tolist()]
         self.places = np.full(len(whole), -1, np.int64)
-        self.places[self.rows] = np.arange(len(self.rows))
-        self.labels = own[whole.labels[self.rows]]
-        self.digest = value_digest({"whole": whole.digest, "identities": self.names})
+        self.places[rows] = np.arange(len(rows))
+        self.digest = value_digest({"whole": whole.digest, **choice})
         self.warnings = list(whole.warnings)
 
     def __len__(self) -> int:
@@ -65,6 +52,67 @@ class SubsetSource:
     def sample_name(self, index: int) -> str:
         """Name of image ``index`` in the whole."""
         return self.whole.sample_name(int(self.rows[index]))
+
+
+def of_identities(whole: IdentitySource, names: Collection[str], where: str) -> SubsetSource:
+    """The images of some identities.
+
+    Args:
+        whole: The data set.
+        names: Whom to keep, in any order.
+        where: Who asks, for messages.
+
+    Raises:
+        InputError: A name the data does not have, or fewer than two.
+    """
+    kept = set(names)
+    strangers = sorted(kept.difference(whole.names))
+    if strangers:
+        what = f"names {len(strangers)} identities that the data does not have: {first_few(strangers)}"
+        raise InputError(where, what, "take them out, or give the data they are in")
+    if len(kept) < 2:
+        raise InputError(where, f"selects {len(kept)} of {len(whole.names)} identities", "select at least two")
+    is_kept = np.array([name in kept for name in whole.names])
+    ordered = [name for name in whole.names if name in kept]
+    return SubsetSource(whole, np.flatnonzero(is_kept[whole.labels]), {"identities": ordered})
+
+
+def without_images(whole: IdentitySource, path: Path, at_most: float) -> SubsetSource:
+    """A data set without the images that a table names; how many those are is among its warnings.
+
+    Args:
+        whole: The data set.
+        path: CSV or TSV with the column ``path``, an image's name as ``facekd data inspect --broken`` writes it.
+        at_most: Share of the images that may be left out.
+
+    Raises:
+        InputError: Unreadable, an image that the data does not have or that is named twice, more than ``at_most``, or
+            an identity that has no others; names the line.
+    """
+    (line, header), *listed = read_rows(path)[0]
+    if header.count("path") != 1:
+        raise InputError(f"{shown(path)}:{line}", "the header lacks path", "write one column path")
+    column = header.index("path")
+    rows = {whole.sample_name(row): row for row in range(len(whole))}
+    told: dict[str, int] = {}
+    for line, fields in listed:
+        name, where = fields[column] if column < len(fields) else "", f"{shown(path)}:{line}"
+        if name not in rows:
+            raise InputError(where, f"the data has no image '{shown(name)}'", "write the list for this data set")
+        if name in told:
+            raise InputError(where, f"'{shown(name)}' is on line {told[name]} already", "name an image once")
+        told[name] = line
+    if len(told) > at_most * len(whole):
+        what = f"leaves out {len(told)} of {len(whole)} images, more than {at_most:.4g} of them"
+        raise InputError(shown(path), what, "restore the images, or raise data.leave_out.at_most")
+    kept = np.ones(len(whole), bool)
+    kept[[rows[name] for name in told]] = False
+    found = SubsetSource(whole, np.flatnonzero(kept), {"without": sorted(told)})
+    if len(found.names) < len(whole.names):
+        emptied = sorted(set(whole.names).difference(found.names))
+        raise InputError(shown(path), f"leaves no image of {first_few(emptied)}", "remove them from the data")
+    found.warnings.append(f"{shown(path)}: {len(told)} of {len(whole)} images are left out of training")
+    return found
 
 
 def rows_within(source: IdentitySource, whole: IdentitySource) -> np.ndarray:

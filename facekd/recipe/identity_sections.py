@@ -1,4 +1,4 @@
-"""Which identities of a data set are meant."""
+"""Which identities and images of a data set are meant."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from facekd.recipe.base import FilePath, Problem, Section
+from facekd.recipe.base import FilePath, Fraction, Problem, Section
 
 Count = Annotated[int, Field(ge=1, le=100_000_000)]
 
@@ -43,3 +43,10 @@ class Identities(Section):
     def contradictions(self) -> Iterable[Problem]:
         if sum(way is not None for way in (self.shots, self.attribute, self.file)) != 1:
             yield Problem((), "give exactly one of shots, attribute and file")
+
+
+class LeaveOut(Section):
+    """Images of a data set that are not trained on: those that do not decode."""
+
+    file: FilePath = Field(description="CSV or TSV with the column path, as facekd data inspect --broken writes it")
+    at_most: Fraction = Field(default=0.001, description="share of the images; more are refused")

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from facekd.recipe.base import FilePath, Fraction, Positive, Problem, Section, Seed
-from facekd.recipe.identity_sections import Identities
+from facekd.recipe.identity_sections import Identities, LeaveOut
 
 Color = Literal["rgb", "bgr"]
 Normalize = Annotated[
@@ -157,6 +157,7 @@ class Data(Section):
         default="arcface", max_length=200, description="landmarks the faces lie on; told to whoever uses the student"
     )
     licence: str = Field(default="", max_length=2000)
+    leave_out: LeaveOut | None = Field(default=None, description="images that are not trained on; null: none")
     subset: Identities | None = Field(default=None, description="train on these identities alone; null: on all")
     synthetic: Synthetic = Synthetic()
     augment: Augment = Augment()
@@ -171,7 +172,7 @@ class Data(Section):
 
     def contradictions(self) -> Iterable[Problem]:
         if self.source == "synthetic":
-            for key in ("path", "images"):
+            for key in ("path", "images", "leave_out"):
                 if getattr(self, key) is not None:
                     yield Problem((key,), "has no meaning with source: synthetic", "remove it, or change source")
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,14 @@ import pytest
 
 from facekd.data.image_folder import ImageFolder
 from facekd.data.images import encode_png
-from facekd.data.subset import SubsetSource, names_by_attribute, names_by_shots, names_in_file, rows_within
+from facekd.data.subset import (
+    names_by_attribute,
+    names_by_shots,
+    names_in_file,
+    of_identities,
+    rows_within,
+    without_images,
+)
 from facekd.errors import InputError
 
 COUNTS = {"ann": 3, "bob": 1, "cid": 2, "dee": 5}
@@ -26,7 +34,7 @@ def whole(tmp_path: Path) -> ImageFolder:
 
 
 def test_it_is_the_whole_without_the_others(whole: ImageFolder) -> None:
-    subset = SubsetSource(whole, {"dee", "ann"}, "here")
+    subset = of_identities(whole, {"dee", "ann"}, "here")
     assert subset.names == ["ann", "dee"] and subset.labels.tolist() == [0] * 3 + [1] * 5
     assert subset.columns.tolist() == [0, 3]
     for index, row in enumerate(subset.rows.tolist()):
@@ -40,16 +48,16 @@ def test_it_is_the_whole_without_the_others(whole: ImageFolder) -> None:
 
 
 def test_names_go_to_columns_and_back(whole: ImageFolder) -> None:
-    subset = SubsetSource(whole, ["dee", "bob", "cid"], "here")
+    subset = of_identities(whole, ["dee", "bob", "cid"], "here")
     assert [whole.names[column] for column in subset.columns] == subset.names
-    twice = SubsetSource(subset, ["dee", "bob"], "here")
+    twice = of_identities(subset, ["dee", "bob"], "here")
     assert [subset.names[column] for column in twice.columns] == twice.names == ["bob", "dee"]
 
 
 def test_the_digest_follows_whom_it_keeps_and_not_the_order_they_are_named_in(whole: ImageFolder) -> None:
-    digests = {SubsetSource(whole, names, "here").digest for names in (["ann", "bob"], ["ann", "cid"])}
+    digests = {of_identities(whole, names, "here").digest for names in (["ann", "bob"], ["ann", "cid"])}
     assert len(digests | {whole.digest}) == 3
-    assert SubsetSource(whole, ["bob", "ann"], "elsewhere").digest in digests
+    assert of_identities(whole, ["bob", "ann"], "elsewhere").digest in digests
 
 
 def test_shots__count_the_images_bounds_included(whole: ImageFolder) -> None:
@@ -91,9 +99,45 @@ def test_attribute__refusals(whole: ImageFolder, tmp_path: Path, text: str, line
 
 def test_refusals__name_the_stranger_and_the_double(whole: ImageFolder, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="here: names 1 identities that the data does not have: 'zoe'"):
-        SubsetSource(whole, ["ann", "bob", "zoe"], "here")
+        of_identities(whole, ["ann", "bob", "zoe"], "here")
     with pytest.raises(InputError, match="here: selects 1 of 4 identities"):
-        SubsetSource(whole, ["ann", "ann"], "here")
+        of_identities(whole, ["ann", "ann"], "here")
     (tmp_path / "names.txt").write_text("ann\nbob\nann\n")
     with pytest.raises(InputError, match="names.txt:3: 'ann' is on line 1 already"):
         names_in_file(tmp_path / "names.txt")
+
+
+def left_out(folder: Path, *lines: str) -> Path:
+    (folder / "broken.csv").write_text("".join(f"{line}\n" for line in lines))
+    return folder / "broken.csv"
+
+
+def test_named_images_are_left_out_and_none_stands_in_for_them(whole: ImageFolder, tmp_path: Path) -> None:
+    listed = left_out(tmp_path, "path,reason", "dee/3.png,cut off", "ann/0.png,no image")
+    found = without_images(whole, listed, 0.2)
+    kept = [whole.sample_name(row) for row in range(len(whole))]
+    kept.remove("dee/3.png")
+    kept.remove("ann/0.png")
+    assert [found.sample_name(index) for index in range(len(found))] == kept
+    assert found.names == whole.names and np.bincount(found.labels).tolist() == [2, 1, 2, 4]
+    assert found.warnings[-1] == f"{listed}: 2 of 11 images are left out of training"
+    fewer = without_images(whole, left_out(tmp_path, "path", "dee/3.png"), 0.2)
+    assert len({whole.digest, found.digest, fewer.digest}) == 3
+
+
+@pytest.mark.parametrize(
+    ("lines", "at_most", "told"),
+    [
+        (["name", "ann/0.png"], 1.0, ":1: the header lacks path"),
+        (["path", "ann/7.png"], 1.0, ":2: the data has no image 'ann/7.png'"),
+        (["reason,path", "odd"], 1.0, ":2: the data has no image ''"),
+        (["path", "ann/0.png", "dee/0.png", "ann/0.png"], 1.0, ":4: 'ann/0.png' is on line 2 already"),
+        (["path", "ann/0.png", "ann/1.png"], 0.1, "leaves out 2 of 11 images, more than 0.1 of them"),
+        (["path", "bob/0.png"], 1.0, "leaves no image of 'bob'"),
+    ],
+)
+def test_a_list_that_does_not_fit_is_refused(
+    whole: ImageFolder, tmp_path: Path, lines: list[str], at_most: float, told: str
+) -> None:
+    with pytest.raises(InputError, match=re.escape(told)):
+        without_images(whole, left_out(tmp_path, *lines), at_most)

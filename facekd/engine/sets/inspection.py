@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -14,9 +17,10 @@ from facekd.engine.progress import Progress
 from facekd.engine.sets.image_sets import ImageSet
 from facekd.engine.signals import Poll
 from facekd.errors import DataError
+from facekd.files import write_atomic
 
 MOST_KEPT = 1000
-"""Broken images and pairs of doubles that are remembered by name; all are counted."""
+"""Pairs of doubles that are remembered by name; all are counted."""
 
 _DIGEST_BYTES = 16
 
@@ -47,8 +51,7 @@ class Inspection:
         images: Images stored, the broken ones among them.
         identities: Names, by label; empty where unknown.
         per_identity: int64 (identities,), images of each.
-        broken: Images that do not decode.
-        problems: For up to `MOST_KEPT` of them, the refusal.
+        broken: Images that do not decode: name and refusal.
         sizes: How many images have which (height, width).
         doubles: Images stored more than once.
         warnings: What opening the set gave.
@@ -59,8 +62,7 @@ class Inspection:
     images: int
     identities: list[str]
     per_identity: np.ndarray
-    broken: int
-    problems: list[str]
+    broken: list[tuple[str, str]]
     sizes: Counter[tuple[int, int]]
     doubles: Doubles
     warnings: list[str]
@@ -73,7 +75,7 @@ class Inspection:
             "format": self.format,
             "images": self.images,
             "identities": len(self.identities),
-            "broken": self.broken,
+            "broken": len(self.broken),
             "duplicates": self.doubles.count,
             "size": list(next(iter(self.sizes))) if len(self.sizes) == 1 else None,
             "images_per_identity": {"min": low, "median": median, "max": high},
@@ -100,12 +102,12 @@ class Inspection:
 def inspect(images: ImageSet, *, progress: Progress | None = None, poll: Poll | None = None) -> Inspection:
     """Decode every image of a set and count what there is.
 
-    One image is in memory at a time, and 16 bytes for each that was seen. What is broken is counted, never skipped.
+    One image is in memory at a time, 16 bytes for each that was seen, and a line for each that is broken.
     """
     digests = np.zeros(images.count, f"S{_DIGEST_BYTES}")
     sizes: Counter[tuple[int, int]] = Counter()
-    problems: list[str] = []
-    broken = transparent = 0
+    broken: list[tuple[str, str]] = []
+    transparent = 0
     for index in range(images.count):
         if poll is not None:
             poll()
@@ -116,9 +118,7 @@ def inspect(images: ImageSet, *, progress: Progress | None = None, poll: Poll | 
             sizes[height, width] += 1
             transparent += has_alpha(data)
         except DataError as error:
-            broken += 1
-            if len(problems) < MOST_KEPT:
-                problems.append(error.lines[0])
+            broken.append((images.name(index), error.lines[0]))
         if progress is not None:
             progress("inspect", index + 1, images.count)
     labels = np.empty(0, np.int64) if images.labels is None else images.labels
@@ -128,12 +128,23 @@ def inspect(images: ImageSet, *, progress: Progress | None = None, poll: Poll | 
         images.identities,
         np.bincount(labels, minlength=len(images.identities)),
         broken,
-        problems,
         sizes,
         _doubles(images, digests),
         images.warnings,
         transparent,
     )
+
+
+def write_broken(found: Inspection, path: Path) -> None:
+    """Write the broken images as CSV, ``path,reason``: the form that a recipe's ``data.leave_out.file`` takes.
+
+    Raises:
+        DeviceError: The file cannot be written.
+    """
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([("path", "reason"), *found.broken])
+    data = text.getvalue().encode(errors="surrogateescape")
+    write_atomic(path, lambda temporary: temporary.write_bytes(data))
 
 
 def _doubles(images: ImageSet, digests: np.ndarray) -> Doubles:

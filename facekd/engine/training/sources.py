@@ -11,7 +11,7 @@ from facekd.data.image_list import ImageList
 from facekd.data.open_source import open_identities
 from facekd.data.record_source import RecordSource
 from facekd.data.resolution import ResolutionSettings
-from facekd.data.subset import SubsetSource, names_by_attribute, names_by_shots, names_in_file
+from facekd.data.subset import names_by_attribute, names_by_shots, names_in_file, of_identities, without_images
 from facekd.data.synthetic import SyntheticFaces
 from facekd.data.tar_source import TarSource
 from facekd.errors import InputError, UsageError
@@ -25,14 +25,18 @@ def synthetic_source(section: Synthetic) -> SyntheticFaces:
 
 
 def open_source(data: Data) -> IdentitySource:
-    """The training images of a recipe, of some identities where it says so.
+    """The training images of a recipe, without some images and of some identities where it says so.
 
     Raises:
         InputError: Images that are missing or cannot be used.
         UsageError: A source that needs a path has none.
     """
     source, where = _open_whole(data), "data.subset"
-    return source if data.subset is None else SubsetSource(source, chosen_identities(data.subset, source, where), where)
+    if data.leave_out is not None:
+        source = without_images(source, Path(data.leave_out.file), data.leave_out.at_most)
+    if data.subset is not None:
+        source = of_identities(source, chosen_identities(data.subset, source, where), where)
+    return source
 
 
 def chosen_identities(section: Identities, source: IdentitySource, where: str) -> list[str]:

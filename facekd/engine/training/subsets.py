@@ -9,7 +9,7 @@ from pathlib import Path
 from facekd.data.embedding_cache import cache_bytes
 from facekd.data.identities import IdentitySource
 from facekd.data.loading import TrainingImages
-from facekd.data.subset import SubsetSource
+from facekd.data.subset import of_identities
 from facekd.engine.progress import Progress
 from facekd.engine.signals import Poll
 from facekd.engine.training.build import make_caches
@@ -50,7 +50,7 @@ def open_subsets(recipe: Recipe, source: IdentitySource, device: str) -> tuple[S
             names = chosen_identities(section.identities, source, f"{where}.identities")
         else:
             names = _named_by_classifier(section, teacher, where)
-        found.append(Subset(section, teacher, SubsetSource(source, names, where)))
+        found.append(Subset(section, teacher, of_identities(source, names, where)))
     return tuple(found)
 
 

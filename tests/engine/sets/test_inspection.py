@@ -59,7 +59,7 @@ def test_every_figure_of_a_small_folder(faces: Path) -> None:
         "size": None,
         "images_per_identity": {"min": 1, "median": 3.0, "max": 4},
     }
-    assert found.problems == ["Bob/2.png: not an image (starts with '<html>')"]
+    assert found.broken == [("Bob/2.png", "Bob/2.png: not an image (starts with '<html>')")]
     assert found.sizes == {(16, 12): 6, (8, 9): 1}
     assert (found.doubles.within, found.doubles.across) == (1, 1)
     assert found.doubles.pairs == [("Ann/0.png", "Bob/1.png")]
@@ -98,8 +98,7 @@ def test_a_bin_with_what_is_no_image_is_still_looked_at(tmp_path: Path) -> None:
     data = (tmp_path / "a.bin").read_bytes()
     (tmp_path / "a.bin").write_bytes(data.replace(picture(2), b"<html>".ljust(len(picture(2)))))
     found = inspect(open_image_set(tmp_path / "a.bin"))
-    assert found.broken == 1
-    assert found.problems == ["image 1: not an image (starts with '<html>')"]
+    assert found.broken == [("image 1", "image 1: not an image (starts with '<html>')")]
 
 
 def test_pairs_lists_count_the_images_they_name_once(tmp_path: Path) -> None:
@@ -114,13 +113,11 @@ def test_pairs_lists_count_the_images_they_name_once(tmp_path: Path) -> None:
     assert (table["format"], table["images"], table["identities"]) == ("pairs", 2, 2)
 
 
-def test_no_more_than_some_problems_and_pairs_are_kept_and_all_are_counted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_more_than_some_pairs_are_kept_and_all_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inspection, "MOST_KEPT", 2)
     root = folder(tmp_path / "faces", {"a": [picture(1)] + [b"x"] * 4, "b": [picture(1)] * 5})
     found = inspect(open_image_set(root))
-    assert (found.broken, len(found.problems)) == (4, 2)
+    assert len(found.broken) == 4
     assert (found.doubles.count, found.doubles.across, len(found.doubles.pairs)) == (8, 5, 2)
 
 
@@ -144,8 +141,8 @@ def test_an_image_that_is_gone_is_broken(faces: Path) -> None:
     opened = open_image_set(faces)
     (faces / "Ann" / "3.png").unlink()
     found = inspect(opened)
-    assert found.broken == 2
-    assert "no such file" in found.problems[0]
+    assert [name for name, _ in found.broken] == ["Ann/3.png", "Bob/2.png"]
+    assert "no such file" in found.broken[0][1]
     assert found.doubles.count == 2
 
 
@@ -216,7 +213,7 @@ def counted(images: list[int], size: tuple[int, int] = (112, 112)) -> inspection
     sizes = inspection.Counter({size: sum(images)})
     names = [str(number) for number in range(len(images))]
     doubles = inspection.Doubles()
-    return inspection.Inspection("folder", sum(images), names, np.array(images), 0, [], sizes, doubles, [])
+    return inspection.Inspection("folder", sum(images), names, np.array(images), [], sizes, doubles, [])
 
 
 def test_the_rules_of_the_suggestion() -> None:
@@ -250,7 +247,7 @@ def test_a_flipped_bit_is_found_by_the_second_check_and_not_by_decoding(tmp_path
     root = folder(tmp_path / "faces", {"a": [whole], "b": [picture(2)]})
     check(open_image_set(root))
     (root / "a" / "0.png").write_bytes(flipped)
-    assert inspect(open_image_set(root)).broken == 0
+    assert not inspect(open_image_set(root)).broken
     with pytest.raises(DataError) as caught:
         check(open_image_set(root))
     fix = "restore them, or accept this state with --write"
