@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -17,13 +17,17 @@ import numpy as np
 
 from benchmarks.arena import Arena, Prepare, last_line, records, strays
 from benchmarks.killing import Trap, arm, ended
+from benchmarks.outcome import Outcome
 from benchmarks.planted import PLACES, poison
+from benchmarks.rot import WAYS, damage_newest
 from facekd.engine.training.checkpoint import any_finished, load_checkpoint
 
 NON_FINITE, DISK = 4, 5
 """Exit codes of a value that is not finite, and of a full disk."""
 ANSWER = 5.0
 """Seconds within which a signal is to be answered."""
+LEAST_FILE = 4096
+"""Bytes that the process has for its own last words, whatever else it may not write."""
 CLOCKS = 200
 """Bytes by which runs may differ: the digits of their clocks."""
 
@@ -47,33 +51,6 @@ class Broken(Protocol):
 
     def bits_of(self, out: Path) -> str:
         """What one left."""
-
-
-@dataclass
-class Outcome:
-    """What came of the trials of one kind.
-
-    Attributes:
-        trials: How many.
-        identical: Those that ended with the bits of the unbroken run, and of which nothing was wrong before.
-        unresumable: Those that could not be gone on with.
-        wrong: What happened to the others, or was said that should not be.
-        slowest: Seconds of the slowest answer to a signal.
-    """
-
-    trials: int = 0
-    identical: int = 0
-    unresumable: int = 0
-    wrong: list[str] = field(default_factory=list)
-    slowest: float = 0.0
-
-    def add(self, other: Outcome) -> None:
-        """Count another one's trials among these."""
-        self.trials += other.trials
-        self.identical += other.identical
-        self.unresumable += other.unresumable
-        self.wrong += other.wrong
-        self.slowest = max(self.slowest, other.slowest)
 
 
 Break = Callable[[Path, Outcome], str | None]
@@ -164,14 +141,38 @@ def answered(out: Path, code: int, number: int, seconds: float, outcome: Outcome
 def starved_of(arena: Broken, room: int) -> Break:
     """A break: the disk is full after so many bytes."""
 
+    return _refused(arena, lambda out: lambda: arm(Trap(str(out.parent), room=room)), "No space left")
+
+
+def limited_to(arena: Broken, size: int) -> Break:
+    """A break: the system lets no file grow beyond so many bytes."""
+    return _refused(
+        arena, lambda out: lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)), "File too large"
+    )
+
+
+def _refused(arena: Broken, prepare: Callable[[Path], Prepare], told: str) -> Break:
     def one(out: Path, outcome: Outcome) -> str | None:
-        trap = Trap(str(out.parent), room=room)
-        code = ended(arena.begin(out, lambda: arm(trap)))
+        code = ended(arena.begin(out, prepare(out)))
         if code != DISK:
-            return f"exit code {code} with a full disk: {last_line(out)}"
-        if "No space left" not in last_line(out):
+            return f"exit code {code} where nothing more can be written: {last_line(out)}"
+        if told not in last_line(out):
             return f"a full disk is told as: {last_line(out)}"
         return f"left {strays(out.parent)}" if strays(out.parent) else None
+
+    return one
+
+
+def damaged_at(arena: Broken, event: int, kind: str, seed: int) -> Break:
+    """A break: killed at an event, and the newest checkpoint is damaged before anybody goes on."""
+    kill = struck(arena, event)
+
+    def one(out: Path, outcome: Outcome) -> str | None:
+        wrong = kill(out, outcome)
+        found = sorted((out / "checkpoints").glob("step-*.safetensors"))
+        if wrong is None and len(found) > 1:
+            damage_newest(found, kind, seed)
+        return wrong
 
     return one
 
@@ -217,6 +218,18 @@ def starved(arena: Arena, count: int) -> list:
     """Runs whose disk is full after so many bytes, spread evenly over all that are written."""
     most = arena.bytes - CLOCKS
     return [[starved_of(arena, room)] for room in np.linspace(0, most, count).astype(int).tolist()]
+
+
+def limited(arena: Arena, count: int) -> list:
+    """Runs that may write no file beyond so many bytes, spread evenly up to the size of the largest."""
+    most = max(path.stat().st_size for path in arena.whole.rglob("*") if path.is_file())
+    return [[limited_to(arena, size)] for size in np.linspace(LEAST_FILE, most - 1, count).astype(int).tolist()]
+
+
+def rotted(arena: Arena, count: int) -> list:
+    """Runs killed late, whose newest checkpoint is then damaged in one of the ways in turn."""
+    events, kinds = np.linspace(0.6 * arena.events, arena.events, count).astype(int).tolist(), list(WAYS)
+    return [[damaged_at(arena, event, kinds[n % len(kinds)], n)] for n, event in enumerate(events)]
 
 
 def poisoned(arena: Arena, count: int, steps: int = 8) -> list:

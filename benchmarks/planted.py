@@ -14,6 +14,7 @@ from facekd.data import augment
 from facekd.data.loading import TrainingImages
 from facekd.data.samplers import StepBatches
 from facekd.engine.training import checkpoint, session, trainer
+from facekd.engine.training import step as update
 from facekd.engine.training.session import Session
 
 
@@ -67,7 +68,8 @@ class Place:
     told: str
 
 
-NOT_UPDATED = r"step \d+: (loss term .*|gradient of .*) is not finite; nothing was updated"
+NOT_UPDATED = r"step \d+: (loss term .*|gradient of .*|the learning rate) is not finite; nothing was updated"
+NAMED = r"loss term .* is not finite; nothing was updated; the {}'s embedding of p\d/\d\.png is not"
 NOT_KEPT = r"is not finite; no checkpoint was written|: \d+ non-finite values"
 
 
@@ -132,6 +134,11 @@ def _average(now: Session, network: Any, value: float) -> Any:
     return network
 
 
+def _learning_rate(now: Session, network: Any, value: float) -> Any:
+    update.learning_rate_factor = lambda *_, **__: value
+    return network
+
+
 def _momentum(now: Session, network: Any, value: float) -> Any:
     for held in now.optimizer.state.values():
         _spoil(held["momentum_buffer"], value)
@@ -142,9 +149,9 @@ def _momentum(now: Session, network: Any, value: float) -> Any:
 
 
 PLACES = {
-    "pixels": Place(_pixel, NOT_UPDATED),
-    "student's embedding": Place(_embedding, NOT_UPDATED),
-    "teacher's embeddings": Place(_teacher, NOT_UPDATED),
+    "pixels": Place(_pixel, NAMED.format("student")),
+    "student's embedding": Place(_embedding, NAMED.format("student")),
+    "teacher's embeddings": Place(_teacher, NAMED.format("teacher")),
     "margin term": Place(_term("margin_softmax"), NOT_UPDATED),
     "l2 term": Place(_term("l2"), NOT_UPDATED),
     "pad term": Place(_term("pad"), NOT_UPDATED),
@@ -155,6 +162,7 @@ PLACES = {
     "variance head": Place(_head, f"{NOT_UPDATED}|{NOT_KEPT}"),
     "average": Place(_average, f"{NOT_UPDATED}|{NOT_KEPT}"),
     "optimizer": Place(_momentum, f"{NOT_UPDATED}|{NOT_KEPT}"),
+    "learning rate": Place(_learning_rate, NOT_UPDATED),
 }
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.kill_trials import Outcome
+from benchmarks.outcome import Outcome
 from facekd.engine.training.checkpoint import load_checkpoint
 from facekd.errors import CheckpointError
 
@@ -18,15 +18,14 @@ def damaged(folder: Path, kind: str, count: int, seed: int = 0) -> Outcome:
 
     Args:
         folder: Two checkpoints or more of a finished run; left as it was.
-        kind: ``flipped``, ``cut``, ``blanked`` or ``swapped``.
+        kind: One of :data:`WAYS`.
         count: How often.
         seed: Of the draws.
     """
     older, newest = sorted(folder.glob("step-*.safetensors"))[-2:]
     whole, outcome = newest.read_bytes(), Outcome()
-    ways = {"flipped": _flipped, "cut": _cut, "blanked": _blanked, "swapped": _swapped}
     draw = random.Random(f"{seed} {kind}")
-    for _, (what, data) in zip(range(count), ways[kind](whole, older.read_bytes(), draw), strict=False):
+    for _, (what, data) in zip(range(count), WAYS[kind](whole, older.read_bytes(), draw), strict=False):
         newest.write_bytes(data)
         outcome.trials += 1
         try:
@@ -39,6 +38,13 @@ def damaged(folder: Path, kind: str, count: int, seed: int = 0) -> Outcome:
         outcome.wrong += [] if fine else [f"{what}: step {found.step}, {told}"]
     newest.write_bytes(whole)
     return outcome
+
+
+def damage_newest(checkpoints: Sequence[Path], kind: str, seed: int) -> None:
+    """Damage the last of two checkpoints or more in one of :data:`WAYS`."""
+    older, newest = checkpoints[-2:]
+    _, data = next(WAYS[kind](newest.read_bytes(), older.read_bytes(), random.Random(f"{seed} {kind}")))
+    newest.write_bytes(data)
 
 
 Damage = Iterator[tuple[str, bytes]]
@@ -75,3 +81,7 @@ def _swapped(whole: bytes, other: bytes, draw: random.Random) -> Damage:
         data = other[:at] + whole[at:]
         if data != whole:
             yield f"the older one up to byte {at}", data
+
+
+WAYS = {"flipped": _flipped, "cut": _cut, "blanked": _blanked, "swapped": _swapped}
+"""By name, what gives one damaged copy of a file after another."""

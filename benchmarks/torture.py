@@ -30,7 +30,8 @@ from benchmarks.arena import Arena, Prepare
 from benchmarks.exported import Exports
 from benchmarks.fuzzed_parsers import PARSERS
 from benchmarks.fuzzing import Parser, Tally, fuzz
-from benchmarks.kill_trials import Break, Broken, Outcome, tried
+from benchmarks.kill_trials import Break, Broken, tried
+from benchmarks.outcome import Outcome
 from benchmarks.record import hand_over, surroundings
 
 EXECUTIONS = 5_000_000
@@ -78,9 +79,11 @@ def kinds(arena: Arena, scale: float) -> Iterator[Kind]:
     yield Kind("SIGTERM at a swept event", arena, kill_trials.swept(arena, count(50), signal.SIGTERM))
     yield Kind("SIGINT at a drawn time", arena, kill_trials.sent(arena, count(30), signal.SIGINT))
     yield Kind("disk full after a swept byte", arena, kill_trials.starved(arena, count(100)))
+    yield Kind("files no larger than a swept size", arena, kill_trials.limited(arena, count(50)))
+    yield Kind("killed, newest checkpoint damaged", arena, kill_trials.rotted(arena, count(200)))
     yield Kind("NaN or an infinity", arena, kill_trials.poisoned(arena, count(60)))
     half = arena.with_training(precision="bf16")
-    yield Kind("NaN or an infinity in bf16", half, kill_trials.poisoned(half, count(13)))
+    yield Kind("NaN or an infinity in bf16", half, kill_trials.poisoned(half, count(len(planted.PLACES))))
     exports = Exports(arena)
     yield Kind("export killed at a swept event", exports, kill_trials.swept(exports, count(30)))
     yield Kind("export, SIGTERM at a swept event", exports, kill_trials.swept(exports, count(20), signal.SIGTERM))

@@ -17,8 +17,9 @@ from safetensors.torch import load_file
 from benchmarks import kill_trials, planted, torture
 from benchmarks.arena import Arena
 from benchmarks.exported import Exports
-from benchmarks.kill_trials import ANSWER, Outcome, tried
+from benchmarks.kill_trials import ANSWER, tried
 from benchmarks.killing import CALLS, CRASHED, Trap, ended, fork
+from benchmarks.outcome import Outcome
 from benchmarks.rot import damaged
 from benchmarks.torture_table import torture as table
 from facekd.errors import DeviceError
@@ -39,6 +40,8 @@ BREAKS = {
     "drawn": lambda arena: kill_trials.sent(arena, 25),
     "five-times": lambda arena: kill_trials.killed_five_times(arena, 10),
     "starved": lambda arena: kill_trials.starved(arena, 10),
+    "limited": lambda arena: kill_trials.limited(arena, 5),
+    "rotted": lambda arena: kill_trials.rotted(arena, 20),
     "terminated": lambda arena: kill_trials.swept(arena, 6, signal.SIGTERM),
     "interrupted": lambda arena: kill_trials.sent(arena, 4, signal.SIGINT),
 }
@@ -68,8 +71,10 @@ class TestRuns:
         assert tried(other, kill_trials.sent(other, 2)).wrong == []
 
     def test_a_value_that_is_not_finite_stops_it_before_the_update_wherever_it_turns_up(self, arena: Arena) -> None:
-        found = tried(arena, kill_trials.poisoned(arena, 2 * len(planted.PLACES))[1::2])
-        assert found.wrong == [] and found.identical == found.trials == len(planted.PLACES)
+        count = len(planted.PLACES)
+        each_once = kill_trials.poisoned(arena, 2 * count)[count // 2 : count // 2 + count]
+        found = tried(arena, each_once)
+        assert found.wrong == [] and found.identical == found.trials == count
 
     @pytest.mark.parametrize("kind", torture.ROT)
     def test_a_newest_checkpoint_that_rots_is_passed_over(self, arena: Arena, kind: str) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -117,6 +119,14 @@ def hear(event, arguments):
         os.kill(os.getpid(), signal.{name})
 sys.addaudithook(hear)
 """
+WHILE_LISTING = """
+asked = []
+def hear(event, arguments):
+    if event in ("os.scandir", "os.listdir") and str(arguments[0]).endswith("faces") and not asked:
+        asked.append(True)
+        os.kill(os.getpid(), signal.{name})
+sys.addaudithook(hear)
+"""
 LIMITS = {
     "126-memory-of-1-GB": (
         "resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))",
@@ -126,6 +136,8 @@ LIMITS = {
     "128-ctrl-c-while-importing": (WHILE_IMPORTING.format(name="SIGINT"), 130, ["facekd: error: interrupted"]),
     "128-sigterm-while-importing": (WHILE_IMPORTING.format(name="SIGTERM"), -signal.SIGTERM, []),
     "128-hangup-while-importing": (WHILE_IMPORTING.format(name="SIGHUP"), -signal.SIGHUP, []),
+    "128-ctrl-c-while-listing-images": (WHILE_LISTING.format(name="SIGINT"), 130, ["facekd: error: interrupted"]),
+    "128-sigterm-while-listing-images": (WHILE_LISTING.format(name="SIGTERM"), -signal.SIGTERM, []),
 }
 
 
@@ -143,6 +155,28 @@ def test_too_little_memory_and_signals_before_the_start_leave_one_line_or_none_a
     lines = [line for line in done.stderr.splitlines() if line]
     assert len(lines) == len(told) and all(re.match(*pair) for pair in zip(told, lines, strict=True)), done.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"faces", "r.yaml"}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="signals as Linux has them")
+def test_item_128_a_run_that_was_held_for_a_while_goes_on_to_the_same_end(tmp_path: Path) -> None:
+    write_faces(tmp_path / "faces")
+    words = [sys.executable, "-m", "facekd_cli", *recipe(tmp_path, ("epochs: 1", "epochs: 4"))]
+    students = []
+    for held in (False, True):
+        process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.DEVNULL)
+        metrics = tmp_path / "out" / "metrics.jsonl"
+        if held:
+            while not metrics.exists() and process.poll() is None:
+                time.sleep(0.01)
+            process.send_signal(signal.SIGSTOP)
+            time.sleep(0.5)
+            assert process.poll() is None
+            process.send_signal(signal.SIGCONT)
+        assert process.wait(timeout=300) == 0
+        students.append((tmp_path / "out" / "student.safetensors").read_bytes())
+        shutil.rmtree(tmp_path / "out")
+    assert students[0] == students[1]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from math import isfinite
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from facekd.data.images import shown
 from facekd.data.loading import Batch
 from facekd.engine.training.distributed import World
 from facekd.engine.training.outputs import PER_IMAGE, StepOutputs
@@ -25,6 +27,9 @@ from facekd.recipe.loss_options import any_needs
 Network = Callable[[Tensor], Tensor | tuple[Tensor, Tensor]]
 """The student as a function, the module itself or its compiled form; with an assistant it gives both embeddings."""
 
+LOWER = "lower optimizer.learning_rate, or set optimizer.clip_gradient"
+"""What to do where numbers are no longer finite."""
+
 
 def take_step(session: Session, network: Network, batch: Batch) -> dict[str, Any]:
     """One update.
@@ -38,7 +43,7 @@ def take_step(session: Session, network: Network, batch: Batch) -> dict[str, Any
         What ``metrics.jsonl`` records of the step.
 
     Raises:
-        NonFiniteError: A loss term or the gradient is not finite; nothing was updated.
+        NonFiniteError: A loss term, the gradient or the learning rate is not finite; nothing was updated.
     """
     recipe, plan, step = session.recipe, session.plan, session.step
     seed = (recipe.train.seed * 1_000_003 + step) % 2**63
@@ -46,8 +51,11 @@ def take_step(session: Session, network: Network, batch: Batch) -> dict[str, Any
     factor = learning_rate_factor(
         step, steps_per_epoch=plan.steps_per_epoch, total_steps=plan.total_steps, schedule=recipe.schedule
     )
+    rate = recipe.optimizer.learning_rate * factor
+    if not isfinite(rate):
+        raise NonFiniteError(f"step {step}", "the learning rate is not finite; nothing was updated", LOWER)
     for group in session.optimizer.param_groups:
-        group["lr"] = recipe.optimizer.learning_rate * factor
+        group["lr"] = rate
     _set_modes(session)
     teacher = teacher_embeddings(session, batch)
     embed, live = partial(student_embeddings, session, network, seed), partial(live_embeddings, session)
@@ -59,7 +67,7 @@ def take_step(session: Session, network: Network, batch: Batch) -> dict[str, Any
     outputs = replace(outputs, **virtual)
     terms = session.objective(outputs, step)
     loss = torch.stack(list(terms.values())).sum()
-    values = _finite_terms(terms, step)
+    values = _finite_terms(terms, step, partial(_told_of_images, session, batch, share))
     session.optimizer.zero_grad(set_to_none=True)
     if loss.requires_grad:  # a frozen student's does not before its variance head has begun
         loss.backward()
@@ -77,7 +85,7 @@ def take_step(session: Session, network: Network, batch: Batch) -> dict[str, Any
         "epoch": round(session.step / plan.steps_per_epoch, 4),
         "loss": sum(values.values()),
         "terms": values,
-        "learning_rate": recipe.optimizer.learning_rate * factor,
+        "learning_rate": rate,
         "gradient_norm": norm,
         **({"candidates": told} if told else {}),
     }
@@ -141,13 +149,23 @@ def _uses_bf16(session: Session) -> bool:
     return wanted == "bf16" or (wanted == "auto" and native)
 
 
-def _finite_terms(terms: dict[str, Tensor], step: int) -> dict[str, float]:
+def _finite_terms(terms: dict[str, Tensor], step: int, told: Callable[[], str]) -> dict[str, float]:
     values = dict(zip(terms, torch.stack([term.detach() for term in terms.values()]).tolist(), strict=True))
     bad = [name for name, value in values.items() if not abs(value) < float("inf")]
     if bad:
-        fix = "lower optimizer.learning_rate, or set optimizer.clip_gradient"
-        raise NonFiniteError(f"step {step}", f"loss term {', '.join(bad)} is not finite; nothing was updated", fix)
+        what = f"loss term {', '.join(bad)} is not finite; nothing was updated{told()}"
+        raise NonFiniteError(f"step {step}", what, LOWER)
     return values
+
+
+def _told_of_images(session: Session, batch: Batch, share: StepOutputs) -> str:
+    """The first image of a step whose embedding is not finite; nothing where all are."""
+    for whose, rows in (("teacher", share.teacher), ("student", share.student)):
+        bad = [] if rows is None else (~torch.isfinite(rows).all(dim=1)).nonzero().flatten().tolist()
+        if bad:
+            name = session.source.sample_name(int(batch.indices[bad[0]]))
+            return f"; the {whose}'s embedding of {shown(name)} is not, {len(bad)} of {len(batch.labels)}"
+    return ""
 
 
 def _finite_gradient(session: Session, step: int) -> float:
@@ -162,7 +180,7 @@ def _finite_gradient(session: Session, step: int) -> float:
         named = [*session.student.named_parameters(), *session.objective.named_parameters()]
         bad = [name for name, p in named if p.grad is not None and not torch.isfinite(p.grad).all()]
         what = f"gradient of {', '.join(bad[:3]) or 'the student'} is not finite; nothing was updated"
-        raise NonFiniteError(f"step {step}", what, "lower optimizer.learning_rate, or set optimizer.clip_gradient")
+        raise NonFiniteError(f"step {step}", what, LOWER)
     return norm
 
 

@@ -258,6 +258,23 @@ def test_a_loss_that_is_not_finite__stops_before_the_update_with_term_and_step(
     assert all(torch.isfinite(t.float()).all() for t in load_file(newest).values())
 
 
+def test_the_image_whose_embedding_is_not_finite_is_named(
+    make_recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take, named = trainer.take_step, []
+
+    def poisoned(session, network, batch):
+        if session.step != 1:
+            return take(session, network, batch)
+        named.append(session.source.sample_name(int(batch.indices[2])))
+        return take(session, lambda pixels: network(pixels).index_fill(0, torch.tensor([2]), float("inf")), batch)
+
+    monkeypatch.setattr(trainer, "take_step", poisoned)
+    with pytest.raises(NonFiniteError) as caught:
+        train(make_recipe(), tmp_path / "run", device="cpu")
+    assert f"nothing was updated; the student's embedding of {named[0]} is not, 1 of " in str(caught.value)
+
+
 def test_a_gradient_that_is_not_finite__stops_before_the_update(
     make_recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
