@@ -1,13 +1,13 @@
 """How fast the students of the shipped recipes run once exported, in every form.
 
 Weights are drawn, and BatchNorm takes its statistics from drawn faces, without which a deep network leaves the range of
-16 bits; a forward pass takes as long with any. Each student is measured in torch, and as a file in
-onnxruntime: float32 with PReLU as it is (plain) and in other words, 16 bits, and 8-bit integers; OpenCV runs the two
-float32 files as well. One face and a batch, all forms in turns within one process, on two threads. A backbone that
-offers several activations is measured with each.
+16 bits; a forward pass takes as long with any. Each student is measured in torch, and as a file in onnxruntime: float32
+with PReLU as it is (plain) and in other words, 16 bits, and 8-bit integers; OpenCV runs the two float32 files as well.
+One face and a batch, all forms in turns within one process, on two threads. A backbone that offers several activations
+is measured with each.
 
-What a file of integers costs in accuracy says nothing where weights are drawn, so it is made without the gates of
-`facekd export`: every operation runs in integers, with ranges of drawn faces. A real one leaves some in float
+What a file of 16 or 8 bits costs in accuracy says nothing where weights are drawn, so these are made without the gates
+of `facekd export`: in integers every operation runs, with ranges of drawn faces. A real one leaves some in float
 (`benchmarks/exports.py` tells how many), and is that much slower.
 
     python -m benchmarks.latency
@@ -27,12 +27,14 @@ from typing import Any
 
 import torch
 from facekd_cli.shipped import find_recipe, shipped_recipes
+from onnx import ModelProto
 from torch import Tensor, nn
 
 from benchmarks.record import surroundings
 from facekd.engine.export.checks import drawn_faces
 from facekd.engine.export.exporter import export_onnx
 from facekd.engine.export.form import Form
+from facekd.engine.export.half import to_half
 from facekd.engine.export.prelu import rewrite_prelu
 from facekd.engine.export.qdq import operations, quantise, quantised_tensors
 from facekd.engine.export.ranges import activation_ranges
@@ -51,8 +53,8 @@ OUT = Path(__file__).with_name("results") / "latency.json"
 THREADS = 2
 TEACHERS = "iresnet"
 """Backbones of recipes that train a teacher."""
-FORMS = {"plain": Form(keep_prelu=True), "rewritten": Form(), "fp16": Form(precision="fp16")}
-INT8 = "int8"
+FORMS = {"plain": Form(keep_prelu=True), "rewritten": Form()}
+FP16, INT8 = "fp16", "int8"
 IN_OPENCV = ("plain", "rewritten")
 RANGED = 16
 """Drawn faces that integers take their ranges from."""
@@ -122,20 +124,21 @@ def written(student: TorchEmbedder, folder: Path) -> dict[str, Path]:
         report = export_onnx(student, path, form, opencv=False)
         if name != "rewritten" or report.prelu_rewritten:
             found[name] = path
-    found[INT8] = in_integers(student, folder / f"{INT8}.onnx")
+    model = float_graph(student, "dynamic")
+    rewrite_prelu(model)
+    for name, made in {FP16: to_half(model, FP16), INT8: in_integers(model, student)}.items():
+        found[name] = folder / f"{name}.onnx"
+        found[name].write_bytes(made.SerializeToString())
     return found
 
 
-def in_integers(student: TorchEmbedder, path: Path) -> Path:
-    """Write a student as a file that computes in integers wherever it can, whatever that costs."""
-    model = float_graph(student, "dynamic")
-    rewrite_prelu(model)
+def in_integers(model: ModelProto, student: TorchEmbedder) -> ModelProto:
+    """A student's graph that computes in integers wherever it can, whatever that costs."""
     everything = {operation.name for operation in operations(model)}
     faces = torch.from_numpy(drawn_faces(RANGED, student.preprocessing.size))
     pixels = student.preprocessing.apply(faces).numpy()
     ranges = activation_ranges(model, quantised_tensors(model, everything), pixels)
-    path.write_bytes(quantise(model, ranges, everything).SerializeToString())
-    return path
+    return quantise(model, ranges, everything)
 
 
 def measured(student: TorchEmbedder, batch: int, repeats: int, turns: int) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def latency_columns() -> list[tuple[str, str]]:
 
 def test_latency__the_file_of_integers_leaves_nothing_in_float(tmp_path: Path) -> None:
     student = latency.drawn("tiny", *TINY)
-    path = latency.in_integers(student, tmp_path / "a.onnx")
+    path = latency.written(student, tmp_path)["int8"]
     graph = onnx.load(path).graph
     made = {name: node.op_type for node in graph.node for name in node.output}
     layers = [node for node in graph.node if node.op_type in ("Conv", "Gemm", "MatMul")]
