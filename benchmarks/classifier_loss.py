@@ -28,8 +28,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.all_pairs import precise, seconds
-from benchmarks.allocations import peak_bytes
 from benchmarks.record import hand_over, surroundings
+from facekd.engine.allocations import peak_bytes
 from facekd.losses import apply_margin, cosine_logits, margin_softmax
 from facekd.losses.candidates import Neighbours
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from facekd.data import augment
 from facekd.data.loading import TrainingImages
 from facekd.data.samplers import StepBatches
-from facekd.engine.training import checkpoint, session, trainer
+from facekd.engine.training import build, checkpoint, session, trainer
 from facekd.engine.training import step as update
 from facekd.engine.training.session import Session
 
@@ -52,7 +52,7 @@ def begins_the_order_again() -> None:
     def batches(draw: Any, per_epoch: int, seed: int, first: int, last: int) -> StepBatches:
         return StepBatches(draw, per_epoch, seed, 0, last - first)
 
-    trainer.StepBatches = batches  # type: ignore[assignment, misc]
+    build.StepBatches = batches  # type: ignore[assignment, misc]
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,14 @@ PLAN_ROWS = (
     ("teacher_step_images", "images the teacher sees a step, live", "{:,}"),
 )
 
+FORECAST_ROWS = (
+    ("step_seconds", "seconds a step, about", "{:,.3g}"),
+    ("epoch_seconds", "seconds an epoch, about", "{:,.0f}"),
+    ("run_seconds", "seconds in all, about, without evaluations", "{:,.0f}"),
+    ("cache_seconds", "seconds to ask the teacher beforehand, about", "{:,.0f}"),
+    ("memory_bytes", "memory, bytes, about", "{:,}"),
+)
+
 
 @click.command("train", short_help="Train a student from a recipe.")
 @click.argument("recipe")
@@ -50,7 +58,9 @@ PLAN_ROWS = (
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/<recipe name>]")
 @click.option("--resume", is_flag=True, help="Go on from the newest good checkpoint in the run folder.")
 @click.option("--overwrite", is_flag=True, help="Replace the run that is in the run folder.")
-@click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
+@click.option(
+    "--dry-run", is_flag=True, help="Print the plan and, by a few small steps, what it will cost; write nothing."
+)
 @device_option
 @json_option
 def command(
@@ -145,17 +155,20 @@ def _train(
 
 
 def _show_plan(recipe: Recipe, folder: Path, device: str, json_path: str | None) -> None:
-    from facekd.engine.training.trainer import plan_run
+    from facekd.engine.training.forecast import forecast_run
 
-    plan = plan_run(recipe, device).as_dict()
+    sized, expected = forecast_run(recipe, device)
+    plan, costs = sized.as_dict(), {} if expected is None else expected.as_dict()
     table = Table(title=f"{recipe.name} -> {folder}", show_header=False)
     for key, label, form in PLAN_ROWS:
         if key.startswith("assistant") and not plan[key]:
             continue
         table.add_row(label, form.format(plan[key]))
+    for key, label, form in FORECAST_ROWS if costs else ():
+        table.add_row(label, form.format(costs[key]))
     console().print(table)
     if json_path:
-        write_json({"recipe": recipe.name, "run": str(folder), "plan": plan}, json_path)
+        write_json({"recipe": recipe.name, "run": str(folder), "plan": plan, "forecast": costs or None}, json_path)
 
 
 class Display:

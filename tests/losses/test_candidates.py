@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.allocations import peak_bytes
+from facekd.engine.allocations import peak_bytes
 from facekd.losses import Neighbours, candidates, class_blocks, cosine_logits, margin_softmax
 from facekd.losses.candidates import (
     entropy_left_out,

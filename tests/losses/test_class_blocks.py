@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.allocations import peak_bytes
+from facekd.engine.allocations import peak_bytes
 from facekd.losses import apply_margin, class_blocks, cosine_logits, margin_softmax
 from facekd.losses.class_blocks import ClassShare, entropy_against, own_and_others
 

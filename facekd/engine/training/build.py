@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,8 @@ import torch
 from torch import nn
 
 from facekd.data.identities import IdentitySource
-from facekd.data.loading import RememberedImages, TrainingImages
+from facekd.data.loading import Batch, RememberedImages, TrainingImages, step_data
+from facekd.data.samplers import StepBatches, class_uniform, shuffled, sliced, superclass_uniform
 from facekd.data.subset import rows_within
 from facekd.data.superclasses import group_identities
 from facekd.engine.fitting import training_reader
@@ -268,3 +270,18 @@ def make_session(
         notes=(*notes, *objective.notes),
         superclasses=make_superclasses(recipe, source, caches.clean),
     )
+
+
+def make_batches(session: Session) -> Iterator[Batch]:
+    """The images of every step that is left, as the recipe draws them; of this process its share."""
+    train, plan = session.recipe.train, session.plan
+    labels, each = session.source.labels, train.images_per_identity
+    if each is None:
+        draw = shuffled(plan.images, train.batch_size, train.seed)
+    elif session.superclasses is None:
+        draw = class_uniform(labels, train.batch_size, each, train.seed)
+    else:
+        draw = superclass_uniform(labels, session.superclasses, train.batch_size, each, train.seed)
+    draw = sliced(draw, session.world.rank, session.world.size)
+    batches = StepBatches(draw, plan.steps_per_epoch, train.seed, session.step, plan.total_steps)
+    return step_data(session.dataset, batches, train.workers, session.device.type == "cuda")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -13,13 +12,11 @@ from typing import Any
 import torch
 
 from facekd.data.identities import IdentitySource
-from facekd.data.loading import Batch, step_data
 from facekd.data.loading_workers import dead_workers_named
-from facekd.data.samplers import StepBatches, class_uniform, shuffled, sliced, superclass_uniform
 from facekd.engine.probe import says_itself
 from facekd.engine.run_folder import RunFolder
 from facekd.engine.signals import interruptible
-from facekd.engine.training.build import make_caches, make_dataset, make_session, resolve_device
+from facekd.engine.training.build import make_batches, make_caches, make_dataset, make_session, resolve_device
 from facekd.engine.training.checkpoint import any_finished, load_checkpoint, save_checkpoint
 from facekd.engine.training.distributed import ALONE, World
 from facekd.engine.training.plan import Plan, checkpoint_steps, make_plan, open_teacher
@@ -49,13 +46,13 @@ def plan_run(recipe: Recipe, device: str = "auto") -> Plan:
         FacekdError: Anything the run itself would refuse before its first step.
     """
     source = open_source(recipe.data)
-    return _sized(recipe, source, str(resolve_device(device)))[0]
+    return sized(recipe, source, str(resolve_device(device)))[0]
 
 
 Teachers = tuple[Embedder | None, Series | None, tuple[Subset, ...]]
 
 
-def _sized(recipe: Recipe, source: IdentitySource, device: str) -> tuple[Plan, Teachers]:
+def sized(recipe: Recipe, source: IdentitySource, device: str) -> tuple[Plan, Teachers]:
     """The size of a run and whom it learns from."""
     teacher = None if recipe.teacher is None else open_teacher(recipe.teacher, device)
     plan = make_plan(recipe, source, teacher)
@@ -96,7 +93,7 @@ def train(
         _refuse_folder(recipe, out, resume)
         world.share_of(recipe.train.batch_size)
         source = open_source(recipe.data)
-        plan, (teacher, series, subsets) = _sized(recipe, source, str(place))
+        plan, (teacher, series, subsets) = sized(recipe, source, str(place))
         sets = open_sets(recipe.evaluate) if world.leads else []
     with ExitStack() as held:
         folder = RunFolder(out)
@@ -167,7 +164,7 @@ def _loop(run: Run) -> None:
         with world.together():
             _keep_snapshot_if_due(run)
             _evaluate_if_due(run)
-        for batch in world.agreed(_step_data(session)):
+        for batch in world.agreed(make_batches(session)):
             with world.alike():
                 record = take_step(session, network, batch.to(session.device))
             counted += recipe.train.batch_size
@@ -192,20 +189,6 @@ def _loop(run: Run) -> None:
         if world.leads:
             save_checkpoint(folder.checkpoints, session.checkpoint())
         raise
-
-
-def _step_data(session: Session) -> Iterator[Batch]:
-    train, plan = session.recipe.train, session.plan
-    labels, each = session.source.labels, train.images_per_identity
-    if each is None:
-        draw = shuffled(plan.images, train.batch_size, train.seed)
-    elif session.superclasses is None:
-        draw = class_uniform(labels, train.batch_size, each, train.seed)
-    else:
-        draw = superclass_uniform(labels, session.superclasses, train.batch_size, each, train.seed)
-    draw = sliced(draw, session.world.rank, session.world.size)
-    batches = StepBatches(draw, plan.steps_per_epoch, train.seed, session.step, plan.total_steps)
-    return step_data(session.dataset, batches, train.workers, session.device.type == "cuda")
 
 
 def _evaluate_if_due(run: Run) -> None:
