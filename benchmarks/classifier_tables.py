@@ -30,13 +30,14 @@ def _row(size: Record, name: str) -> list[str]:
     ratios = size["ratio"]
     return [
         name,
-        _spread(size["seconds"][name], 3),
-        _spread(ratios["two products"][name], 2),
-        _spread(ratios[plain][name], 2),
+        spread_cell(size["seconds"][name], 3),
+        spread_cell(ratios["two products"][name], 2),
+        spread_cell(ratios[plain][name], 2),
         f"{size['peak_mib'][name]:,.0f}",
     ]
 
 
-def _spread(found: Record, digits: int) -> str:
+def spread_cell(found: Record, digits: int) -> str:
+    """Median and middle half."""
     low, high = found["iqr"]
     return f"{found['median']:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"

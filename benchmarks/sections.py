@@ -10,6 +10,7 @@ from benchmarks.measuring_tables import all_pairs, embedding_speed, interval_cov
 from benchmarks.method_tables import methods
 from benchmarks.tables import Record, data_loading, demo, real_faces_in_full, synthetic_hardness, synthetic_speed
 from benchmarks.torture_table import torture
+from benchmarks.training_tables import forecasts, training_speed
 from benchmarks.uncertainty_tables import uncertainty, uncertainty_real
 
 LONGEST_COMMAND = "python -m benchmarks.real_faces FOLDER --study real_faces_longest --seeds 0"
@@ -26,6 +27,8 @@ TEMPLATES_COMMAND = "python -m benchmarks.templates --out benchmarks/results/tem
 EXPORTS_COMMAND = "python -m benchmarks.exports FACES FOLDER MODEL..."
 LATENCY_COMMAND = "python -m benchmarks.latency"
 CLASSIFIER_COMMAND = "python -m benchmarks.classifier_loss --out benchmarks/results/classifier_loss.json"
+TRAINING_COMMAND = "python -m benchmarks.training_speed --out benchmarks/results/training_speed.json"
+FORECASTS_COMMAND = "python -m benchmarks.forecasts --out benchmarks/results/forecasts.json"
 COVERAGE_COMMAND = "python -m benchmarks.interval_coverage --out benchmarks/results/interval_coverage.json"
 UNCERTAINTY_COMMAND = "python -m benchmarks.uncertainty"
 METHODS_COMMAND = "python -m benchmarks.methods{}"
@@ -47,6 +50,8 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Record], str]]] = {
     "templates": ("1:1 at the size of IJB-C", TEMPLATES_COMMAND, templates),
     "interval_coverage": ("Do intervals hold the truth", COVERAGE_COMMAND, interval_coverage),
     "classifier_loss": ("The softmax over identities", CLASSIFIER_COMMAND, classifier_loss),
+    "training_speed": ("A step of distillation", TRAINING_COMMAND, training_speed),
+    "forecasts": ("What a run was said to cost", FORECASTS_COMMAND, forecasts),
     "embedding_speed": ("Embedding images", EMBED_COMMAND, embedding_speed),
     "lfw_models": ("Pretrained models on LFW", LFW_COMMAND, lfw_models),
     "data_loading": ("Opening and reading records", LOADING_COMMAND, data_loading),
