@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import random
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from facekd.data.checksums import Checksum, checksum, compare, read_checksums, side_car, write_checksums
-from facekd.errors import InputError
+from facekd.data.images import decode, encode_jpeg
+from facekd.errors import DataError, InputError
 
 NAMES = ["ann/1.jpg", "with space.png", "tab\tand\nnewline", "Jos\xe9", "\udcff.jpg", "100%", ""]
 
@@ -76,3 +79,19 @@ def test_comparing_does_not_depend_on_order() -> None:
 
 def test_the_size_counts_too() -> None:
     assert compare([Checksum("a", 1, 2)], [Checksum("a", 1, 3)]).changed == ["a"]
+
+
+def test_no_flipped_bit_of_an_image_goes_unnoticed_though_most_decode() -> None:
+    face = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8).repeat(8, 0).repeat(8, 1)
+    data, draw, decoded = encode_jpeg(face), random.Random(0), 0
+    whole = [checksum("a.jpg", data)]
+    for trial in range(20_000):
+        at = draw.randrange(8 * len(data))
+        flipped = bytearray(data)
+        flipped[at // 8] ^= 1 << at % 8
+        assert compare(iter(whole), [checksum("a.jpg", bytes(flipped))]).changed == ["a.jpg"]
+        if trial < 1000:
+            with suppress(DataError):
+                decode(bytes(flipped), "a.jpg")
+                decoded += 1
+    assert decoded > 500
