@@ -103,7 +103,7 @@ def _rows(found: TeacherInspection) -> Iterator[tuple[str, str]]:
     if found.parameters:
         yield "parameters", f"{found.parameters:,}"
     if found.embedding_size:
-        yield "embedding", f"{found.embedding_size} values"
+        yield "embedding", f"{found.embedding_size} values{_habits(found)}"
     if found.size[0]:
         yield "input", f"{found.size[0]} x {found.size[1]} pixels"
         yield "colour order", _said(found, found.color, "--color rgb|bgr")
@@ -114,6 +114,13 @@ def _rows(found: TeacherInspection) -> Iterator[tuple[str, str]]:
     yield "digest", found.digest
     for key, value in sorted(found.metadata.items()):
         yield f"metadata: {key}", value if len(value) <= 200 else f"{value[:200]} ..."
+
+
+def _habits(found: TeacherInspection) -> str:
+    """What the model does to embeddings that a user may think is still to be done."""
+    unit = bool(found.lengths) and all(abs(length - 1) < 1e-3 for length in found.lengths)
+    told = [", of length one already"] if unit else []
+    return "".join([*told, *([", the same for an image and its mirror"] if found.mirrors else [])])
 
 
 def _said(found: TeacherInspection, value: str | None, option: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from facekd.data.verification import VerificationSet
@@ -23,7 +24,7 @@ from facekd.models.dialect_structure import structure_of
 from facekd.models.dialect_unwrap import unwrap
 from facekd.models.dialects import Dialect, recognise
 from facekd.models.embedder import Embedder, load_embedder, model_file
-from facekd.models.opening import self_test
+from facekd.models.opening import self_test, self_test_images
 from facekd.models.preprocessing import NORMALIZATIONS, Preprocessing
 from facekd.models.remote import hub_file
 
@@ -56,6 +57,8 @@ class TeacherInspection:
         metadata: What the file says of itself.
         warnings: What a user should know, a line each.
         self_test: ``passed``, or why not.
+        lengths: Of the embeddings of two made-up pictures; both 1 where the model normalises them itself.
+        mirrors: Whether an image and its mirror have one embedding, so that the model sees both itself.
         keys: Differences from the backbone it is, or is nearest to; None where there are none.
         problem: Why it cannot be used as a teacher; None where it can.
         embedder: The model, where it works; under a guess where nobody says what it expects.
@@ -80,6 +83,8 @@ class TeacherInspection:
     metadata: Mapping[str, str] = field(default_factory=dict)
     warnings: Sequence[str] = ()
     self_test: str = "not run"
+    lengths: tuple[float, ...] = ()
+    mirrors: bool = False
     keys: KeyTable | None = None
     problem: FacekdError | None = None
     embedder: Embedder | None = None
@@ -91,6 +96,7 @@ class TeacherInspection:
             **plain,
             "prefixes": [list(pair) for pair in self.prefixes],
             "size": list(self.size),
+            "lengths": list(self.lengths),
             "metadata": dict(self.metadata),
             "warnings": list(self.warnings),
             "keys": None if self.keys is None else self.keys.as_dict(),
@@ -213,6 +219,7 @@ def _working(found: TeacherInspection, embedder: Embedder) -> TeacherInspection:
     except InputError as problem:
         tested = problem.what
     backbone = embedder.metadata.get("backbone", "")
+    lengths, mirrors = _habits(embedder)
     return replace(
         found,
         digest=embedder.digest,
@@ -227,8 +234,18 @@ def _working(found: TeacherInspection, embedder: Embedder) -> TeacherInspection:
         preprocessing_source=embedder.metadata["preprocessing_source"],
         warnings=embedder.warnings,
         self_test=tested,
+        lengths=lengths,
+        mirrors=mirrors,
         embedder=embedder,
     )
+
+
+def _habits(embedder: Embedder) -> tuple[tuple[float, ...], bool]:
+    """Lengths of the embeddings of two pictures, and whether their mirrors have the same."""
+    pictures = self_test_images(embedder.preprocessing.size)
+    seen, mirrored = embedder.embed(pictures).cpu(), embedder.embed(pictures.flip(-1)).cpu()
+    lengths = tuple(round(length, 4) for length in seen.norm(dim=1).tolist())
+    return lengths, torch.allclose(seen, mirrored, rtol=1e-3, atol=1e-3 * float(seen.abs().max()))
 
 
 def scaling_name(preprocessing: Preprocessing) -> str:

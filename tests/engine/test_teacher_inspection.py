@@ -6,13 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from facekd_cli.teacher_inspect import _rows
 from safetensors.torch import save_file
+from torch import nn
 
+from facekd.engine import teacher_inspection
 from facekd.engine.nearest import nearest_backbone
 from facekd.engine.teacher_inspection import PASSED, inspect_teacher, scaling_name
 from facekd.errors import CheckpointError, InputError
 from facekd.models import weights
 from facekd.models.backbone import build_backbone
+from facekd.models.embedder import TorchEmbedder
 from facekd.models.preprocessing import Preprocessing
 
 OPTIONS = {"channels": "8,16", "blocks": "1,1"}
@@ -146,3 +150,32 @@ def test_an_onnx_file_of_a_stranger(shared_data: Path) -> None:
     assert (found.kind, found.parameters, found.embedding_size) == ("ONNX", 2_242_620, 512)
     assert (found.color, found.normalize, found.preprocessing_source) == (None, None, "nobody")
     assert (found.self_test, dict(found.metadata)) == (PASSED, {})
+
+
+class Pixels(nn.Module):
+    """Embeds by single pixels, maybe of the image and its mirror, maybe brought to length one."""
+
+    def __init__(self, mirrors: bool, unit: bool) -> None:
+        super().__init__()
+        self.mirrors, self.unit = mirrors, unit
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        found = pixels[:, 0, :, 5]
+        found = found + pixels.flip(-1)[:, 0, :, 5] if self.mirrors else found
+        return nn.functional.normalize(found) if self.unit else found
+
+
+@pytest.mark.parametrize("mirrors", [False, True])
+@pytest.mark.parametrize("unit", [False, True])
+def test_item_103_what_a_model_does_to_its_embeddings_is_told(
+    mirrors: bool, unit: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.onnx").write_bytes(b"in the place of which the next lines put a model")
+    expects, device = Preprocessing.named("half", size=(32, 32)), torch.device("cpu")
+    metadata = {"preprocessing_source": "file"}
+    embedder = TorchEmbedder("a", "0", 32, expects, metadata, Pixels(mirrors, unit), device)
+    monkeypatch.setattr(teacher_inspection, "load_embedder", lambda *_, **__: embedder)
+    found = inspect_teacher(tmp_path / "a.onnx")
+    assert (found.mirrors, all(abs(length - 1) < 1e-4 for length in found.lengths)) == (mirrors, unit)
+    (line,) = (value for label, value in _rows(found) if label == "embedding")
+    assert (", of length one already" in line, ", the same for an image and its mirror" in line) == (unit, mirrors)
