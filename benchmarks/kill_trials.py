@@ -28,6 +28,8 @@ ANSWER = 5.0
 """Seconds within which a signal is to be answered."""
 LEAST_FILE = 4096
 """Bytes that the process has for its own last words, whatever else it may not write."""
+TRIES = 20
+"""How often a signal is sent to runs that had ended by then, sooner each time."""
 CLOCKS = 200
 """Bytes by which runs may differ: the digits of their clocks."""
 
@@ -98,17 +100,16 @@ def signalled(arena: Broken, after: float, number: int) -> Break:
     """A break: gets a signal so many seconds after it began; sooner where it has ended by then."""
 
     def one(out: Path, outcome: Outcome) -> str | None:
-        wait = after
-        while True:
+        for tries in range(TRIES):
             process = arena.begin(out)
-            time.sleep(wait)
+            time.sleep(after * 0.7**tries)
             sent = time.monotonic()
             os.kill(process, number)
             code = ended(process)
             if code:
                 return answered(out, code, number, time.monotonic() - sent, outcome)
             shutil.rmtree(out)
-            wait *= 0.7
+        return f"ended {TRIES} times without an answer to signal {number}"
 
     return one
 

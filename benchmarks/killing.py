@@ -159,7 +159,7 @@ def _announce(place: Any, name: str, kind: str, trap: Trap) -> None:
 def fork(run: Callable[[], object], log: Path) -> int:
     """Run something in a child, its output in a file; the process number.
 
-    The exit code is 0, that of one of facekd's errors, or :data:`CRASHED`.
+    The exit code is 0, that of one of facekd's errors or of Ctrl-C, or :data:`CRASHED`.
     """
     from facekd.errors import FacekdError
 
@@ -168,12 +168,16 @@ def fork(run: Callable[[], object], log: Path) -> int:
         return process
     code = CRASHED
     try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # who starts this may pass over both
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         sys.stdout = sys.stderr = builtins.open(log, "a", buffering=1)  # noqa: SIM115 - until the child ends
         run()
         code = 0
     except FacekdError as error:
         print("\n".join(f"facekd: error: {line}" for line in error.lines), file=sys.stderr)
         code = error.exit_code
+    except KeyboardInterrupt:  # before facekd listens; its command line answers so
+        code = 128 + signal.SIGINT
     except BaseException:
         import traceback
 

@@ -122,7 +122,7 @@ def measure(scale: float, seed: int, folder: Path) -> dict[str, Any]:
         "scale": scale,
         **surroundings("torch", "numpy", "safetensors"),
         "cores": os.cpu_count(),
-        "runs": [_row(name, *told) for name, told in runs.items()],
+        "runs": [_row(name, *told, folder) for name, told in runs.items()],
         "files": [_file_row(parser, tally) for parser, tally in zip(PARSERS, tallies, strict=True)],
         "seconds": round(time.perf_counter() - began),
     }
@@ -170,13 +170,13 @@ def _rot(arena: Arena, kind: str, count: int, seed: int) -> Outcome:
     return rot.damaged(folder, kind, count, seed)
 
 
-def _row(name: str, found: Outcome, control: bool) -> dict[str, Any]:
+def _row(name: str, found: Outcome, control: bool, folder: Path) -> dict[str, Any]:
     row: dict[str, Any] = {"what": name, "trials": found.trials, "identical": found.identical, "control": control}
     if control:
         row["unresumable"] = found.unresumable
     if found.slowest:
         row["slowest_answer_seconds"] = round(found.slowest, 2)
-    return row | {"wrong": found.wrong[:5]}
+    return row | {"wrong": [line.replace(f"{folder}/", "") for line in found.wrong[:5]]}
 
 
 def _file_row(parser: Parser, found: Tally) -> dict[str, Any]:
