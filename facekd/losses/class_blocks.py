@@ -54,6 +54,7 @@ class ClassShare(NamedTuple):
         rank: Of this process, from 0.
         size: Processes in all.
         gather: Gives the rows of all processes, in the order of their ranks.
+        classes: In all, where this process holds the rows of its own part and no others; None where it holds all.
 
     Example:
         >>> ClassShare(1, 3, lambda rows: rows).of(10)
@@ -63,6 +64,7 @@ class ClassShare(NamedTuple):
     rank: int
     size: int
     gather: Callable[[Tensor], Tensor]
+    classes: int | None = None
 
     def of(self, classes: int) -> slice:
         """Which of so many classes."""
@@ -79,12 +81,13 @@ def own_and_others(
 
     Args:
         student: Raw embeddings, ``(batch, dim)``.
-        class_weights: One row per class, ``(classes, dim)``, of any length and any floating type. Rows stored as
-            bfloat16 move a cosine by about 5e-5 at 512 dimensions, whatever the number of classes.
+        class_weights: One row per class, ``(classes, dim)``, of any length and any floating type; those of
+            ``share.of(share.classes)`` where that says how many there are. Rows stored as bfloat16 move a cosine by
+            about 5e-5 at 512 dimensions, whatever the number of classes.
         labels: Class of each image, ``(batch,)``, in [0, classes), which is not checked.
         scale: Factor from cosine to logit.
         share: Sum over the classes together with other processes, each a part of them: ``batch (dim + 1)`` numbers of
-            each are exchanged. Of a frozen classifier only.
+            each are exchanged, and ``batch dim`` more where each holds its part alone. Of a frozen classifier only.
 
     Returns:
         ``own`` and ``others``, ``(batch,)`` each, float32 or wider. Without another class ``others`` is minus infinity.
@@ -112,10 +115,15 @@ class _OwnAndOthers(torch.autograd.Function):
     def forward(
         ctx: Any, rows: Tensor, class_weights: Tensor, labels: Tensor, scale: float, share: ClassShare | None
     ) -> tuple[Tensor, Tensor]:
-        own_rows = unit_rows(class_weights[labels]).to(rows.dtype)
-        part = slice(0, len(class_weights)) if share is None else share.of(len(class_weights))
         needed = ctx.needs_input_grad[0]
-        others, mean = _sum_others(rows, class_weights[part], labels - part.start, scale, needed)
+        if share is None or share.classes is None:
+            part = slice(0, len(class_weights)) if share is None else share.of(len(class_weights))
+            held, first = class_weights[part], part.start
+            own_rows = unit_rows(class_weights[labels]).to(rows.dtype)
+        else:
+            held, first = class_weights, share.of(share.classes).start
+            own_rows = _fetched(held, labels - first, share).to(rows.dtype)
+        others, mean = _sum_others(rows, held, labels - first, scale, needed)
         if share is not None:
             others, mean = _joined(others, mean, share)
         trained = class_weights if ctx.needs_input_grad[1] else None
@@ -134,6 +142,15 @@ class _OwnAndOthers(torch.autograd.Function):
             passed = of_own, ctx.scale * of_others
             to_classes = _gradient_of_classes(rows, trained, labels, ctx.scale, others, passed)
         return to_rows, to_classes, None, None, None
+
+
+@torch.no_grad()
+def _fetched(held: Tensor, places: Tensor, share: ClassShare) -> Tensor:
+    """Unit rows of some classes, each from the process that holds it; nothing but zeros is added to them."""
+    found = held.new_zeros(len(places), held.shape[1])
+    inside = (places >= 0) & (places < len(held))
+    found[inside] = held[places[inside]]
+    return share.gather(unit_rows(found)).view(share.size, *found.shape).sum(dim=0)
 
 
 @torch.no_grad()

@@ -193,7 +193,8 @@ def margin_softmax(
     if kind == "cosface" and margin_gradient != "exact":
         raise ValueError(f"margin_gradient {margin_gradient} has no effect with kind cosface; leave it out")
     check_classifier("student", student, "class_weights", class_weights)
-    check_labels(labels, len(student), len(class_weights))
+    in_all = None if class_share is None else class_share.classes
+    check_labels(labels, len(student), len(class_weights) if in_all is None else in_all)
     if neighbours is None:
         own, others = own_and_others(student, class_weights, labels, scale=scale, share=class_share)
     else:

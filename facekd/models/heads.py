@@ -60,6 +60,12 @@ class FrozenClassifier(nn.Module):
             )
         self.register_buffer("class_weights", class_weights.detach().clone())
 
+    def keep(self, part: slice) -> None:
+        """Hold some of the classes and no others; they are then part of no state, as each process has its own."""
+        kept = self.class_weights[part].clone()
+        del self.class_weights
+        self.register_buffer("class_weights", kept, persistent=False)
+
 
 def linear_projector(embedding_size: int, width: int) -> nn.Linear:
     """A linear map from one embedding width to another, without a bias, so that no direction is preferred.

@@ -145,14 +145,19 @@ class Ring:
             return list(pool.map(work, shares))
 
 
-@pytest.mark.parametrize("classes", [1, 2, 7, 50])
-@pytest.mark.parametrize("size", [1, 2, 3])
-def test_shares__of_several_processes_give_the_plain_form(size: int, classes: int) -> None:
+@pytest.mark.parametrize(
+    ("size", "classes", "held"),
+    [(size, classes, "all") for size in (1, 2, 3) for classes in (1, 2, 7, 50)]
+    + [(size, classes, "own part") for size in (1, 2, 3) for classes in (3, 7, 50)],
+)
+def test_shares__of_several_processes_give_the_plain_form(size: int, classes: int, held: str) -> None:
     student, rows, labels = batch(1.0, classes)
 
     def work(share: ClassShare) -> list[Tensor]:
-        own = student.clone().requires_grad_()
-        loss = margin_softmax(own, rows, labels, class_share=share)
+        own, kept = student.clone().requires_grad_(), rows
+        if held == "own part":
+            share, kept = share._replace(classes=classes), rows[share.of(classes)].clone()
+        loss = margin_softmax(own, kept, labels, class_share=share)
         return [loss.detach(), *torch.autograd.grad(loss, own)]
 
     ring = Ring(size)
@@ -161,7 +166,7 @@ def test_shares__of_several_processes_give_the_plain_form(size: int, classes: in
     wanted = with_gradients(plain, student, rows, labels)
     for one, other in zip(found[0], wanted, strict=False):
         torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-14)
-    assert ring.sent == [BATCH * (DIM + 1)] * size
+    assert sorted(ring.sent) == sorted(([] if held == "all" else [BATCH * DIM] * size) + [BATCH * (DIM + 1)] * size)
 
 
 @pytest.mark.parametrize("classes", [1, 2, 10, 11])
@@ -169,6 +174,14 @@ def test_shares__are_all_the_classes_once(classes: int) -> None:
     parts = [range(classes)[ClassShare(rank, 3, lambda rows: rows).of(classes)] for rank in range(3)]
     assert [one for part in parts for one in part] == list(range(classes))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_shares__a_label_beyond_all_the_classes_is_refused_and_one_of_another_part_is_not() -> None:
+    student, rows, _ = batch(1.0, classes=20)
+    share = ClassShare(0, 1, lambda sent: sent, classes=21)
+    with pytest.raises(ValueError, match="label 21 is outside the 21 classes"):
+        margin_softmax(student, rows, torch.full((BATCH,), 21), class_share=share)
+    assert margin_softmax(student, rows, torch.full((BATCH,), 20), class_share=share).isfinite()
 
 
 def test_shares__of_a_classifier_in_training_are_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,6 +40,7 @@ class Classifier:
             is part of its own row: low values still tell a wrong label or a useless teacher, high ones little.
         checked: Images the agreement was measured on.
         notes: What a user should know of the files.
+        digest: SHA-256 of the rows where they lay in files; empty for class means, which follow from teacher and data.
     """
 
     class_weights: Tensor
@@ -46,6 +48,7 @@ class Classifier:
     agreement: float
     checked: int
     notes: tuple[str, ...] = ()
+    digest: str = ""
 
 
 def classifier_place(weights: Path, metadata: Mapping[str, str], class_weights: Path | None = None) -> Path | None:
@@ -179,7 +182,8 @@ def inherit_classifier(
     if agreement < LEAST_AGREEMENT:
         what = f"only {agreement:.1%} of {len(chosen)} training images are nearest to their own class in its classifier"
         raise UsageError(embedder.name, f"{what} ({origin})", _causes(class_weights, embedder, source, poll))
-    return Classifier(class_weights, origin, agreement, len(chosen), notes)
+    digest = "" if place is None else hashlib.sha256(class_weights.contiguous().numpy().data).hexdigest()
+    return Classifier(class_weights, origin, agreement, len(chosen), notes, digest)
 
 
 def _agreement(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from facekd.engine.training.outputs import FIELDS, OF_STUDENT, PER_IMAGE, Sizes, StepOutputs
 from facekd.engine.training.parts import Candidates, Uncertainty, Variance, part_of
 from facekd.errors import RecipeError
-from facekd.losses import LOSSES
+from facekd.losses import LOSSES, ClassShare
 from facekd.models.heads import FrozenClassifier, MarginClassifier, VarianceHead, linear_projector
 from facekd.recipe.loss_options import Loss, any_needs, in_teacher_space
 
@@ -38,7 +38,7 @@ def _rows(name: str, value: Any, kept: Tensor) -> Any:
 class Objective(nn.Module):
     """The weighted terms of a recipe, and the modules they train or hold beside the student.
 
-    The inherited classifier is a buffer: it is saved with the run, and no optimizer ever sees it. Where a projector to
+    The inherited classifier is a buffer that no optimizer ever sees. Where a projector to
     the teacher's width will not be part of the student, it is held here: losses that compare with the teacher's
     embedding or use its classifier see the student through it, all others see the student as it will be used.
 
@@ -63,6 +63,7 @@ class Objective(nn.Module):
         self.inherited: FrozenClassifier | None = None
         self.projector = linear_projector(sizes.embedding_size, sizes.teacher_size) if sizes.projected else None
         self.projected = in_teacher_space(self.losses) if sizes.projected else frozenset()
+        self.classes_in_all: int | None = None
         self.parts = nn.ModuleDict()
         if any_needs(self.losses, "own_classifier"):
             self.own = MarginClassifier(sizes.classes, sizes.embedding_size)
@@ -103,6 +104,22 @@ class Objective(nn.Module):
         if problems:
             raise RecipeError(problems)
 
+    def share_classes(self, share: ClassShare) -> bool:
+        """Hold, of the inherited classifier, the classes this process sums over, where no term asks for others.
+
+        Returns:
+            Whether it holds a part.
+        """
+        asking = [loss for loss in self.losses if not loss.needs().isdisjoint({"own_classifier", "teacher_classifier"})]
+        shared = all("class_share" in loss_inputs(loss.name) and loss.name not in self.parts for loss in asking)
+        if self.inherited is None or self.own is not None or not shared:
+            return False
+        if len(self.inherited.class_weights) < share.size:
+            return False
+        self.classes_in_all = len(self.inherited.class_weights)
+        self.inherited.keep(share.of(self.classes_in_all))
+        return True
+
     def told(self) -> dict[str, dict[str, float]]:
         """What parts have measured beside the losses, by loss name."""
         parts = {name: part.told() for name, part in self.parts.items() if isinstance(part, Candidates)}
@@ -135,6 +152,8 @@ class Objective(nn.Module):
         inherited = None if self.inherited is None else self.inherited.class_weights
         own = inherited if self.own is None else self.own.class_weights
         share = outputs.class_share if self.own is None else None
+        if share is not None:
+            share = share._replace(classes=self.classes_in_all)
         outputs = replace(outputs, class_weights=own, teacher_class_weights=inherited, class_share=share)
         views = self._views(outputs, step)
         labelled = outputs.labels >= 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from facekd.errors import CheckpointError
 from facekd.models.architecture import Architecture
 from facekd.models.backbone import synchronised
 from facekd.models.embedder import Embedder
-from facekd.models.heads import VarianceHead
+from facekd.models.heads import FrozenClassifier, VarianceHead
 from facekd.models.preprocessing import Preprocessing
 from facekd.recipe import Recipe, recipe_digest
 
@@ -82,8 +82,15 @@ class Session:
     world: World = ALONE
 
     def join(self, world: World) -> None:
-        """Become one of the processes of ``world``, each with the weights and superclasses rank 0 has."""
+        """Become one of the processes of ``world``, each with the weights and superclasses rank 0 has.
+
+        Of an inherited classifier each keeps the classes it sums over, and rank 0 all of them beside, to be saved.
+        """
         self.world = world
+        share = world.class_share
+        shared = share is not None and self.objective.share_classes(share)
+        if shared and self.classifier is not None and not world.leads:
+            self.classifier = replace(self.classifier, class_weights=torch.empty(0))
         if world.size > 1 and self.device.type == "cuda":
             self.student = synchronised(self.student)
         if self.superclasses is not None:
@@ -128,6 +135,7 @@ class Session:
             "recipe": recipe_digest(self.recipe),
             "data": self.source.digest,
             "teacher": self.teacher_digest,
+            "classifier": "" if self.classifier is None else self.classifier.digest,
             "subsets": [[one.teacher.digest, one.source.digest] for one in self.subsets],
             "threads": torch.get_num_threads(),
             "device": self.device.type,
@@ -152,15 +160,15 @@ class Session:
             CheckpointError: It belongs to another recipe, data set or teacher, or holds other tensors.
         """
         now = self.facts()
-        was = {"processes": 1, "subsets": [], **saved.facts}
-        for name in ("recipe", "data", "teacher", "subsets"):
+        was = {"processes": 1, "subsets": [], "classifier": now["classifier"], **saved.facts}
+        for name in ("recipe", "data", "teacher", "classifier", "subsets"):
             if was.get(name) != now[name]:
                 what = f"the {name} changed since it was written ({was.get(name)}, now {now[name]})"
                 raise CheckpointError(f"checkpoint of step {saved.step}", what, "resume with what the run began with")
         held = [("student", self.student), ("objective", self.objective), *self.averages()]
         try:
             for name, module in held:
-                module.load_state_dict(select(name, saved.tensors))
+                module.load_state_dict(_with_own_classifiers(module, select(name, saved.tensors)))
             restore_optimizer(self.optimizer, saved.tensors)
             self.evaluated, self.best = int(saved.facts["evaluated"]), dict(saved.facts["best"])
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
@@ -172,6 +180,13 @@ class Session:
             for name in ("threads", "device", "processes")
             if was[name] != now[name]
         ]
+
+
+def _with_own_classifiers(module: nn.Module, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A state with the frozen classifiers the module saves and no others: several processes save none."""
+    frozen = {f"{name}.class_weights" for name, held in module.named_modules() if isinstance(held, FrozenClassifier)}
+    own = {key: held for key, held in module.state_dict().items() if key in frozen}
+    return own | {key: held for key, held in state.items() if key in own or key not in frozen}
 
 
 def provenance(session: Session) -> Mapping[str, str]:

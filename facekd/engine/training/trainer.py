@@ -259,8 +259,9 @@ def _finish(run: Run) -> list[dict[str, Any]]:
     if objective.own is not None:
         save_classifier(folder.classifier, objective.own.class_weights.detach().cpu(), session.source.names, "trained")
     elif objective.inherited is not None and session.classifier is not None and objective.projector is None:
-        weights = objective.inherited.class_weights.detach().cpu()
-        save_classifier(folder.classifier, weights, session.source.names, session.classifier.source)
+        shared = objective.classes_in_all is not None
+        rows = session.classifier.class_weights if shared else objective.inherited.class_weights.detach().cpu()
+        save_classifier(folder.classifier, rows, session.source.names, session.classifier.source)
     for line in spread_lines(session):
         run.tell(line)
     run.tell(f"student written to {folder.student}")

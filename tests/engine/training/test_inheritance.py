@@ -17,7 +17,7 @@ from facekd.engine.training.inheritance import CLASS_MEANS, class_means, embedde
 from facekd.engine.training.plan import needs_class_means
 from facekd.engine.training.teacher import embed_views, mirror_views
 from facekd.engine.training.trainer import plan_run, train
-from facekd.errors import InputError, UsageError
+from facekd.errors import CheckpointError, InputError, UsageError
 from facekd.models.backbone import build_backbone
 from facekd.models.embedder import Embedder, load_embedder
 from facekd.models.weights import load_classifier, save_classifier
@@ -142,6 +142,17 @@ def test_another_number_of_classes_names_both(make_recipe, state, means, tmp_pat
     message = r"has 12 rows, the data 6 identities \(.*set teacher.classifier=class_means\)"
     with pytest.raises(InputError, match=message):
         train(recipe, tmp_path / "run", device="cpu")
+
+
+def test_a_run_is_not_resumed_with_another_file_of_class_weights(make_recipe, state, means, tmp_path: Path) -> None:
+    header = tmp_path / "header.pth"
+    torch.save({"kernel": means.T}, header)
+    recipe = teaching(make_recipe, tmp_path / "bare.pth", class_weights=str(header))
+    train(recipe, tmp_path / "run", device="cpu")
+    train(recipe, tmp_path / "run", resume=True, device="cpu")
+    torch.save({"kernel": (means + 1e-3).T}, header)
+    with pytest.raises(CheckpointError, match="the classifier changed since it was written"):
+        train(recipe, tmp_path / "run", resume=True, device="cpu")
 
 
 def test_class_weights_of_another_width_name_both(make_recipe, state, tmp_path: Path) -> None:
