@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -30,7 +33,7 @@ def peak_bytes(call: Callable[[], object], device: torch.device = CPU) -> int:
         before = torch.cuda.memory_allocated(device)
         call()
         return torch.cuda.max_memory_allocated(device) - before
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+    with _silenced(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
         kept = call()
     del kept
     held = peak = 0
@@ -39,3 +42,17 @@ def peak_bytes(call: Callable[[], object], device: torch.device = CPU) -> int:
             held += event.nbytes()
             peak = max(peak, held)
     return peak
+
+
+@contextmanager
+def _silenced() -> Iterator[None]:
+    """Without what the profiler itself writes on stderr, past Python."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

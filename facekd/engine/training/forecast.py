@@ -204,7 +204,9 @@ def _smaller(recipe: Recipe, batch: int) -> Recipe:
     """The recipe with a small batch, and without what only a long run can have."""
     train: dict[str, Any] = {"batch_size": batch, "epochs": 2 * STEPS, "max_steps": None, "workers": 0}
     train |= {"superclasses": None, "freeze_norm_epochs": 0.0}
-    data = recipe.data.model_copy(update={"versions": None if recipe.data.versions is None else 1})
+    labelled = recipe.data.augment.model_copy(update={"mix": 0.0})  # so few images might all be blends, without a label
+    versions = None if recipe.data.versions is None else 1
+    data = recipe.data.model_copy(update={"versions": versions, "augment": labelled})
     return recipe.model_copy(update={"train": recipe.train.model_copy(update=train), "data": data})
 
 
