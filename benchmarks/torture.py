@@ -10,6 +10,7 @@ train with planted defects and must not end alike. Valid files of every format t
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import shutil
 import signal
@@ -78,9 +79,9 @@ def kinds(arena: Arena, scale: float) -> Iterator[Kind]:
     yield Kind("killed five times", arena, kill_trials.killed_five_times(arena, count(100)))
     yield Kind("SIGTERM at a swept event", arena, kill_trials.swept(arena, count(50), signal.SIGTERM))
     yield Kind("SIGINT at a drawn time", arena, kill_trials.sent(arena, count(30), signal.SIGINT))
-    yield Kind("disk full after a swept byte", arena, kill_trials.starved(arena, count(100)))
-    yield Kind("files no larger than a swept size", arena, kill_trials.limited(arena, count(50)))
-    yield Kind("killed, newest checkpoint damaged", arena, kill_trials.rotted(arena, count(200)))
+    yield Kind("disk full after a swept byte", arena, kill_trials.starved(arena, count(70)))
+    yield Kind("files no larger than a swept size", arena, kill_trials.limited(arena, count(30)))
+    yield Kind("killed, newest checkpoint damaged", arena, kill_trials.rotted(arena, count(100)))
     yield Kind("NaN or an infinity", arena, kill_trials.poisoned(arena, count(60)))
     half = arena.with_training(precision="bf16")
     yield Kind("NaN or an infinity in bf16", half, kill_trials.poisoned(half, count(len(planted.PLACES))))
@@ -138,6 +139,7 @@ _jobs: list[Callable[[], Any]] = []
 def shared(jobs: Sequence[Callable[[], Any]]) -> list[Any]:
     """What each job answers; two forked processes take them in turn."""
     _jobs[:] = jobs
+    gc.freeze()  # children need not look through what was imported here, nor copy it
     with ProcessPoolExecutor(LANES, get_context("fork")) as pool:
         return list(pool.map(_job, range(len(jobs))))
 
