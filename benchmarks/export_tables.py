@@ -38,7 +38,9 @@ def _export_cells(row: Record, whole: Record) -> list[str]:
 
 
 def _beside(row: Record, whole: Record, what: str) -> str:
-    """A figure, and its difference to that of the fp32 file."""
+    """A figure, and its difference to that of the fp32 file; all pairs of a set have no accuracy."""
+    if whole["accuracy"] is None and what == "accuracy":
+        return "-"
     own, other = (r["accuracy"]["mean"] if what == "accuracy" else r["tpr_at_fpr"][0]["tpr"] for r in (row, whole))
     return f"{own:.4f}" if row is whole else f"{own:.4f} ({own - other:+.4f})"
 

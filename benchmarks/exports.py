@@ -9,8 +9,9 @@ models and pairs can be added at any time.
 
 ``FACES`` holds ``lfw112/``, ``lfw_train.csv`` and the pairs; files go to ``FOLDER``; each MODEL is
 ``NAME=PATH[,COLOR,SCALING]``. The record names models within ``FACES`` so, and others by the end of their path.
-Nobody of the training split is in ``lfw_pairs_test.txt``. ``lfw_pairs.txt`` holds its people too: there the ranges are
-of some faces of the test, and a student trained on the split knows them, so that only its forms can be compared.
+Nobody of the training split is in ``lfw_pairs_test.txt``, nor in ``lfw_test.csv``, of which all pairs are measured, so
+that a fall of TPR is not chance. ``lfw_pairs.txt`` holds its people too: there the ranges are of some faces of the
+test, and a student trained on the split knows them, so that only its forms can be compared.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ def whole(recipe: Recipe, source: IdentitySource, teacher: TorchEmbedder | None)
     kept = np.random.default_rng(0).normal(size=(len(source), 2, WIDTH)).astype(np.float32)
     live = recipe.teacher is not None and recipe.teacher.view == "same"
     caches = Caches() if teacher is None else Caches(kept, None if live else kept)
-    session = make_session(recipe, plan, source, dataset, teacher, caches, CPU)
+    session = make_session(recipe, plan, source, dataset, teacher, caches, CPU, least_agreement=0.0)
     batches, taken = make_batches(session), list[float]()
 
     def step() -> None:

@@ -52,19 +52,19 @@ def forward_onnx(path: Path, blob: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class OpenedNet:
-    """An ONNX file in ``cv2.dnn``; made by `open_net`.
+    """An ONNX file in ``cv2.dnn``; made by `open_net` and `read_net`.
 
     Attributes:
-        path: The file.
+        name: The file, for messages.
         network: OpenCV's network.
     """
 
-    path: Path
+    name: str
     network: cv2.dnn.Net
 
     def forward(self, blob: np.ndarray) -> np.ndarray:
         """As `forward_onnx`, in a network already open."""
-        with _refusals(self.path):
+        with _refusals(self.name):
             self.network.setInput(np.ascontiguousarray(blob))
             return np.array(self.network.forward(), np.float32)
 
@@ -79,21 +79,29 @@ def open_net(path: Path, *, threads: int = 0) -> OpenedNet:
     Raises:
         InputError: OpenCV cannot read the file.
     """
-    data = np.frombuffer(path.read_bytes(), np.uint8)
-    if not data.size:
-        raise InputError(str(path), "OpenCV cannot run it: the file is empty")
     if threads:
         cv2.setNumThreads(threads)
-    with _refusals(path):
-        return OpenedNet(path, cv2.dnn.readNetFromONNX(data))
+    return read_net(path.read_bytes(), str(path))
+
+
+def read_net(data: bytes, name: str) -> OpenedNet:
+    """Open the bytes of an ONNX file in ``cv2.dnn``.
+
+    Raises:
+        InputError: OpenCV cannot read them.
+    """
+    if not data:
+        raise InputError(name, "OpenCV cannot run it: the file is empty")
+    with _refusals(name):
+        return OpenedNet(name, cv2.dnn.readNetFromONNX(np.frombuffer(data, np.uint8)))
 
 
 @contextmanager
-def _refusals(path: Path) -> Iterator[None]:
+def _refusals(name: str) -> Iterator[None]:
     """Turn OpenCV's own exception into one line."""
     try:
         with _quiet():
             yield
     except cv2.error as error:
         reason = " ".join((error.err or str(error)).split())
-        raise InputError(str(path), f"OpenCV cannot run it: {reason[:200]}") from error
+        raise InputError(name, f"OpenCV cannot run it: {reason[:200]}") from error

@@ -55,7 +55,14 @@ class Built:
     uncalibrated: bool
 
 
-def build_model(embedder: Embedder, form: Form, faces: np.ndarray | None = None, watched: Watched = UNWATCHED) -> Built:
+def build_model(
+    embedder: Embedder,
+    form: Form,
+    faces: np.ndarray | None = None,
+    watched: Watched = UNWATCHED,
+    *,
+    opencv: bool = True,
+) -> Built:
     """The ONNX graph of a model in a form, with names, shapes and metadata; not yet checked.
 
     Args:
@@ -63,6 +70,7 @@ def build_model(embedder: Embedder, form: Form, faces: np.ndarray | None = None,
         form: With nothing left open.
         faces: What int8 takes its ranges from; the last few are left for the checks.
         watched: Told of the work, and may stop it.
+        opencv: Leave in float what OpenCV's integers spoil, too.
 
     Raises:
         NonFiniteError: The model holds a NaN or an infinity.
@@ -81,7 +89,9 @@ def build_model(embedder: Embedder, form: Form, faces: np.ndarray | None = None,
         model = to_half(model, embedder.name)
     elif form.precision == "int8" and faces is not None:
         pixels = _taken(embedder, faces[: -held_out(form)])
-        model, quantised = to_int8(model, pixels, embedder.name, poll=watched.poll, progress=watched.progress)
+        model, quantised = to_int8(
+            model, pixels, embedder.name, opencv=opencv, poll=watched.poll, progress=watched.progress
+        )
     preprocessing = _with_input(model, embedder, form)
     if form.unit:
         add_unit_length(model)

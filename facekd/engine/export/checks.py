@@ -125,5 +125,6 @@ def check_mean(parity: Sequence[Parity], precision: str) -> None:
         mean = sum(check.batch * check.mean_cosine for check in own) / count
         if not mean >= least:
             what = f"the mean cosine to the model's embeddings is {mean:.4f} on {count} faces, not {least:g} or more"
-            fix = "nothing was written; calibrate on more faces like yours, or use fp16"
+            other = ", or leave OpenCV out with --no-opencv" if runtime == "opencv" else ""
+            fix = f"nothing was written; calibrate on more faces like yours, or use fp16{other}"
             raise ExportError(runtime, f"{runtime}: {what}", fix)

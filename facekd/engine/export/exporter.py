@@ -107,7 +107,7 @@ def export_onnx(
     unread: list[str] = []
     measured: list[dict[str, Any]] = []
     with interruptible(f"export of {out}", "nothing was written; run the command again") as poll:
-        built = build_model(embedder, form, evidence.faces, Watched(progress, poll))
+        built = build_model(embedder, form, evidence.faces, Watched(progress, poll), opencv=opencv)
 
         def write(file: Path) -> None:
             file.write_bytes(sealed(built.model.SerializeToString()))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from facekd.data.opencv_net import read_net
 from facekd.engine.signals import Poll
 from facekd.models.onnx_file import open_session
 
@@ -61,13 +62,28 @@ def run_graph(model: ModelProto, pixels: np.ndarray, poll: Poll | None = None) -
     return np.concatenate([batch[""] for batch in _watched(model, [], pixels, poll)])
 
 
+def run_in_opencv(model: ModelProto, pixels: np.ndarray) -> np.ndarray:
+    """As `run_graph`, in OpenCV.
+
+    Raises:
+        InputError: OpenCV cannot run the graph.
+    """
+    net = read_net(model.SerializeToString(), "graph")
+    return np.concatenate([net.forward(filled)[: len(batch)] for batch, filled in _batches(model, pixels)])
+
+
+def _batches(model: ModelProto, pixels: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Batches, and what the graph is given of each: a fixed batch is filled up with faces once more."""
+    fixed = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value
+    for start in range(0, len(pixels), fixed or BATCH):
+        batch = pixels[start : start + (fixed or BATCH)]
+        yield batch, batch[np.arange(fixed) % len(batch)] if fixed else batch
+
+
 def _watched(
     model: ModelProto, tensors: Sequence[str], pixels: np.ndarray, poll: Poll | None
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Batch by batch, the activations by name; without any, the embeddings under an empty name.
-
-    A graph with a fixed batch takes repeated faces to fill its last one; what it gives of them is dropped.
-    """
+    """Batch by batch, the activations by name; without any, the embeddings under an empty name."""
     from onnx import ValueInfoProto
 
     watched = type(model).FromString(model.SerializeToString())
@@ -75,13 +91,9 @@ def _watched(
     wanted = [name for name in tensors if name != data]
     watched.graph.output.extend(ValueInfoProto(name=name) for name in wanted if name != output)
     session = open_session(watched.SerializeToString(), "float graph", threads=torch.get_num_threads())
-    fixed = watched.graph.input[0].type.tensor_type.shape.dim[0].dim_value
-    step = fixed or BATCH
-    for start in range(0, len(pixels), step):
+    for batch, filled in _batches(model, pixels):
         if poll:
             poll()
-        batch = pixels[start : start + step]
-        filled = batch[np.arange(fixed) % len(batch)] if fixed else batch
         values = session.run(wanted or [output], {data: filled})
         kept = [value[: len(batch)] if value.shape[:1] == (len(filled),) else value for value in values]
         yield dict(zip(wanted or [""], kept, strict=True)) | ({data: batch} if data in tensors else {})

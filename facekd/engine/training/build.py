@@ -21,7 +21,7 @@ from facekd.data.superclasses import group_identities
 from facekd.engine.fitting import training_reader
 from facekd.engine.progress import Progress
 from facekd.engine.signals import Poll
-from facekd.engine.training.inheritance import class_means, inherit_classifier
+from facekd.engine.training.inheritance import LEAST_AGREEMENT, class_means, inherit_classifier
 from facekd.engine.training.objective import Objective
 from facekd.engine.training.outputs import Sizes, SubsetSizes
 from facekd.engine.training.plan import Plan, architecture_of, cached_views, classifier_of, clean_views
@@ -224,15 +224,18 @@ def make_session(
     teacher: Embedder | None,
     caches: Caches,
     place: torch.device,
+    *,
+    least_agreement: float = LEAST_AGREEMENT,
 ) -> Session:
-    """Build every part of a run, its inherited classifier proved to fit.
+    """Build every part of a run, its inherited classifier proved to fit, by as much as ``least_agreement`` says.
 
     Raises:
         FacekdError: A part that cannot be built, or does not fit another.
     """
     classifier = None
     if teacher is not None and recipe.teacher and any_needs(recipe.losses, "teacher_classifier"):
-        classifier = inherit_classifier(classifier_of(recipe.teacher, teacher), teacher, source, caches.clean)
+        where = classifier_of(recipe.teacher, teacher)
+        classifier = inherit_classifier(where, teacher, source, caches.clean, least=least_agreement)
     student, notes = make_student(recipe.student, recipe.train.seed, teacher)
     student = student.to(place)
     if isinstance(student, ResidualPair) and teacher is not None:

@@ -146,6 +146,7 @@ def inherit_classifier(
     source: IdentitySource,
     cached: np.ndarray | None = None,
     *,
+    least: float = LEAST_AGREEMENT,
     progress: Progress | None = None,
     poll: Poll | None = None,
 ) -> Classifier:
@@ -156,11 +157,12 @@ def inherit_classifier(
         embedder: The teacher.
         source: The training data.
         cached: Teacher embeddings of the images as they are and mirrored, where they are already there.
+        least: Share of the images that must be nearest to their own class.
         progress: Told how many images are done.
         poll: Called between batches; may raise to stop.
 
     Raises:
-        UsageError: Fewer than half of the images are nearest to their own class; says which other colour order or
+        UsageError: Fewer of the images are nearest to their own class; says which other colour order or
             scaling would do better, where one does.
         InputError: Files that cannot be used, of another width, or that lack an identity.
         NonFiniteError: A class weight is NaN or infinite.
@@ -179,7 +181,7 @@ def inherit_classifier(
             class_weights = class_means(cached, source.labels, len(source.names))
     chosen = np.random.default_rng(0).permutation(len(source))[:CHECKED_IMAGES]
     agreement = _agreement(class_weights, embedder, source, chosen, cached)
-    if agreement < LEAST_AGREEMENT:
+    if agreement < least:
         what = f"only {agreement:.1%} of {len(chosen)} training images are nearest to their own class in its classifier"
         raise UsageError(embedder.name, f"{what} ({origin})", _causes(class_weights, embedder, source, poll))
     digest = "" if place is None else hashlib.sha256(class_weights.contiguous().numpy().data).hexdigest()

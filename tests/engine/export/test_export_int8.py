@@ -22,9 +22,9 @@ from facekd.engine.export.form import Form
 from facekd.engine.export.half import to_half
 from facekd.engine.export.int8 import left_in_float, to_int8
 from facekd.engine.export.qdq import operations, quantise, quantised_tensors, weight_steps
-from facekd.engine.export.ranges import activation_ranges, run_graph
+from facekd.engine.export.ranges import activation_ranges, run_graph, run_in_opencv
 from facekd.engine.parity import Parity, compare, probe_images
-from facekd.errors import ExportError, RequirementError
+from facekd.errors import ExportError, InputError, RequirementError
 from facekd.models.embedder import TorchEmbedder, load_embedder
 from facekd.models.preprocessing import Preprocessing
 
@@ -197,6 +197,39 @@ def to_int8_with(model: onnx.ModelProto, data: np.ndarray, monkeypatch: pytest.M
     return to_int8(model, data, "a.onnx")
 
 
+def in_integers(model: onnx.ModelProto, name: str) -> bool:
+    node = next(node for node in model.graph.node if node.name == name)
+    writers = {output: other.op_type for other in model.graph.node for output in other.output}
+    return writers.get(node.input[1]) == "DequantizeLinear"
+
+
+def test_what_opencv_computes_otherwise_is_left_in_float(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, data = graph(), pixels(64)
+
+    def turned(made: onnx.ModelProto, few: np.ndarray) -> np.ndarray:
+        return run_graph(made, few) * (-1 if in_integers(made, "second") else 1)
+
+    monkeypatch.setattr(export_int8, "run_in_opencv", turned)
+    plain, _ = to_int8(model, data, "a.onnx")
+    made, told = to_int8(model, data, "a.onnx", opencv=True)
+    assert in_integers(plain, "second") and not in_integers(made, "second")
+    assert next(iter(told.left)) == "second" and 1.9 < told.left["second"] < 2.1
+
+
+def test_what_opencv_cannot_run_is_not_held_against_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(made: onnx.ModelProto, few: np.ndarray) -> np.ndarray:
+        raise InputError("graph", "OpenCV cannot run it: no such operation")
+
+    monkeypatch.setattr(export_int8, "run_in_opencv", refuse)
+    model, data = graph(), pixels(64)
+    assert to_int8(model, data, "a.onnx", opencv=True) == to_int8(model, data, "a.onnx")
+
+
+def test_opencv_gives_what_onnxruntime_gives_batch_by_batch() -> None:
+    model, data = graph(), pixels(20)
+    np.testing.assert_allclose(run_in_opencv(model, data), run_graph(model, data), rtol=1e-4, atol=1e-4)
+
+
 def test_the_mean_shift_is_taken_back() -> None:
     model, data = graph(), pixels(128)
     made, told = to_int8(model, data, "a.onnx")
@@ -336,8 +369,8 @@ def test_what_a_judge_refuses_is_not_left_behind(tmp_path: Path) -> None:
 def test_a_wrong_weight_is_found_in_fewer_bits_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     made = exporter.build_model
 
-    def spoiled(*arguments: object) -> Built:
-        built = made(*arguments)
+    def spoiled(*arguments: object, **named: object) -> Built:
+        built = made(*arguments, **named)
         for weight in built.model.graph.initializer:
             if weight.data_type in (TensorProto.FLOAT16, TensorProto.INT8) and len(weight.dims) == 4:
                 weight.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(weight), weight.name))

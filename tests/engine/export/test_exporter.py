@@ -312,8 +312,8 @@ def test_the_file_needs_no_word_on_colour_to_be_opened(
 def spoil(monkeypatch: pytest.MonkeyPatch, amount: float) -> None:
     made = exporter.build_model
 
-    def spoiled(*arguments: object) -> Built:
-        built = made(*arguments)
+    def spoiled(*arguments: object, **named: object) -> Built:
+        built = made(*arguments, **named)
         weight = built.model.graph.initializer[0]
         weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * (1 + amount), weight.name))
         return built
