@@ -21,7 +21,7 @@ from facekd.data.superclasses import group_identities
 from facekd.engine.fitting import training_reader
 from facekd.engine.progress import Progress
 from facekd.engine.signals import Poll
-from facekd.engine.training.inheritance import LEAST_AGREEMENT, class_means, inherit_classifier
+from facekd.engine.training.inheritance import LEAST_AGREEMENT, Classifier, class_means, inherit_classifier
 from facekd.engine.training.objective import Objective
 from facekd.engine.training.outputs import Sizes, SubsetSizes
 from facekd.engine.training.plan import Plan, architecture_of, cached_views, classifier_of, clean_views
@@ -232,10 +232,7 @@ def make_session(
     Raises:
         FacekdError: A part that cannot be built, or does not fit another.
     """
-    classifier = None
-    if teacher is not None and recipe.teacher and any_needs(recipe.losses, "teacher_classifier"):
-        where = classifier_of(recipe.teacher, teacher)
-        classifier = inherit_classifier(where, teacher, source, caches.clean, least=least_agreement)
+    classifier = _inherited(recipe, teacher, source, caches, least_agreement)
     student, notes = make_student(recipe.student, recipe.train.seed, teacher)
     student = student.to(place)
     if isinstance(student, ResidualPair) and teacher is not None:
@@ -273,6 +270,14 @@ def make_session(
         notes=(*notes, *objective.notes),
         superclasses=make_superclasses(recipe, source, caches.clean),
     )
+
+
+def _inherited(
+    recipe: Recipe, teacher: Embedder | None, source: IdentitySource, caches: Caches, least: float
+) -> Classifier | None:
+    if teacher is None or recipe.teacher is None or not any_needs(recipe.losses, "teacher_classifier"):
+        return None
+    return inherit_classifier(classifier_of(recipe.teacher, teacher), teacher, source, caches.clean, least=least)
 
 
 def make_batches(session: Session) -> Iterator[Batch]:
