@@ -18,7 +18,7 @@ from facekd.engine.training.snapshots import MANIFEST, Manifest, clear_snapshots
 from facekd.errors import UsageError
 from facekd.files import append_line, disk_errors, remove_unfinished, write_json, write_text
 from facekd.models.uncertainty_file import UNCERTAINTY_FILE
-from facekd.recipe import Recipe, load_recipe, recipe_digest, recipe_yaml
+from facekd.recipe import Recipe, changed_keys, load_recipe, recipe_yaml
 
 PACKAGES = ("torch", "timm", "numpy", "opencv-python", "onnx", "onnxruntime", "safetensors", "pydantic")
 
@@ -148,24 +148,3 @@ class RunFolder:
 def _begun(entry: Path) -> bool:
     """Whether an entry of a folder is what a run leaves that ended before its recipe was written."""
     return entry.name == ".lock" or entry.name.startswith("recipe.yaml.tmp.")
-
-
-def changed_keys(before: Recipe, after: Recipe) -> list[str]:
-    """Dotted keys on which two recipes differ."""
-    if recipe_digest(before) == recipe_digest(after):
-        return []
-    old, new = (_leaves("", json.loads(recipe.model_dump_json())) for recipe in (before, after))
-    return sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
-
-
-def _leaves(prefix: str, value: object) -> dict[str, object]:
-    if isinstance(value, dict):
-        pairs = list(value.items())
-    elif isinstance(value, list):
-        pairs = list(enumerate(value))
-    else:
-        return {prefix: value}
-    found: dict[str, object] = {prefix: type(value).__name__} if not pairs else {}
-    for name, inner in pairs:
-        found |= _leaves(f"{prefix}.{name}" if prefix else str(name), inner)
-    return found

@@ -143,6 +143,7 @@ CASES = [
     Case(
         "94-threads", halted(claimed("threads", 99)), "resume is not bit-exact: saved with threads 99, running with", 0
     ),
+    Case("94-torch", halted(claimed("torch", "1.0")), "resume is not bit-exact: saved with torch 1.0, running with", 0),
     Case(
         "95-newest-rotten",
         halted(lambda folder: rot(newest(folder))),

@@ -192,8 +192,10 @@ FILES = [
     Case("27-pipe", pipe_for_a_recipe, r"r\.yaml: not a regular file"),
     Case("31-variable", with_faces(("path: faces", 'path: "${HOME}/faces"')), NOT_EXPANDED),
     Case("31-tilde", with_faces(("path: faces", "path: ~/faces")), NOT_EXPANDED),
-    Case("32-output-is-the-data", output_is_the_data, "faces: is not empty and holds no run"),
-    Case("32-output-is-the-teacher", output_is_the_teacher, "runs: "),
+    Case("32-output-is-the-data", output_is_the_data, "faces: is or holds what the run reads: data.path: faces"),
+    Case(
+        "32-output-is-the-teacher", output_is_the_teacher, "runs: is or holds what the run reads: teacher.weights: runs"
+    ),
     Case(
         "33-another-run",
         another_recipe_in_the_folder,

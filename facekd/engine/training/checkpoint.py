@@ -82,6 +82,16 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
+def checkpoint_name(step: int) -> str:
+    """The file of a step.
+
+    Example:
+        >>> checkpoint_name(7)
+        'step-000000007.safetensors'
+    """
+    return f"step-{step:09d}.safetensors"
+
+
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     """Write a checkpoint into ``folder``, record its digest, and remove all but the newest :data:`KEPT`.
 
@@ -89,7 +99,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
         NonFiniteError: A tensor is not finite; earlier checkpoints stand.
         DeviceError: The disk refused; earlier checkpoints stand.
     """
-    path = folder / f"step-{checkpoint.step:09d}.safetensors"
+    path = folder / checkpoint_name(checkpoint.step)
     _require_finite(checkpoint)
     facts = {"format": FORMAT, "step": checkpoint.step, "facekd": __version__, **checkpoint.facts}
     with disk_errors(folder):
@@ -135,6 +145,13 @@ def _forget_others(folder: Path, newest: Path) -> None:
     for path in set(folder.glob("step-*.safetensors")) - kept:
         path.unlink(missing_ok=True)
     remove_unfinished(folder)
+
+
+def forget_newer(folder: Path, step: int) -> None:
+    """Remove what a resume at ``step`` passed over, so that it takes no good one's place among those that are kept."""
+    for path in folder.glob("step-*.safetensors"):
+        if path.name > checkpoint_name(step):
+            path.unlink(missing_ok=True)
 
 
 def load_checkpoint(folder: Path) -> tuple[Checkpoint, list[str]]:

@@ -26,7 +26,7 @@ from facekd.models.backbone import synchronised
 from facekd.models.embedder import Embedder
 from facekd.models.heads import FrozenClassifier, VarianceHead
 from facekd.models.preprocessing import Preprocessing
-from facekd.recipe import Recipe, recipe_digest
+from facekd.recipe import Recipe, recipe_digest, training_digest
 
 
 @dataclass
@@ -132,11 +132,12 @@ class Session:
     def facts(self) -> dict[str, Any]:
         """What a resumed run must share with the one that was stopped."""
         return {
-            "recipe": recipe_digest(self.recipe),
+            "recipe": training_digest(self.recipe),
             "data": self.source.digest,
             "teacher": self.teacher_digest,
             "classifier": "" if self.classifier is None else self.classifier.digest,
             "subsets": [[one.teacher.digest, one.source.digest] for one in self.subsets],
+            "torch": str(torch.__version__),
             "threads": torch.get_num_threads(),
             "device": self.device.type,
             "processes": self.world.size,
@@ -160,7 +161,7 @@ class Session:
             CheckpointError: It belongs to another recipe, data set or teacher, or holds other tensors.
         """
         now = self.facts()
-        was = {"processes": 1, "subsets": [], "classifier": now["classifier"], **saved.facts}
+        was = {"processes": 1, "subsets": [], "classifier": now["classifier"], "torch": now["torch"], **saved.facts}
         for name in ("recipe", "data", "teacher", "classifier", "subsets"):
             if was.get(name) != now[name]:
                 what = f"the {name} changed since it was written ({was.get(name)}, now {now[name]})"
@@ -177,7 +178,7 @@ class Session:
         self.step = saved.step
         return [
             f"resume is not bit-exact: saved with {name} {was[name]}, running with {now[name]}"
-            for name in ("threads", "device", "processes")
+            for name in ("torch", "threads", "device", "processes")
             if was[name] != now[name]
         ]
 

@@ -12,17 +12,18 @@ from typing import Any
 import torch
 
 from facekd.data.identities import IdentitySource
+from facekd.data.image_folder import ImageFolder
 from facekd.data.loading_workers import dead_workers_named
 from facekd.engine.probe import says_itself
 from facekd.engine.run_folder import RunFolder
 from facekd.engine.signals import interruptible
 from facekd.engine.training.build import make_batches, make_caches, make_dataset, make_session, resolve_device
-from facekd.engine.training.checkpoint import any_finished, load_checkpoint, save_checkpoint
+from facekd.engine.training.checkpoint import any_finished, forget_newer, load_checkpoint, save_checkpoint
 from facekd.engine.training.distributed import ALONE, World
 from facekd.engine.training.plan import Plan, checkpoint_steps, make_plan, open_teacher
 from facekd.engine.training.run import Listener, Run
 from facekd.engine.training.selection import evaluate_student, figure_of_merit, open_sets
-from facekd.engine.training.series import Series, open_series, teacher_place
+from facekd.engine.training.series import Series, open_series
 from facekd.engine.training.session import Session, provenance
 from facekd.engine.training.snapshots import Snapshot, add_snapshot, is_due, snapshot_file
 from facekd.engine.training.sources import open_source
@@ -34,7 +35,7 @@ from facekd.errors import DataError, DeviceError, Elsewhere, Interrupted, UsageE
 from facekd.files import disk_errors, locked
 from facekd.models.embedder import Embedder
 from facekd.models.weights import save_classifier, save_model
-from facekd.recipe import Recipe
+from facekd.recipe import Recipe, named_files
 
 FINAL_BOOTSTRAP = 1000
 
@@ -93,6 +94,7 @@ def train(
         _refuse_folder(recipe, out, resume)
         world.share_of(recipe.train.batch_size)
         source = open_source(recipe.data)
+        _refuse_within(source, recipe, out)
         plan, (teacher, series, subsets) = sized(recipe, source, str(place))
         sets = open_sets(recipe.evaluate) if world.leads else []
     with ExitStack() as held:
@@ -129,14 +131,22 @@ def train(
 
 
 def _refuse_folder(recipe: Recipe, out: Path, resume: bool) -> None:
-    """Refuse a run folder that would be made for nothing, or would replace its own teacher."""
+    """Refuse a run folder that would be made for nothing, or would replace what the run reads."""
     if out.exists() and not out.is_dir():
         raise UsageError(str(out), "is a file, not a folder", "choose another --out")
     if resume and not (out / "recipe.yaml").exists():
         raise UsageError(str(out), "holds no run to resume", "leave out --resume")
-    teachers = [*([] if recipe.teacher is None else [recipe.teacher]), *recipe.subsets]
-    if out.resolve() in [teacher_place(teacher).resolve() for teacher in teachers]:
-        raise UsageError(str(out), "is the teacher's own folder", "choose another --out")
+    for key, named in named_files(recipe).items():
+        read, here = Path(named).resolve(), out.resolve()
+        if read == here or here in read.parents:
+            raise UsageError(str(out), f"is or holds what the run reads: {key}: {named}", "choose another --out")
+
+
+def _refuse_within(source: IdentitySource, recipe: Recipe, out: Path) -> None:
+    """Refuse a run folder among the people of an identity folder, of whom it would be one from the next run on."""
+    faces = recipe.data.path
+    if isinstance(source, ImageFolder) and faces and Path(faces).resolve() in out.resolve().parents:
+        raise UsageError(str(out), f"lies among the people of data.path: {faces}", "choose an --out beside it")
 
 
 def _resume(run: Run) -> None:
@@ -149,6 +159,7 @@ def _resume(run: Run) -> None:
     saved, passed_over = load_checkpoint(folder.checkpoints)
     warnings = session.restore(saved)
     if session.world.leads:
+        forget_newer(folder.checkpoints, session.step)
         folder.rewind(session.step, session.evaluated)
     for line in [*passed_over, *warnings, f"resumed at step {session.step} of {session.plan.total_steps}"]:
         run.tell(line)

@@ -17,6 +17,7 @@ from facekd import __version__
 from facekd.engine.training.checkpoint import (
     Checkpoint,
     any_finished,
+    forget_newer,
     load_checkpoint,
     optimizer_tensors,
     restore_optimizer,
@@ -66,6 +67,15 @@ def test_a_later_damaged_file_does_not_push_out_a_good_one(tmp_path: Path) -> No
     save_checkpoint(tmp_path, _checkpoint(3))
     assert load_checkpoint(tmp_path)[0].step == 3
     assert len(list(tmp_path.glob("step-*"))) == 2
+
+
+def test_what_a_resume_passed_over_does_not_push_out_a_good_one(tmp_path: Path) -> None:
+    """A file of a signal's step is never written again, and lies before all that follow."""
+    save_checkpoint(tmp_path, _checkpoint(10))
+    save_checkpoint(tmp_path, _checkpoint(13)).write_bytes(b"rot")
+    forget_newer(tmp_path, load_checkpoint(tmp_path)[0].step)
+    save_checkpoint(tmp_path, _checkpoint(20)).write_bytes(b"rot")
+    assert load_checkpoint(tmp_path)[0].step == 10
 
 
 def test_every_checkpoint_damaged__each_is_named(tmp_path: Path) -> None:

@@ -85,17 +85,19 @@ def test_training__learns(make_recipe, tmp_path: Path) -> None:
     assert sum(curve[-4:]) < 0.5 * sum(curve[:4])
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_resume__ends_with_the_same_bits(distil, tmp_path: Path, workers: int) -> None:
+@pytest.mark.parametrize("workers", [(0, 0, 0), (2, 2, 2), (0, 2, 1)])
+def test_resume__ends_with_the_same_bits(distil, tmp_path: Path, workers: tuple[int, int, int]) -> None:
     sets = [{"synthetic": {"identities": 3, "samples": 2}}]
     recipe = distil(evaluate={"sets": sets, "every": 1.0, "fpr": [0.5], "select": "best"})
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     train(recipe, whole, device="cpu")
-    recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"workers": workers})})
+    one, other, last = [
+        recipe.model_copy(update={"train": recipe.train.model_copy(update={"workers": count})}) for count in workers
+    ]
     for number, step in enumerate((3, 8)):
         with pytest.raises(Interrupted):
-            train(recipe, broken, resume=number > 0, device="cpu", listener=stop_at(step))
-    train(recipe, broken, resume=True, device="cpu")
+            train((one, other)[number], broken, resume=number > 0, device="cpu", listener=stop_at(step))
+    train(last, broken, resume=True, device="cpu")
     assert same(whole, broken)
     assert steps(whole) == steps(broken)
 
@@ -321,9 +323,22 @@ def test_a_second_run_in_the_folder__is_refused_by_name(make_recipe, tmp_path: P
         train(changed, tmp_path / "file", device="cpu")
 
 
-def test_the_teachers_own_folder__is_refused(distil, teacher: Path) -> None:
-    with pytest.raises(UsageError, match="the teacher's own folder"):
+def test_a_folder_of_what_the_run_reads__is_refused(distil, teacher: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is or holds what the run reads: teacher.weights"):
         train(distil(), teacher, overwrite=True, device="cpu")
+    recipe, before = distil(), (teacher / "student.safetensors").read_bytes()
+    section = recipe.teacher.model_copy(update={"weights": str(teacher / "student.safetensors")})
+    by_file = recipe.model_copy(update={"teacher": section})
+    with pytest.raises(UsageError, match="is or holds what the run reads: teacher.weights"):
+        train(by_file, teacher, overwrite=True, device="cpu")
+    assert (teacher / "student.safetensors").read_bytes() == before
+    train(by_file, tmp_path / "beside", device="cpu")
+
+
+def test_a_folder_among_the_people__is_refused(make_recipe, faces: Path) -> None:
+    with pytest.raises(UsageError, match="lies among the people of data.path"):
+        train(make_recipe(), faces / "run", device="cpu")
+    assert not (faces / "run").exists()
 
 
 def test_changed_data__is_refused_on_resume(make_recipe, faces: Path, tmp_path: Path) -> None:
