@@ -381,7 +381,7 @@ def test_recipe__refuses_what_contradicts_snapshots(follow, teacher: Path) -> No
 
 def test_the_teachers_own_folder__is_refused(follow, teacher: Path) -> None:
     section = {"weights": str(teacher / "snapshots.json"), "snapshots": "aligned", "view": "same"}
-    with pytest.raises(UsageError, match="the teacher's own folder"):
+    with pytest.raises(UsageError, match="is or holds what the run reads: teacher.weights"):
         train(follow(teacher=section), teacher, overwrite=True, device="cpu")
 
 

@@ -270,7 +270,7 @@ def test_refusals__before_the_first_step(distil, make_recipe, teachers: dict[str
     bare = str(teachers["high"] / "student.safetensors")
     with pytest.raises(InputError, match="has no classifier that names its identities .add identities to subsets.high"):
         plan_run(distil(subsets=[{"name": "high", "weights": bare}]), "cpu")
-    with pytest.raises(UsageError, match="is the teacher's own folder"):
+    with pytest.raises(UsageError, match="is or holds what the run reads: subsets"):
         train(distil(), teachers["high"], device="cpu")
     with pytest.raises(InputError, match="data.subset: selects 0 of 6 identities"):
         plan_run(make_recipe(("data.subset={shots: {at_least: 99}}",)), "cpu")
