@@ -89,3 +89,27 @@ def latency(data: Record) -> str:
 
 def _ratio(value: float | None, other: float | None) -> str:
     return "-" if value is None or other is None else f"{value / other:.2f}"
+
+
+def exported_latency(data: Record) -> str:
+    """The files of real models: milliseconds of each form, and what fewer bits are worth.
+
+    Args:
+        data: ``exported_latency.json``.
+    """
+    body = []
+    for model, rows in grouped(data["rows"], "model").items():
+        for batch, forms in grouped(rows, "batch").items():
+            cells = []
+            for row in forms:
+                low, high = row["ratio"]["iqr"]
+                beside = f" ({row['ratio']['median']:.2f}, {low:.2f} to {high:.2f})" if row["form"] != "fp32" else ""
+                cells.append(f"{median(row['seconds']) * 1e3:.1f}{beside}")
+            body.append([model, str(batch), *cells])
+    told = (
+        f"Milliseconds a batch in onnxruntime, {data['threads']} threads: medians of {data['turns']} turns; in "
+        "brackets the ratio to float32 within a turn, and its quartiles. These files have passed every gate: what hurt "
+        "is in float."
+    )
+    head = ["model", "batch", *dict.fromkeys(row["form"] for row in data["rows"])]
+    return "\n\n".join([markdown_table(head, body), told])

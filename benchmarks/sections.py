@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from benchmarks.classifier_tables import classifier_loss
-from benchmarks.export_tables import exports, latency
+from benchmarks.export_tables import exported_latency, exports, latency
 from benchmarks.measuring_tables import all_pairs, embedding_speed, interval_coverage, lfw_models, templates
 from benchmarks.method_tables import methods
 from benchmarks.tables import Record, data_loading, demo, real_faces_in_full, synthetic_hardness, synthetic_speed
@@ -46,6 +46,11 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Record], str]]] = {
     "demo": ("The demo on drawn faces", "python -m benchmarks.demo --record benchmarks/results/demo.json", demo),
     "exports": ("Exported files on real faces", EXPORTS_COMMAND, exports),
     "latency": ("How fast students run", LATENCY_COMMAND, latency),
+    "exported_latency": (
+        "How fast the exported files of real models run",
+        "python -m benchmarks.exported_latency FOLDER",
+        exported_latency,
+    ),
     "all_pairs": ("All pairs", PAIRS_COMMAND, all_pairs),
     "templates": ("1:1 at the size of IJB-C", TEMPLATES_COMMAND, templates),
     "interval_coverage": ("Do intervals hold the truth", COVERAGE_COMMAND, interval_coverage),

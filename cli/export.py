@@ -68,7 +68,7 @@ class Batch(click.ParamType):
 @click.option(
     "--max-drop",
     type=click.FloatRange(0, 1),
-    help="Refuse a file whose TPR on a set falls by more, at any FPR that 30 impostor pairs or more can show.",
+    help="Refuse a file whose TPR on a set falls by more, at any FPR of 30 false accepts or more.",
 )
 @foreign_options
 @click.option("--opencv/--no-opencv", default=True, help="Check the file in OpenCV as well (default: yes).")

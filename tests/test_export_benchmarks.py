@@ -11,9 +11,12 @@ import pytest
 import torch
 from facekd_cli.shipped import find_recipe, shipped_recipes
 
-from benchmarks import exports, latency
+from benchmarks import exported_latency, exports, latency
+from benchmarks.export_tables import exported_latency as exported_latency_table
 from benchmarks.export_tables import exports as exports_table
 from benchmarks.export_tables import latency as latency_table
+from facekd.engine.export.exporter import export_onnx
+from facekd.engine.export.form import Form
 from facekd.models.onnx_model import load_onnx
 from facekd.recipe import load_recipe
 
@@ -151,3 +154,21 @@ def test_exports__each_form_stands_beside_the_fp32_file_of_its_model_and_set() -
     assert text.index("On `a.txt`, 1,200 pairs") < text.index("On `b.txt`")
     assert "| m | int8 | 1.00 | 0.250 | 0.99500 | 0.9800 (-0.0100) | 0.8800 (-0.0100) | 5 of 7 | onnxruntime |" in text
     assert "| m | uint8 | 4.00 | 1.000 | 0.99500 | 0.9000 (+0.0000) | 0.8000 (+0.0000) | - | onnxruntime |" in text
+
+
+def test_exported_latency__every_form_of_a_model_beside_its_float_file(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="holds no model in every form"):
+        exported_latency.report(tmp_path, repeats=3, turns=2)
+    student = latency.drawn("tiny", *TINY)
+    export_onnx(student, tmp_path / "tiny-fp32.onnx", opencv=False)
+    for form in ("fp16", "int8"):  # what fewer bits do to the values is not what is timed here
+        export_onnx(student, tmp_path / f"tiny-{form}.onnx", Form(precision="fp16"), opencv=False)
+    found = exported_latency.report(tmp_path, repeats=3, turns=2)
+    assert [(row["form"], row["batch"]) for row in found["rows"]] == [
+        (form, batch) for form in ("fp32", "fp16", "int8") for batch in (1, 32)
+    ]
+    assert all(len(row["seconds"]) == 2 for row in found["rows"])
+    assert all(row["ratio"] == {"median": 1.0, "iqr": [1.0, 1.0]} for row in found["rows"][:2])
+    for row, ratio in zip(found["rows"], (1, 1, 2, 2, 3, 3), strict=True):
+        row |= {"seconds": [0.001 * ratio] * 2, "ratio": {"median": ratio, "iqr": [ratio, ratio + 1]}}
+    assert "| tiny | 32 | 1.0 | 2.0 (2.00, 2.00 to 3.00) | 3.0 (3.00, 3.00 to 4.00) |" in exported_latency_table(found)

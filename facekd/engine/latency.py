@@ -151,7 +151,7 @@ def _exported(embedder: TorchEmbedder, folder: Path, notes: list[str]) -> OnnxEm
     path = folder / "exported.onnx"
     try:
         export_onnx(embedder, path, Form(), opencv=False)
-    except ExportError as error:
+    except (ExportError, InputError) as error:
         notes.append(f"measured in torch alone, for its export fails: {error.what}")
         return None
     return load_onnx(path, embedder.name, cuda=embedder.device.type == "cuda")

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from facekd.engine.evaluation.calibration import calibration_place
 from facekd.engine.export.report import ExportReport
 from facekd.errors import UsageError
-from facekd.files import write_json, write_text
+from facekd.files import disk_errors, write_json, write_text
 from facekd.models.onnx_file import METADATA_PREFIX
 
 INPUTS = {
@@ -30,15 +31,31 @@ def side_files(out: Path) -> tuple[Path, Path]:
     return out.with_name(f"{out.name}.manifest.json"), out.with_name(f"{out.name}.card.md")
 
 
+def told_of(out: Path) -> tuple[Path, ...]:
+    """What may lie beside a file and holds for it alone: its manifest, its card, its thresholds."""
+    return *side_files(out), calibration_place(out)
+
+
 def check_side_files(out: Path, *, force: bool) -> None:
     """Refuse to overwrite what lies beside the file to be written.
 
     Raises:
         UsageError: One of them is there, without ``force``.
     """
-    for path in side_files(out):
+    for path in told_of(out):
         if path.exists() and not force:
             raise UsageError(str(path), "exists already", "choose another name, or replace it with --force")
+
+
+def forget_side_files(out: Path) -> None:
+    """Remove what holds for the file that is about to be replaced.
+
+    Raises:
+        DeviceError: It cannot be removed.
+    """
+    with disk_errors(out):
+        for path in told_of(out):
+            path.unlink(missing_ok=True)
 
 
 def write_side_files(report: ExportReport) -> None:

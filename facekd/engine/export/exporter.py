@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from facekd.engine.export.build import Built, build_model
+from facekd.engine.export.card import forget_side_files
 from facekd.engine.export.checks import check_batch, check_mean, probes
 from facekd.engine.export.fold import INPUT, OUTPUT
 from facekd.engine.export.form import Form, check_output, settled
@@ -45,6 +46,7 @@ class Evidence:
 
 
 UNCALIBRATED = "the thresholds of the model do not hold for this file and are left out: facekd calibrate finds its own"
+REWRITTEN = "PReLU is written in other words: OpenCV may run the file faster with --keep-prelu"
 FORM, NO_EVIDENCE = Form(), Evidence()
 
 
@@ -63,7 +65,8 @@ def export_onnx(
     The file takes ``data``, (batch, 3, height, width) float32 or as ``form`` says, and gives ``fc1`` (batch, dim), the
     raw embedding. It is run in onnxruntime and in OpenCV on faces at batches 1, 2 and 5 (a fixed batch: at that one),
     fed as its own metadata says, and gets its name only if values and cosines keep the limits of its precision
-    (`facekd.engine.parity.LIMITS`). A file already there is replaced whole or left as it was.
+    (`facekd.engine.parity.LIMITS`). A file already there is replaced whole or left as it was; what lies beside it and
+    held for it goes with it.
 
     Args:
         embedder: The model, as `load_embedder` opens it: PyTorch, or an ONNX file that computes in float.
@@ -94,6 +97,8 @@ def export_onnx(
         UsageError: A wrong option, a missing folder, or a file already there without ``force``.
         NonFiniteError: The model holds a NaN or an infinity.
         ExportError: The model cannot be traced, or the file does not equal it; nothing is written.
+        InputError: The model cannot be exported so: it ends in a head, computes in fewer bits already, or the faces are
+            too few for int8; nothing is written.
         RequirementError: Whatever ``evidence.judge`` refuses; nothing is written.
         DeviceError: The file cannot be written.
         Interrupted: SIGTERM or Ctrl-C came; nothing is written.
@@ -122,11 +127,14 @@ def export_onnx(
             check_mean(parity, form.precision)
             if evidence.judge is not None:
                 measured.extend(evidence.judge(exported))
+            forget_side_files(out)
 
         digest = _write(out, write)
     notes = consumer_notes(embedder.preprocessing, form, opencv=opencv) + unread[:1]
     if built.uncalibrated:
         notes.append(UNCALIBRATED)
+    if built.rewritten and opencv:
+        notes.append(REWRITTEN)
     return _report(embedder, out, form, built, digest=digest, notes=notes, parity=parity, measured=measured)
 
 

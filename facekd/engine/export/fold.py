@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from facekd.engine.export.batchnorm import fold_batchnorm
 from facekd.engine.export.graph import bypass_identities, replace_nodes
 from facekd.engine.export.soundness import check_sound
-from facekd.errors import ExportError
+from facekd.errors import InputError
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -28,7 +28,8 @@ def fold(model: ModelProto, where: str) -> None:
         where: The file, for messages.
 
     Raises:
-        ExportError: As `check_sound`; or its opset cannot be raised.
+        InputError: As `check_sound`; or its opset cannot be raised.
+        NonFiniteError: As `check_sound`.
     """
     _constants_to_weights(model)
     bypass_identities(model)
@@ -71,7 +72,7 @@ def _raise_opset(model: ModelProto, where: str) -> None:
         model.CopyFrom(version_converter.convert_version(model, LEAST_OPSET))
     except Exception as error:
         short = " ".join(str(error).split())[:160]
-        raise ExportError(where, f"cannot be raised from opset {opset}: {short}", "export it at opset 13") from error
+        raise InputError(where, f"cannot be raised from opset {opset}: {short}", "export it at opset 13") from error
 
 
 def _constants_to_weights(model: ModelProto) -> None:

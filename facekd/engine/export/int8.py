@@ -20,7 +20,7 @@ from facekd.engine.export.qdq import operations, quantise, quantised_tensors
 from facekd.engine.export.ranges import activation_ranges, run_graph, run_in_opencv
 from facekd.engine.progress import Progress
 from facekd.engine.signals import Poll
-from facekd.errors import ExportError, InputError
+from facekd.errors import InputError
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -71,14 +71,14 @@ def to_int8(
         progress: Told of each operation tried.
 
     Raises:
-        ExportError: Nothing in it can run in integers, or the faces are too few.
+        InputError: Nothing in it can run in integers, or the faces are too few.
     """
     known = operations(model)
     if len(pixels) < LEAST_FACES:
         fix = f"give {LEAST_FACES} or more beside those of the checks, which are as many as a fixed --batch"
-        raise ExportError(where, f"{len(pixels)} faces are too few to take ranges from", fix)
+        raise InputError(where, f"{len(pixels)} faces are too few to take ranges from", fix)
     if not any(operation.weight for operation in known):
-        raise ExportError(where, "holds nothing that could run in integers", "export it as fp16")
+        raise InputError(where, "holds nothing that could run in integers", "export it as fp16")
     everything = {operation.name for operation in known}
     weighted = {operation.name for operation in known if operation.weight}
     ranges = activation_ranges(model, quantised_tensors(model, everything), pixels, poll)

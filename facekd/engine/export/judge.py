@@ -32,7 +32,7 @@ def judge_on(
         embedder: The model.
         sets: What both are measured on.
         settings: How.
-        most: Fall of TPR that is allowed, at every FPR that 30 impostor pairs or more can show; None allows any.
+        most: Fall of TPR that is allowed, at every FPR of 30 false accepts or more; None allows any.
 
     Returns:
         A function of the file that answers the results of the model and the file, in turn for each set. It raises

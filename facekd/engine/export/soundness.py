@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from facekd.errors import ExportError
+from facekd.errors import InputError, NonFiniteError
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TensorProto
@@ -28,8 +28,9 @@ def check_sound(model: ModelProto, where: str) -> None:
     """Refuse a graph that is no float embedding network ready to run.
 
     Raises:
-        ExportError: It computes in integers or in other floats than float32 already, holds a NaN or an infinity, has a
-            layer in training mode, or ends in a classifier: in its scores, or in cosines to its class weights.
+        InputError: It computes in integers or in other floats than float32 already, has a layer in training mode, or
+            ends in a classifier: in its scores, or in cosines to its class weights.
+        NonFiniteError: It holds a NaN or an infinity.
     """
     from onnx import TensorProto, numpy_helper
 
@@ -38,25 +39,25 @@ def check_sound(model: ModelProto, where: str) -> None:
         kind = TensorProto.DataType.Name(weight.data_type)
         if kind in OTHER_FLOATS and np.prod(weight.dims) > 1:
             what = f"{weight.name} is {kind.lower()}: only float32 weights can be exported in another form"
-            raise ExportError(where, what, "give the float32 file it was made from")
+            raise InputError(where, what, "give the float32 file it was made from")
         value = numpy_helper.to_array(weight)
         if value.dtype.kind == "f" and not np.isfinite(value).all():
             bad = int((~np.isfinite(value)).sum())
-            raise ExportError(where, f"{weight.name}: {bad} non-finite values", "export it from sound weights")
+            raise NonFiniteError(where, f"{weight.name}: {bad} non-finite values", "export it from sound weights")
     for node in graph.node:
         if node.op_type in INTEGER or node.op_type.startswith("QLinear"):
-            raise ExportError(where, f"computes in integers already: {node.op_type}", "give the float file")
+            raise InputError(where, f"computes in integers already: {node.op_type}", "give the float file")
         if _trains(node, graph.initializer):
-            raise ExportError(where, f"{node.op_type} {node.name} is in training mode", "export it in evaluation mode")
+            raise InputError(where, f"{node.op_type} {node.name} is in training mode", "export it in evaluation mode")
     embedding = normalised_before_head(model)
     if embedding:
         what = "ends in products of a normalised embedding with constant weights: the head of a classifier"
         cut = f"onnx.utils.extract_model(FILE, CUT, ['{graph.input[0].name}'], ['{embedding}'])"
-        raise ExportError(where, what, f"export the backbone without its head: {cut}")
+        raise InputError(where, what, f"export the backbone without its head: {cut}")
     last = next(node for node in graph.node if graph.output[0].name in node.output)
     if last.op_type in CLASS_SCORES:
         what = f"ends in {last.op_type}: the scores of a classifier, not an embedding"
-        raise ExportError(where, what, "export the backbone without its head")
+        raise InputError(where, what, "export the backbone without its head")
 
 
 def _trains(node: NodeProto, weights: list[TensorProto]) -> bool:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from facekd.engine.export.fold import INPUT, OUTPUT, fold, state_shapes
-from facekd.errors import CheckpointError, ExportError
+from facekd.errors import CheckpointError, ExportError, InputError
 from facekd.files import disk_errors
 from facekd.models.embedder import Embedder, TorchEmbedder
 from facekd.models.onnx_file import METADATA_PREFIX, parse
@@ -57,12 +57,13 @@ def float_graph(embedder: Embedder, batch: str | int) -> ModelProto:
 
     Raises:
         NonFiniteError: The model holds a NaN or an infinity.
-        ExportError: It cannot be traced, is no float embedding network, or does not fit one file.
+        ExportError: It cannot be traced.
+        InputError: It is no float embedding network, or does not fit one file.
         CheckpointError: An ONNX file that has changed since it was opened.
     """
     if embedder.embedding_size > MOST_WIDTH:
         what = f"gives {embedder.embedding_size} numbers a face: the scores of a classifier, not an embedding"
-        raise ExportError(embedder.name, what, "export the backbone without its head")
+        raise InputError(embedder.name, what, "export the backbone without its head")
     if isinstance(embedder, OnnxEmbedder):
         data = read_bytes(embedder.path)
         if hashlib.sha256(data).hexdigest() != embedder.digest:
@@ -92,7 +93,7 @@ def _trace(embedder: TorchEmbedder, batch: str | int) -> bytes:
     check_finite(state, embedder.name)
     total = sum(4 * value.numel() for value in state.values())
     if total > ONE_FILE_LIMIT:
-        raise ExportError(embedder.name, f"{total} bytes of weights do not fit one ONNX file", "choose a smaller model")
+        raise InputError(embedder.name, f"{total} bytes of weights do not fit one ONNX file", "choose a smaller model")
     count = 2 if batch == "dynamic" else int(batch)
     example = torch.zeros(count, 3, *embedder.preprocessing.size, device=embedder.device)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), torch.no_grad():

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from facekd.engine.export.fold import fold
 from facekd.engine.export.graph import add_to_output, add_unit_length, drop_unit_length, sort_nodes, take_pictures
 from facekd.engine.export.source import float_graph
-from facekd.errors import ExportError
+from facekd.errors import InputError, NonFiniteError
 from facekd.models.backbone import build_backbone
 from facekd.models.embedder import TorchEmbedder, load_embedder
 from facekd.models.preprocessing import Preprocessing
@@ -186,7 +186,7 @@ def test_our_own_networks_keep_only_a_batchnorm_that_no_layer_precedes(backbone:
 
 @pytest.mark.parametrize("last", ["Softmax", "LogSoftmax", "Sigmoid"])
 def test_the_head_of_a_classifier_is_refused(last: str) -> None:
-    with pytest.raises(ExportError, match=f"a.onnx: ends in {last}: the scores of a classifier"):
+    with pytest.raises(InputError, match=f"a.onnx: ends in {last}: the scores of a classifier"):
         fold(graph(last=last), "a.onnx")
     fold(graph(last="Relu"), "a.onnx")
 
@@ -231,7 +231,7 @@ def traced(kind: str) -> onnx.ModelProto:
 @pytest.mark.parametrize("kind", ["scaled", "biased", "weights normalised", "divided", "squares"])
 def test_cosines_to_class_weights_are_refused(kind: str) -> None:
     with pytest.raises(
-        ExportError, match=f"^{kind}: ends in products of a normalised embedding .*extract_model"
+        InputError, match=f"^{kind}: ends in products of a normalised embedding .*extract_model"
     ) as told:
         traced(kind)
     assert len(told.value.lines) == 1
@@ -263,7 +263,7 @@ def test_the_refusal_names_where_to_cut(lp: bool, tmp_path: Path) -> None:
     model.graph.node.extend(nodes)
     model.graph.initializer.append(numpy_helper.from_array(drawn(5, 5), "classes"))
     onnx.save(model, tmp_path / "whole.onnx")
-    with pytest.raises(ExportError) as caught:
+    with pytest.raises(InputError) as caught:
         fold(model, "a.onnx")
     names = re.findall(r"\['(\w+)'\]", caught.value.fix)
     assert names == ["image", "raw"]
@@ -272,7 +272,7 @@ def test_the_refusal_names_where_to_cut(lp: bool, tmp_path: Path) -> None:
 
 
 def test_a_layer_in_training_mode_is_refused() -> None:
-    with pytest.raises(ExportError, match="BatchNormalization .*is in training mode"):
+    with pytest.raises(InputError, match="BatchNormalization .*is in training mode"):
         fold(graph(training=1), "a.onnx")
 
 
@@ -283,7 +283,7 @@ def test_a_dropout_is_refused_while_it_drops(training: bool) -> None:
     model.graph.node[4].input[0] = "kept"
     model.graph.node.insert(4, helper.make_node("Dropout", ["f", "", "trains"], ["kept"]))
     if training:
-        with pytest.raises(ExportError, match="Dropout .*is in training mode"):
+        with pytest.raises(InputError, match="Dropout .*is in training mode"):
             fold(model, "a.onnx")
     else:
         fold(model, "a.onnx")
@@ -295,15 +295,15 @@ def test_a_weight_that_is_no_number_is_refused_by_name(value: float) -> None:
     weight = numpy_helper.to_array(model.graph.initializer[0]).copy()
     weight[0, 0, 0, :2] = value
     model.graph.initializer[0].CopyFrom(numpy_helper.from_array(weight, "w"))
-    with pytest.raises(ExportError, match="a.onnx: w: 2 non-finite values") as caught:
+    with pytest.raises(NonFiniteError, match="a.onnx: w: 2 non-finite values") as caught:
         fold(model, "a.onnx")
-    assert caught.value.exit_code == 1
+    assert caught.value.exit_code == 4
 
 
 def test_a_file_of_integers_is_refused() -> None:
     model = graph()
     model.graph.node[1].op_type = "ConvInteger"
-    with pytest.raises(ExportError, match="computes in integers already: ConvInteger .*float file"):
+    with pytest.raises(InputError, match="computes in integers already: ConvInteger .*float file"):
         fold(model, "a.onnx")
 
 
@@ -314,7 +314,7 @@ def test_weights_of_other_floats_are_refused(kind: int) -> None:
     values = numpy_helper.to_array(weight)
     weight.CopyFrom(helper.make_tensor(weight.name, kind, values.shape, values.ravel()))
     name = TensorProto.DataType.Name(kind).lower()
-    with pytest.raises(ExportError, match=f"a.onnx: w is {name}: only float32 .*give the float32 file") as caught:
+    with pytest.raises(InputError, match=f"a.onnx: w is {name}: only float32 .*give the float32 file") as caught:
         fold(model, "a.onnx")
     assert len(caught.value.lines) == 1
     lone = graph()  # a single number, as exporters leave them, says nothing of the weights
@@ -380,6 +380,6 @@ def test_more_numbers_than_any_embedding_has_are_the_scores_of_classes() -> None
     expects = Preprocessing.named("half", size=(4, 4))
     module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 4097)).eval()
     embedder = TorchEmbedder("wide", "0", 4097, expects, {}, module, torch.device("cpu"))
-    with pytest.raises(ExportError, match="wide: gives 4097 numbers a face: the scores of a classifier"):
+    with pytest.raises(InputError, match="wide: gives 4097 numbers a face: the scores of a classifier"):
         float_graph(embedder, 1)
     assert float_graph(replace(embedder, embedding_size=4096), 1).graph.output[0].name == "fc1"

@@ -13,6 +13,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from facekd.data.open_source import open_identities
 from facekd.engine.export import build, exporter
 from facekd.engine.export import int8 as export_int8
 from facekd.engine.export.build import Built
@@ -21,6 +22,7 @@ from facekd.engine.export.exporter import Evidence, export_onnx
 from facekd.engine.export.form import Form
 from facekd.engine.export.half import to_half
 from facekd.engine.export.int8 import left_in_float, to_int8
+from facekd.engine.export.judge import some_faces
 from facekd.engine.export.qdq import operations, quantise, quantised_tensors, weight_steps
 from facekd.engine.export.ranges import activation_ranges, run_graph, run_in_opencv
 from facekd.engine.parity import Parity, compare, probe_images
@@ -76,6 +78,29 @@ def test_ranges_are_those_of_the_values() -> None:
     assert found["r1"][0] == 0
 
 
+def test_ranges_leave_out_the_rarest_values() -> None:
+    data = pixels(21_000)
+    data[7, 0, 1, 2], data[9, 1, 1, 1] = 1000, -1000
+    low, high = activation_ranges(graph(), ["data", "r1"], data)["data"]
+    assert -6 < low < -3 and 3 < high < 6
+
+
+def test_each_channel_of_a_weight_has_a_step_of_its_own() -> None:
+    model, data = graph(), pixels(40)
+    sizes = np.array([1, 10, 100, 1000], np.float32)
+    weight = numpy_helper.to_array(model.graph.initializer[0]) * sizes[:, None, None, None]
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(weight, "w1"))
+    ranges = activation_ranges(model, quantised_tensors(model, {"first"}), data)
+    made = quantise(model, ranges, {"first"})
+    (node,) = [node for node in made.graph.node if node.output[0] == "first_w"]
+    held = {value.name: numpy_helper.to_array(value) for value in made.graph.initializer}
+    steps = held[node.input[1]]
+    assert steps.shape == (4,) and [attribute.i for attribute in node.attribute] == [0]
+    apart = steps[:, None, None, None] * held[node.input[0]] - weight
+    assert (np.abs(apart).max(axis=(1, 2, 3)) <= 0.501 * steps).all()
+    assert 300 < steps[3] / steps[0] < 3000
+
+
 @pytest.mark.parametrize("batch", [3, 40, 64])
 def test_a_graph_of_a_fixed_batch_sees_every_face_once(batch: int) -> None:
     """40 faces fill no batch of 64, and leave one of three not full; neither drops or repeats what a face gives."""
@@ -106,7 +131,7 @@ def test_no_face_of_the_checks_is_one_of_the_ranges(monkeypatch: pytest.MonkeyPa
     assert export_onnx(tiny(), tmp_path / "a.onnx", form, evidence=faces).quantised.faces == 40
     assert len(seen["checks"]) == held_out(form) == 64
     assert not {face.tobytes() for face in seen["checks"]} & {face.tobytes() for face in seen["ranges"]}
-    with pytest.raises(ExportError, match="39 faces are too few .*as many as a fixed --batch"):
+    with pytest.raises(InputError, match="39 faces are too few .*as many as a fixed --batch"):
         export_onnx(tiny(), tmp_path / "b.onnx", form, evidence=replace(faces, faces=faces.faces[1:]))
 
 
@@ -239,14 +264,14 @@ def test_the_mean_shift_is_taken_back() -> None:
 
 
 def test_too_few_faces_and_nothing_to_do_are_refused() -> None:
-    with pytest.raises(ExportError, match="39 faces are too few"):
+    with pytest.raises(InputError, match="39 faces are too few"):
         to_int8(graph(), pixels(39), "a.onnx")
     model = graph()
     kept = [type(node).FromString(node.SerializeToString()) for node in model.graph.node if node.name == "flatten"]
     kept[0].input[0], kept[0].output[0] = "data", "fc1"
     del model.graph.node[:]
     model.graph.node.extend(kept)
-    with pytest.raises(ExportError, match="nothing that could run in integers"):
+    with pytest.raises(InputError, match="nothing that could run in integers"):
         to_int8(model, pixels(64), "a.onnx")
 
 
@@ -297,7 +322,7 @@ def test_a_file_of_fewer_bits_is_written_checked_and_says_so(precision: str, tmp
 def test_a_file_of_half_precision_is_no_source(precision: str, tmp_path: Path) -> None:
     export_onnx(tiny(), tmp_path / "half.onnx", Form(precision="fp16"), opencv=False)
     faces = Evidence(probe_images(48, (16, 16), seed=8))
-    with pytest.raises(ExportError, match=r"half.onnx: .* is float16: .*give the float32 file"):
+    with pytest.raises(InputError, match=r"half.onnx: .* is float16: .*give the float32 file"):
         export_onnx(
             load_embedder(tmp_path / "half.onnx"), tmp_path / "a.onnx", Form(precision=precision), evidence=faces
         )
@@ -382,3 +407,18 @@ def test_a_wrong_weight_is_found_in_fewer_bits_too(monkeypatch: pytest.MonkeyPat
         with pytest.raises(ExportError, match="onnxruntime at batch 1 does not give"):
             export_onnx(tiny(), tmp_path / "a.onnx", Form(precision=precision), evidence=Evidence(faces))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_real_network_keeps_its_embeddings_in_a_third_of_its_size(
+    shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export_int8, "TRIED", 8)
+    model = load_embedder(shared_data / "models" / "foamliu" / "mobilefacenet.pt")
+    people = open_identities(shared_data / "lfw_train.csv", shared_data / "lfw112")
+    faces = some_faces(people, model.preprocessing.size, 40 + held_out(Form()), "lfw_train.csv")
+    report = export_onnx(model, tmp_path / "small.onnx", Form(precision="int8"), evidence=Evidence(faces))
+    assert report.bytes <= 0.35 * report.float_bytes
+    assert {check.runtime for check in report.parity} == {"onnxruntime", "opencv"}
+    assert min(check.min_cosine for check in report.parity) > 0.98
+    assert report.quantised is not None and report.quantised.integer > 50

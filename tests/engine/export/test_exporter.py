@@ -337,11 +337,17 @@ def test_a_failed_export_keeps_the_older_file(monkeypatch: pytest.MonkeyPatch, t
     out = tmp_path / "a.onnx"
     export_onnx(tiny(), out)
     before = out.read_bytes()
-    spoil(monkeypatch, 3e-3)
-    with pytest.raises(ExportError, match="onnxruntime at batch 1 .* relative difference"):
-        export_onnx(tiny(), out, force=True)
+    beside = ["a.onnx.calibration.json", "a.onnx.card.md", "a.onnx.manifest.json"]
+    for name in beside:
+        (tmp_path / name).write_text("{}")
+    with monkeypatch.context() as patched:
+        spoil(patched, 3e-3)
+        with pytest.raises(ExportError, match="onnxruntime at batch 1 .* relative difference"):
+            export_onnx(tiny(), out, force=True)
     assert out.read_bytes() == before
-    assert files(tmp_path) == ["a.onnx"]
+    assert files(tmp_path) == ["a.onnx", *beside]
+    export_onnx(tiny(), out, force=True)
+    assert files(tmp_path) == ["a.onnx"]  # what held for the file that is gone does not hold for this one
 
 
 def test_wrong_metadata_fails_the_gate(
