@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import struct
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -74,7 +75,8 @@ def _check_stored(tensor: Tensor, key: str, where: str) -> None:
 def _check_archive(data: bytes, where: str) -> None:
     """Refuse a zip that is cut, compressed, ambiguous, or a program."""
     try:
-        entries = zipfile.ZipFile(io.BytesIO(data)).infolist()
+        archive = zipfile.ZipFile(io.BytesIO(data))
+        entries = archive.infolist()
     except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError):
         what = f"truncated: the end of its zip archive is missing ({len(data)} bytes)"
         raise CheckpointError(where, what, _COPY_AGAIN) from None
@@ -89,6 +91,19 @@ def _check_archive(data: bytes, where: str) -> None:
         raise CheckpointError(where, "its archive holds one entry twice", GIVE_STATE)
     if not any(name.endswith("data.pkl") for name in names):
         raise CheckpointError(where, "a zip archive but no checkpoint", "give .safetensors, .pt, .pth or .onnx")
+    _check_sums(archive, entries, where)
+
+
+def _check_sums(archive: zipfile.ZipFile, entries: list[zipfile.ZipInfo], where: str) -> None:
+    """Refuse flipped bits, which torch.load takes for weights; a file saved without checksums has zeros for them."""
+    if not any(entry.CRC for entry in entries):
+        return
+    try:
+        damaged = archive.testzip()
+    except (OSError, EOFError, ValueError, RuntimeError, NotImplementedError, struct.error):
+        damaged = "an entry"
+    if damaged is not None:
+        raise CheckpointError(where, f"damaged: {damaged} is not as its archive says it was saved", _COPY_AGAIN)
 
 
 def _refusal(data: bytes, where: str, message: str) -> CheckpointError:

@@ -41,7 +41,7 @@ def save_head(path: Path, head: VarianceHead, *, student_digest: str, loss: str)
         "outputs": str(head.outputs),
         "head": head.kind,
     }
-    return safetensors_file.write(path, state, metadata)
+    return safetensors_file.write_sealed(path, state, metadata)
 
 
 def load_head(path: Path, student_digest: str) -> VarianceHead:

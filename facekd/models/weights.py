@@ -77,7 +77,7 @@ def save_model(
         "embedding_size": str(embedding_size),
         **preprocessing.to_metadata(),
     }
-    return safetensors_file.write(Path(path), state, metadata)
+    return safetensors_file.write_sealed(Path(path), state, metadata)
 
 
 def check_finite(state: Mapping[str, Tensor], where: str) -> None:
@@ -118,7 +118,7 @@ def save_classifier(
     metadata = {"format": CLASSIFIER_FORMAT, "class_names": json.dumps(list(class_names)), "source": source}
     if teacher_digest:
         metadata["teacher_digest"] = teacher_digest
-    return safetensors_file.write(Path(path), state, metadata)
+    return safetensors_file.write_sealed(Path(path), state, metadata)
 
 
 def load_classifier(path: Path) -> tuple[Tensor, list[str], str]:
