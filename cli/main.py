@@ -15,6 +15,7 @@ import click
 from facekd import __version__
 from facekd.errors import FacekdError
 from facekd.registry import near_names
+from facekd.releases import require_safe_releases
 
 COMMANDS = {
     "train": "Train a student from a recipe.",
@@ -29,6 +30,9 @@ COMMANDS = {
     "recipe": "List, show, copy and check recipes.",
 }
 """Each command's name, which is also its module, and its line in ``facekd -h``."""
+
+LIGHT = {"recipe"}
+"""Commands that open no model, and need none of the libraries that do."""
 
 LIBRARIES = (".so", ".dll", ".dylib")
 """What an error of importing names where a library of the system is missing, or no memory was left to map it."""
@@ -139,6 +143,8 @@ class Commands(click.Group):
             near = near_names(args[0], COMMANDS)
             hint = f"did you mean {' or '.join(near)}?" if near else f"commands: {', '.join(COMMANDS)}"
             ctx.fail(f"no such command: {args[0]}; {hint}")
+        if args[0] in COMMANDS and args[0] not in LIGHT and not {"-h", "--help"} & set(args):
+            require_safe_releases()
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.metadata
 import itertools
 import os
 import shlex
@@ -13,10 +14,11 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
-from facekd_cli.main import COMMANDS, cli, exit_code
+from facekd_cli.main import COMMANDS, LIGHT, cli, exit_code
 
 from facekd import __version__
 from facekd.errors import DataError, DeviceError, Interrupted, NonFiniteError, RecipeError, RequirementError, UsageError
+from facekd.releases import LEAST
 
 
 def invoke(*arguments: str):
@@ -155,6 +157,60 @@ def test_item_127_a_library_of_the_system_that_is_missing_is_one_line_and_a_wron
     )
     with pytest.raises(ImportError):
         exit_code(raising(ImportError("cannot import name 'x' from 'facekd'")))
+
+
+def installed(monkeypatch, **versions):
+    """Another release of a library than there is; None where it is absent."""
+    known = importlib.metadata.version
+
+    def version(name):
+        found = versions.get(name, known(name))
+        if found is None:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return found
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+
+
+@pytest.mark.parametrize(
+    ("versions", "line"),
+    [
+        (
+            {"torch": "2.9.1+cu132"},
+            "torch: 2.9.1+cu132 is installed, 2.10 is the least: in older ones a checkpoint can corrupt memory "
+            "while it loads, CVE-2026-24747 (pip install 'torch>=2.10')",
+        ),
+        (
+            {"onnx": "1.20.1"},
+            "onnx: 1.20.1 is installed, 1.21 is the least: in older ones a model file can reach other files, "
+            "CVE-2026-27489 and CVE-2026-34446 (pip install 'onnx>=1.21')",
+        ),
+    ],
+)
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in LIGHT])
+def test_item_127_a_library_with_a_known_hole_is_refused_before_a_word_of_a_command_is_read(
+    name, versions, line, monkeypatch
+):
+    installed(monkeypatch, **versions)
+    result = invoke(name, "none", "--no-such-option")
+    assert (result.exit_code, result.stdout, result.stderr) == (2, "", f"facekd: error: {line}\n")
+    assert invoke(name, "-h").exit_code == 0
+
+
+@pytest.mark.parametrize("versions", [{"torch": "2.10.0", "onnx": "1.21.0rc1"}, {"torch": "3.0"}, {"torch": None}])
+def test_item_127_newer_libraries_and_absent_ones_pass(versions, monkeypatch):
+    installed(monkeypatch, **versions)
+    assert "No such option" in invoke("train", "none", "--no-such-option").stderr
+
+
+def test_item_127_recipes_are_told_whatever_is_installed(monkeypatch):
+    installed(monkeypatch, torch="1.0", onnx="1.0")
+    assert invoke("recipe", "list").exit_code == 0
+
+
+def test_item_127_what_is_refused_is_what_is_not_installed_either():
+    wanted = (Path(__file__).parents[2] / "setup.cfg").read_text()
+    assert all(f"\n    {library}>={least}\n" in wanted for library, (least, _) in LEAST.items())
 
 
 @pytest.mark.parametrize("arguments", [["--debug", "recipe", "show", "none"], ["recipe", "show", "none", "--debug"]])
