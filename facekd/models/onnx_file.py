@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,8 @@ from facekd.models.onnx_seal import SEAL, check_seal
 from facekd.models.preprocessing import METADATA_KEYS, Preprocessing
 
 METADATA_PREFIX = "facekd."
+_NEWER_OPSET = re.compile(r"Opset (\d+) is under development.* is till opset (\d+)", re.DOTALL)
+_NEWER_FORMAT = re.compile(r"Unsupported model IR version: (\d+), max supported IR version: (\d+)")
 ANOTHER = "export one image input and one embedding output"
 
 
@@ -47,24 +50,43 @@ def parse(data: bytes, where: str) -> Any:
     check_seal(data, model.producer_name, where)
     if not model.graph.node:
         raise InputError(where, "holds no graph", "copy or export it again")
-    outside = [t.name for t in tensors(model.graph) if t.data_location == onnx.TensorProto.EXTERNAL]
+    outside = [t.name for t in tensors(model) if t.data_location == onnx.TensorProto.EXTERNAL]
     if outside:
         what = f"keeps {len(outside)} tensors in another file, {outside[0]} for one"
         raise InputError(where, what, "save it as one file: onnx.save(model, path, save_as_external_data=False)")
     return model
 
 
-def tensors(graph: Any) -> list[Any]:
-    """Every tensor stored in a graph, those of nodes and of graphs inside nodes too."""
-    found = list(graph.initializer)
-    for sparse in graph.sparse_initializer:
-        found += [sparse.values, sparse.indices]
-    for node in graph.node:
-        for attribute in node.attribute:
-            found += [attribute.t, *attribute.tensors]
-            for inner in (attribute.g, *attribute.graphs):
-                found += tensors(inner)
+def tensors(model: Any) -> list[Any]:
+    """Every tensor stored in a model: of its graph, functions and training, their nodes, and graphs inside nodes."""
+    graphs = [model.graph, *(graph for part in model.training_info for graph in (part.initialization, part.algorithm))]
+    found = [tensor for graph in graphs for tensor in _of_graph(graph)]
+    for function in model.functions:
+        found += _of_attributes(function.attribute_proto)
+        found += _of_nodes(function.node)
     return found
+
+
+def _of_graph(graph: Any) -> list[Any]:
+    return [*graph.initializer, *_of_sparse(graph.sparse_initializer), *_of_nodes(graph.node)]
+
+
+def _of_nodes(nodes: Any) -> list[Any]:
+    return [tensor for node in nodes for tensor in _of_attributes(node.attribute)]
+
+
+def _of_attributes(attributes: Any) -> list[Any]:
+    found = []
+    for attribute in attributes:
+        found += [attribute.t, *attribute.tensors]
+        found += _of_sparse([attribute.sparse_tensor, *attribute.sparse_tensors])
+        for inner in (attribute.g, *attribute.graphs):
+            found += _of_graph(inner)
+    return found
+
+
+def _of_sparse(sparse_tensors: Any) -> list[Any]:
+    return [tensor for sparse in sparse_tensors for tensor in (sparse.values, sparse.indices)]
 
 
 def image_input(model: Any, where: str) -> ImageInput:
@@ -133,6 +155,14 @@ def open_session(data: bytes, where: str, *, threads: int, cuda: bool = False) -
     try:
         return onnxruntime.InferenceSession(data, options, providers=providers)
     except Exception as error:
-        short = " ".join(str(error).split())[:200]
-        fix = "export it again, with a lower opset perhaps"
-        raise InputError(where, f"onnxruntime refuses it: {short}", fix) from None
+        raise _refusal(str(error), where) from None
+
+
+def _refusal(message: str, where: str) -> InputError:
+    """onnxruntime's message in short: it begins with a place in its source longer than what it says."""
+    newer = _NEWER_OPSET.search(message) or _NEWER_FORMAT.search(message)
+    if newer:
+        what = f"is of {'opset' if newer.re is _NEWER_OPSET else 'IR version'} {newer[1]}, newer than the {newer[2]}"
+        return InputError(where, f"{what} this onnxruntime knows", "export it again at that, or update onnxruntime")
+    short = " ".join(message.split())[:200]
+    return InputError(where, f"onnxruntime refuses it: {short}", "export it again, with a lower opset perhaps")

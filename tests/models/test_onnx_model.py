@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import nn
 from facekd.errors import InputError
 from facekd.models.backbone import build_backbone
 from facekd.models.embedder import load_embedder
+from facekd.models.onnx_file import tensors
 from facekd.models.preprocessing import Preprocessing
 
 FOREIGN = {"color": "rgb", "normalize": "half"}
@@ -176,14 +178,83 @@ def test_weights_in_another_file_are_refused(dynamic: Path, tmp_path: Path, loca
         load_embedder(tmp_path / "a.onnx", **FOREIGN)
 
 
-def test_external_data_of_a_constant_is_found(tmp_path: Path) -> None:
+INNER = TensorProto(name="inner", data_type=TensorProto.FLOAT, dims=[1], data_location=TensorProto.EXTERNAL)
+SPARSE = onnx.SparseTensorProto(values=INNER, dims=[1])
+
+
+def attributes(name: str) -> list[onnx.AttributeProto]:
+    """Each place of an attribute that can hold a tensor."""
+    return {
+        "t": [helper.make_attribute("a", INNER)],
+        "tensors": [helper.make_attribute("a", [INNER, INNER])],
+        "sparse_tensor": [helper.make_attribute("a", SPARSE)],
+        "sparse_tensors": [helper.make_attribute("a", [SPARSE])],
+        "g": [helper.make_attribute("a", onnx.GraphProto(initializer=[INNER]))],
+        "graphs": [helper.make_attribute("a", [onnx.GraphProto(sparse_initializer=[SPARSE])])],
+        "g in g": [
+            helper.make_attribute(
+                "a",
+                onnx.GraphProto(node=[onnx.NodeProto(attribute=[helper.make_attribute("b", INNER)])]),
+            )
+        ],
+    }[name]
+
+
+def in_the_graph(model: onnx.ModelProto, held: list[onnx.AttributeProto]) -> None:
+    model.graph.node.insert(0, onnx.NodeProto(op_type="Constant", output=["unused"], attribute=held))
+
+
+def in_a_function(model: onnx.ModelProto, held: list[onnx.AttributeProto]) -> None:
+    model.functions.add(name="f", domain="d", node=[onnx.NodeProto(op_type="Constant", attribute=held)])
+
+
+def as_a_default(model: onnx.ModelProto, held: list[onnx.AttributeProto]) -> None:
+    model.functions.add(name="f", domain="d", attribute_proto=held)
+
+
+def in_training(model: onnx.ModelProto, held: list[onnx.AttributeProto]) -> None:
+    model.training_info.add(algorithm=onnx.GraphProto(node=[onnx.NodeProto(attribute=held)]))
+
+
+def before_training(model: onnx.ModelProto, held: list[onnx.AttributeProto]) -> None:
+    model.training_info.add(initialization=onnx.GraphProto(node=[onnx.NodeProto(attribute=held)]))
+
+
+@pytest.mark.parametrize("name", ["t", "tensors", "sparse_tensor", "sparse_tensors", "g", "graphs", "g in g"])
+@pytest.mark.parametrize("put", [in_the_graph, in_a_function, as_a_default, in_training, before_training])
+def test_external_data_is_found_wherever_a_model_can_hold_a_tensor(
+    tmp_path: Path, put: Callable[[onnx.ModelProto, list[onnx.AttributeProto]], None], name: str
+) -> None:
     path = graph(tmp_path / "a.onnx", [1, 3, 8, 8])
     model = onnx.load(path)
-    constant = TensorProto(name="inner", data_type=TensorProto.FLOAT, dims=[1], data_location=TensorProto.EXTERNAL)
-    model.graph.node.insert(0, helper.make_node("Constant", [], ["unused"], value=constant))
+    assert not [tensor for tensor in tensors(model) if tensor.data_location == TensorProto.EXTERNAL]
+    put(model, attributes(name))
     path.write_bytes(model.SerializeToString())
-    with pytest.raises(InputError, match="keeps 1 tensors in another file, inner"):
+    with pytest.raises(InputError, match=r"a.onnx: keeps [12] tensors in another file, inner for one"):
         load_embedder(path, **FOREIGN)
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (
+            {"opset": 99},
+            r"a.onnx: is of opset 99, newer than the \d+ this onnxruntime knows .export it again",
+        ),
+        ({"ir_version": 99}, r"a.onnx: is of IR version 99, newer than the \d+ this onnxruntime knows .export it"),
+    ],
+)
+def test_item_125_a_file_newer_than_the_runtime_is_told_in_one_line(
+    tmp_path: Path, change: dict[str, int], line: str
+) -> None:
+    path = graph(tmp_path / "a.onnx", [1, 3, 8, 8])
+    model = onnx.load(path)
+    model.opset_import[0].version = change.get("opset", 13)
+    model.ir_version = change.get("ir_version", 8)
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(InputError, match=line) as caught:
+        load_embedder(path, **FOREIGN)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
 
 
 @pytest.mark.parametrize("kept", [0, 10, 1000, -50])
