@@ -21,14 +21,27 @@ FORBIDDEN_NAMES = {
     "pickle.load": "runs code from a file; write a reader",
     "pickle.loads": "runs code from a file; write a reader",
     "pickle.Unpickler": "runs code from a file; write a reader",
+    "pickle._Unpickler": "runs code from a file; write a reader",
+    "joblib.load": "is a pickle",
+    "pandas.read_pickle": "is a pickle",
+    "torch.jit.load": "loads a program; read tensors",
+    "torch.package": "holds modules; read tensors",
+    "torch.hub.load": "runs code of a repository; read tensors",
+    "torch.serialization": "is torch.load by another name; call that with weights_only=True",
+    "torch.ops.load_library": "loads machine code",
     "yaml.load": "resolves far more than a recipe holds; compose nodes, or use a safe loader",
     "yaml.load_all": "resolves far more than a recipe holds; compose nodes, or use a safe loader",
     "yaml.unsafe_load": "builds any Python object",
     "yaml.full_load": "builds Python objects",
+    "yaml.Loader": "builds any Python object",
+    "yaml.UnsafeLoader": "builds any Python object",
+    "yaml.FullLoader": "builds Python objects",
     "marshal.load": "reads code objects",
     "marshal.loads": "reads code objects",
     "shelve.open": "is a pickle",
-    "runpy.run_path": "runs a file as code",
+    "runpy": "runs a file as code",
+    "importlib.util.spec_from_file_location": "runs a file as code",
+    "importlib.machinery": "runs a file as code",
     "shutil.unpack_archive": "writes where the archive says; read members in place",
     "numpy.fromfile": "takes what a header claims; read bytes, then check sizes",
     "cv2.imread": "fails silently and takes no odd paths; read bytes, then cv2.imdecode",
@@ -36,9 +49,18 @@ FORBIDDEN_NAMES = {
     "os.popen": "starts a shell; use subprocess.run with a list",
     "subprocess.getoutput": "starts a shell; use subprocess.run with a list",
     "subprocess.getstatusoutput": "starts a shell; use subprocess.run with a list",
+    "os.exec*": "becomes another program; use subprocess.run with a list",
+    "os.spawn*": "starts a program past subprocess; use subprocess.run with a list",
+    "os.posix_spawn*": "starts a program past subprocess; use subprocess.run with a list",
     "eval": "runs text as code",
     "exec": "runs text as code",
+    "compile": "makes code of text",
+    "__import__": "imports by a name that may come from a file; write an import",
+    "importlib.import_module": "imports by a name that may come from a file; write an import",
 }
+"""Dotted name -> why not; what lies below it is meant too, and ``*`` stands for any end of a name."""
+ALLOWED_USES = {("facekd_cli.main", "importlib.import_module")}
+"""The table of commands imports its own modules."""
 SAME_MODULE = {"cPickle": "pickle", "_pickle": "pickle", "dill": "pickle", "cloudpickle": "pickle"}
 
 
@@ -112,6 +134,17 @@ def import_problem(module: str, imported: str, at_top: bool) -> str | None:
     return None
 
 
+def why_forbidden(name: str) -> str | None:
+    """A dotted name with the reason not to use it, or nothing."""
+    name = name.removeprefix("builtins.")
+    for key, reason in FORBIDDEN_NAMES.items():
+        if name == key or (key.endswith("*") and name.startswith(key[:-1])):
+            return f"{name} {reason}"
+        if name.startswith(f"{key}."):
+            return f"{key} {reason}"
+    return None
+
+
 def name_of(node: ast.AST, aliases: dict[str, str]) -> str:
     """Dotted name of an expression with import aliases undone; empty for anything but names and attributes."""
     if isinstance(node, ast.Name):
@@ -144,24 +177,44 @@ def call_problem(node: ast.Call, aliases: dict[str, str]) -> str | None:
         return "torch.load needs weights_only=True: a checkpoint is data"
     if name.startswith("subprocess.") and keywords.get("shell", "False") != "False":
         return f"{name} with a shell: pass a list of arguments"
-    if name in {"numpy.load", "np.load"} and keywords.get("allow_pickle", "False") != "False":
+    open_ended = len(node.args) > 2 or None in keywords
+    if name == "numpy.load" and (open_ended or keywords.get("allow_pickle", "False") != "False"):
         return "numpy.load with allow_pickle: an array file is data"
     method = node.func.attr if isinstance(node.func, ast.Attribute) else ""
-    if method == "extractall" or (method == "extract" and {"path", "member", "filter"} & set(keywords)):
+    if method in {"extractall", "extract"}:
         return f"{method} writes where the archive says; read members in place"
     return None
 
 
-def use_problems(tree: ast.Module) -> Iterator[tuple[int, str]]:
+def import_by_name_problems(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Forbidden names that an import brings in and nothing here uses: another module may."""
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Import | ast.ImportFrom) or (isinstance(node, ast.ImportFrom) and node.level):
+            continue
+        source = f"{SAME_MODULE.get(node.module or '', node.module)}." if isinstance(node, ast.ImportFrom) else ""
+        for alias in node.names:
+            held = [key for key in FORBIDDEN_NAMES if key.startswith(source)] if alias.name == "*" and source else []
+            if held:
+                yield node.lineno, f"{source}* brings in {held[0]}, which {FORBIDDEN_NAMES[held[0]]}"
+            elif (problem := why_forbidden(f"{source}{alias.name}")) and (alias.asname or alias.name) not in used:
+                yield node.lineno, problem
+
+
+def use_problems(tree: ast.Module, module: str) -> Iterator[tuple[int, str]]:
     """Line and message of every forbidden name, call and statement."""
     aliases = import_aliases(tree)
+    called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    yield from import_by_name_problems(tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.Assert):
             yield node.lineno, "assert in library code vanishes under python -O: raise an error with a fix"
-        if isinstance(node, ast.Name | ast.Attribute):
+        if isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Load):
             name = name_of(node, aliases)
-            if name in FORBIDDEN_NAMES:
-                yield node.lineno, f"{name} {FORBIDDEN_NAMES[name]}"
+            if name == "torch.load" and id(node) not in called:
+                yield node.lineno, "torch.load is called where it is named, with weights_only=True"
+            if (module, name) not in ALLOWED_USES and (problem := why_forbidden(name)):
+                yield node.lineno, problem
         if isinstance(node, ast.Call) and (problem := call_problem(node, aliases)):
             yield node.lineno, problem
 
@@ -169,7 +222,7 @@ def use_problems(tree: ast.Module) -> Iterator[tuple[int, str]]:
 def problems(module: str, source: str, *, is_package: bool = False) -> list[str]:
     """Every breach of the house rules in one module, as ``line: what``."""
     tree = ast.parse(source)
-    found = list(use_problems(tree))
+    found = list(use_problems(tree, module))
     for line, imported, at_top in imports(tree, module, is_package):
         if problem := import_problem(module, imported, at_top):
             found.append((line, problem))
@@ -259,8 +312,38 @@ BREACHES = [
     ("facekd.data.tar_source", "archive.extract(member=one, path=folder)", "1: extract writes where"),
     ("facekd.data.tar_source", "import shutil\nshutil.unpack_archive(name)", "2: shutil.unpack_archive"),
     ("facekd.models.torch_file", "import marshal\nmarshal.loads(data)", "2: marshal.loads"),
-    ("facekd.models.torch_file", "from runpy import run_path\nrun_path(name)", "2: runpy.run_path"),
+    ("facekd.models.torch_file", "from runpy import run_path\nrun_path(name)", "2: runpy runs a file as code"),
     ("facekd.losses.feature", "assert x.dim() == 2", "1: assert in library code"),
+    ("facekd.models.torch_file", "from pickle import load", "1: pickle.load runs code"),
+    ("facekd.models.torch_file", "from _pickle import Unpickler as U\nclass Mine(U): pass", "2: pickle.Unpickler"),
+    ("facekd.models.torch_file", "from pickle import *", "1: pickle.* brings in pickle.load"),
+    ("facekd.models.torch_file", "import joblib\njoblib.load(path)", "2: joblib.load is a pickle"),
+    ("facekd.models.torch_file", "from joblib import load\nload(path)", "2: joblib.load is a pickle"),
+    ("facekd.models.torch_file", "import torch\ntorch.jit.load(path)", "2: torch.jit.load loads a program"),
+    ("facekd.models.torch_file", "import torch as t\nread = t.jit.load", "2: torch.jit.load loads a program"),
+    ("facekd.models.torch_file", "from torch import jit\njit.load(path)", "2: torch.jit.load loads a program"),
+    ("facekd.models.torch_file", "import torch\ntorch.serialization.load(path)", "2: torch.serialization is"),
+    ("facekd.models.torch_file", "from torch.serialization import load\nload(path)", "2: torch.serialization is"),
+    ("facekd.models.torch_file", "import torch.package", "1: torch.package holds modules"),
+    ("facekd.models.torch_file", "from torch.package import PackageImporter as P\nP(path)", "2: torch.package holds"),
+    ("facekd.models.torch_file", "import torch\nread = torch.load", "2: torch.load is called where it is named"),
+    ("facekd.models.torch_file", "import torch\ntorch.load(path, **options)", "2: torch.load needs weights_only=True"),
+    ("facekd.models.backbone", "import importlib\nimportlib.import_module(name)", "2: importlib.import_module imports"),
+    ("facekd.models.backbone", "from importlib import import_module as i\ni(name)", "2: importlib.import_module"),
+    ("facekd.models.backbone", "__import__(name)", "1: __import__ imports by a name"),
+    ("facekd.models.backbone", "import builtins\nbuiltins.__import__(name)", "2: __import__ imports by a name"),
+    ("facekd.models.backbone", "from importlib.util import spec_from_file_location as s\ns(a, b)", "2: importlib.util"),
+    ("facekd.recipe.loading", "compile(text, 'a', 'exec')", "1: compile makes code of text"),
+    ("facekd.recipe.loading", "import builtins as b\nb.eval(text)", "2: eval runs text as code"),
+    ("facekd.recipe.loading", "run = exec", "1: exec runs text as code"),
+    ("facekd.recipe.loading", "import yaml\nyaml.compose(text, Loader=yaml.UnsafeLoader)", "2: yaml.UnsafeLoader"),
+    ("facekd.data.images", "import numpy as np\nnp.load(name, None, True)", "2: numpy.load with allow_pickle"),
+    ("facekd.data.images", "from numpy import load\nload(name, **options)", "2: numpy.load with allow_pickle"),
+    ("facekd.data.tar_source", "archive.extract(member, folder)", "1: extract writes where"),
+    ("facekd.data.tar_source", "from shutil import unpack_archive", "1: shutil.unpack_archive writes where"),
+    ("facekd.engine.run_folder", "import os\nos.execvp('ls', [])", "2: os.execvp becomes another program"),
+    ("facekd.engine.run_folder", "from os import posix_spawnp as p\np('ls', [], {})", "2: os.posix_spawnp starts"),
+    ("facekd.engine.run_folder", "from runpy import run_module", "1: runpy runs a file"),
 ]
 
 
@@ -291,7 +374,11 @@ ALLOWED = [
     ("facekd.models.weights", "import torch\ntorch.load(path, map_location='cpu', weights_only=True)\nmodel.eval()"),
     ("facekd.engine.run_folder", "import subprocess\nsubprocess.run(['git'], shell=False)"),
     ("facekd.data.bin_format", "import pickle\npickle.dumps(x)\nimport pickletools\nimport json\njson.load(stream)"),
-    ("facekd.recipe.loading", "import yaml\nyaml.safe_load(text)\nyaml.compose(text)"),
+    ("facekd.recipe.loading", "import yaml\nyaml.safe_load(text)\nyaml.compose(text, Loader=yaml.SafeLoader)"),
+    ("facekd.models.torch_file", "from torch import load\nload(stream, weights_only=True)"),
+    ("facekd.models.torch_file", "import torch\ntorch.jit.trace(net, x)\ntorch.compile(net)\nsettings.compile = 1"),
+    ("facekd.data.images", "import re, json, numpy\nre.compile(a)\njson.load(b)\nnumpy.load(c, allow_pickle=False)"),
+    ("facekd_cli.main", "import importlib\nimportlib.import_module('.train', __package__)"),
 ]
 
 
