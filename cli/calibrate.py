@@ -67,10 +67,11 @@ def command(
     """Find the thresholds of MODEL at false positive rates, and the probability of one person by score, and keep both
     beside it.
 
-    A set is anything facekd eval takes with --on. Use people and cameras like those of your users, none of them trained
-    on: a threshold holds where it was found. Each threshold is written as cosine (accept at or above), as distance of
-    unit vectors (accept at or below) and as percent; rates that the impostor pairs are too few to show are refused.
-    Probabilities hold where one person and two were equally likely beforehand.
+    A set is what facekd eval takes with --on, but for templates (IJB, TinyFace): pairs, or a folder or list of
+    identities. Use people and cameras like those of your users, none of them trained on: a threshold holds where it was
+    found. Each threshold is written as cosine (accept at or above), as distance of unit vectors (accept at or below)
+    and as percent; rates that the impostor pairs are too few to show are refused. Probabilities hold where one person
+    and two were equally likely beforehand.
 
     \b
     Example:
@@ -83,6 +84,7 @@ def command(
     from facekd.engine.evaluation.evaluation_sets import open_set
     from facekd.engine.evaluation.figures import EvalSettings
     from facekd.engine.signals import interruptible
+    from facekd.engine.training.build import resolve_device
     from facekd.files import write_json
 
     if output is None and is_model_name(str(model)):
@@ -90,7 +92,8 @@ def command(
     place = output or calibration_place(model)
     if not place.absolute().parent.is_dir():
         raise UsageError(str(place), "its folder does not exist", "make it first")
-    settings = EvalSettings(tuple(dict.fromkeys(fprs or FPRS)), flip, batch, bootstrap, allow_resize=allow_resize)
+    wanted, on = tuple(dict.fromkeys(fprs or FPRS)), str(resolve_device(device))
+    settings = EvalSettings(wanted, flip, batch, bootstrap, allow_resize=allow_resize, device=on)
     opened = open_set(data, images=images)
     for warning in opened.warnings:
         click.echo(f"facekd: warning: {warning}", err=True)

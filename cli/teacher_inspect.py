@@ -27,7 +27,7 @@ MOST_ROWS = 30
     "data",
     metavar="SET",
     type=click.Path(path_type=Path),
-    help="Try every colour order and scaling on these faces: what facekd eval and facekd data take.",
+    help="Try every colour order and scaling on these faces: pairs, or a folder or list of people.",
 )
 @click.option("--images", type=click.Path(path_type=Path), help="Root of the paths in a list.  [default: its folder]")
 @click.option("--sample", type=click.IntRange(20, 10_000), default=128, show_default=True, help="People of SET to try.")

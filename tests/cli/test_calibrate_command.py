@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from facekd_cli.main import cli
 from random_model import save_random_model
 
-from facekd.engine.evaluation.calibration import some_people
+from facekd.engine.evaluation.calibration import calibrate_model, some_people
 from facekd.metrics.all_pairs import count_pairs
 
 PEOPLE, EACH = 12, 6
@@ -83,6 +85,18 @@ def test_pairs_can_be_given_and_another_place(files: Path, tmp_path: Path) -> No
     told = run("calibrate", files / "net.safetensors", "--on", files / "pairs.csv", *options)
     assert told.exit_code == 0, told.output
     assert json.loads(place.read_text())["probability"]["slope"] > 0
+
+
+def test_scores_are_compared_on_the_device_asked_for(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def watched(*arguments: Any, **options: Any) -> Any:
+        seen.append(arguments[2].device)
+        return calibrate_model(*arguments, **options)
+
+    monkeypatch.setattr("facekd.engine.training.build.resolve_device", lambda name: torch.device("cpu", 0))
+    monkeypatch.setattr("facekd.engine.evaluation.calibration.calibrate_model", watched)
+    assert calibrate(files).exit_code == 0 and seen == ["cpu:0"]
 
 
 def test_what_cannot_be_kept_is_refused_before_any_work(files: Path) -> None:

@@ -13,6 +13,9 @@ from ijb_folder import write_ijb
 from random_model import save_random_model
 
 from facekd.data.images import encode_png
+from facekd.engine.training.selection import open_sets
+from facekd.errors import UsageError
+from facekd.recipe.evaluation import Evaluate
 
 SIDE = 32
 
@@ -163,3 +166,31 @@ def test_options_that_cannot_be__are_one_line(
     result = run("eval", "net.safetensors", *arguments)
     assert result.exit_code == 2 and message in result.stderr
     assert len([line for line in result.stderr.splitlines() if not line.startswith("facekd: warning: ")]) == 1
+
+
+@pytest.mark.parametrize(("layout", "called"), [("ijbc", "IJB"), ("tiny", "TinyFace")])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("calibrate", "net.safetensors", "--on"),
+        ("export", "net.safetensors", "-o", "net.onnx", "--on"),
+        ("teacher", "inspect", "net.safetensors", "--on"),
+        ("eval", "net.safetensors", "--protocol", "all-pairs", "--on"),
+    ],
+)
+def test_whoever_takes_no_templates_says_so(
+    files: Path, words: tuple[str, ...], layout: str, called: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a folder of identities TinyFace would be three people, with as many wrong figures as anybody likes."""
+    monkeypatch.chdir(files)
+    told = run(*words, layout)
+    wanted = (
+        f"facekd: error: {layout}: holds templates in {called}'s layout, which are no pairs and no identities (give"
+    )
+    assert told.exit_code == 2 and told.stderr.splitlines()[-1].startswith(wanted)
+    assert not (files / "net.onnx").exists() and not list(files.glob("*.calibration.json"))
+
+
+def test_a_recipe_takes_no_templates(files: Path) -> None:
+    with pytest.raises(UsageError, match="holds templates in TinyFace's layout"):
+        open_sets(Evaluate.model_validate({"sets": [{"path": str(files / "tiny")}], "fpr": [0.1]}))

@@ -10,8 +10,10 @@ import numpy as np
 
 from facekd.data.align import size_doubt
 from facekd.data.identities import IdentitySource
+from facekd.data.ijb import is_ijb
 from facekd.data.list_column import read_column
 from facekd.data.open_source import IDENTITY_SUFFIXES, open_identities
+from facekd.data.tinyface import is_tinyface
 from facekd.data.verification import VerificationSet, distinct_pairs, open_verification_set, sniff_list
 from facekd.errors import DataError, InputError, UsageError
 from facekd.metrics.all_pairs import count_pairs
@@ -70,6 +72,9 @@ class OpenedSet:
 def open_set(path: Path, *, images: Path | None = None, protocol: str = "auto", drop_same: bool = False) -> OpenedSet:
     """Open what ``--on`` names: a ``.bin``, a pairs file, or identities in whatever ``open_identities`` takes.
 
+    Sets of templates are opened by :func:`facekd.engine.evaluation.template_sets.open_template_set`. Here they are
+    refused: read as a folder of identities, TinyFace would be three people and every figure of it wrong.
+
     Args:
         path: The file or folder.
         images: Root of the paths in a pairs file or list; the folder of that file when None.
@@ -79,8 +84,12 @@ def open_set(path: Path, *, images: Path | None = None, protocol: str = "auto", 
 
     Raises:
         InputError: A set that cannot be used, lacks genuine or impostor pairs, or has too many pairs.
-        UsageError: A protocol the set cannot serve.
+        UsageError: A protocol the set cannot serve, or a folder laid out like IJB-B, IJB-C or TinyFace.
     """
+    if path.is_dir() and (is_ijb(path) or is_tinyface(path)):
+        layout = "IJB" if is_ijb(path) else "TinyFace"
+        fix = "give pairs, or a folder or list of identities; facekd eval measures templates, with --protocol auto"
+        raise UsageError(str(path), f"holds templates in {layout}'s layout, which are no pairs and no identities", fix)
     stored = path.is_dir() or not path.exists() or path.suffix.lower() in IDENTITY_SUFFIXES
     if stored or sniff_list(path) == "identities":
         source = open_identities(path, images)

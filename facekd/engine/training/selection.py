@@ -52,8 +52,8 @@ def evaluate_student(session: Session, sets: list[OpenedSet], poll: Poll, *, boo
         metadata={},
         device=session.device,
     )
-    resize = session.recipe.data.allow_resize
-    settings = EvalSettings(tuple(section.fpr), section.flip, bootstrap=bootstrap, allow_resize=resize)
+    resize, device = session.recipe.data.allow_resize, str(session.device)
+    settings = EvalSettings(tuple(section.fpr), section.flip, bootstrap=bootstrap, allow_resize=resize, device=device)
     session.deployed.eval()
     modes = resolution_modes(section.resolutions, section.gallery)
     measured = (evaluate_resolutions(embedder, opened, settings, modes, poll=poll) for opened in sets)
