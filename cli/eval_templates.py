@@ -52,7 +52,8 @@ def template_options(command: Command) -> Command:
             "--count-failures",
             is_flag=True,
             help="Templates: count an image that is missing, damaged or without an embedding as failed, and a template "
-            "without any other as never recognised. Without it such an image is an error.",
+            "that holds one as well: every comparison with it is an error, so that no failure raises a figure. Without "
+            "it such an image ends the evaluation.",
         ),
         click.option(
             "--cache",
@@ -250,6 +251,8 @@ def _notes(results: Sequence[dict[str, Any]], sets: Sequence[TemplateSet]) -> It
     if any(point["fpir"] < WELL_FOUNDED / point["nonmated"] for point in searched):
         yield f"* rests on fewer than {WELL_FOUNDED} false alarms: the threshold is uncertain"
     for result in results:
+        if result["failed_templates"]:
+            yield _failures(result)
         for entry in result["refused"]:
             yield f"{result['set']}: {_refusal(entry)}"
     told = {result["set"] for result in results if any(point["ci95"] for point in result["tpr_at_fpr"])}
@@ -260,7 +263,23 @@ def _notes(results: Sequence[dict[str, Any]], sets: Sequence[TemplateSet]) -> It
             yield f"no intervals on {one.name}: its people are unknown, and its pairs are too many to resample"
 
 
+def _failures(result: dict[str, Any]) -> str:
+    """What failed, and what the figures would be if it were only never accepted."""
+    plain, templates = result["failed_as_non_matches"], f"{result['failed_templates']:,} templates failed"
+    if "rank" in result:
+        told = [f"rank {rank} {rate:.4f}" for rank, rate in plain["rank"].items()]
+        told += [f"TPIR ({p['definition']}) @ {_short(p['fpir'])} {p['tpir']:.4f}" for p in plain["tpir_at_fpir"]]
+    else:
+        told = [f"TPR @ {_short(point['fpr'])} {point['tpr']:.5f}" for point in plain["tpr_at_fpr"]]
+    rule = "every comparison with one is an error, so that no failure raises a figure"
+    other = "with failed images left out and failed templates as non-matches, which may flatter"
+    return f"{result['model']} on {result['set']}: {templates}: {rule}; {other}: {', '.join(told) or 'refused as well'}"
+
+
 def _refusal(entry: dict[str, Any]) -> str:
+    if entry.get("failed"):
+        rate, what = ("fpr", "FPR") if "fpr" in entry else ("fpir", f"FPIR ({entry['definition']})")
+        return f"{what} {_short(entry[rate])} refused: it allows less than the {entry['failed']:,} that failed"
     if "fpr" in entry:
         has = f"{entry['needed']:,} impostor pairs, the set has {entry['impostors']:,}"
         return f"FPR {_short(entry['fpr'])} refused: it needs {has}"

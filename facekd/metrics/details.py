@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from facekd.metrics.all_pairs import AllPairs
+from facekd.metrics.allowed import allowed_accepts
 from facekd.metrics.measured import Curve, HardPair, Histogram
-from facekd.metrics.roc import allowed_accepts
 from facekd.metrics.scores import Scores, ascending, both_sides
 
 PER_DECADE = 40

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from facekd.metrics.details import HARDEST, extreme_places
-from facekd.metrics.identification import Search
+from facekd.metrics.gallery_search import FAILED_MATE, FAILED_OTHER, NOBODY, Search
 from facekd.metrics.templates import gallery_scores
 
 
@@ -19,7 +19,7 @@ def hard_probes(search: Search, *, genuine: bool, count: int = HARDEST) -> Tenso
         count: How many are wanted.
 
     Returns:
-        (k,) places of probes; fewer than ``count`` where fewer have such a score.
+        (k,) places of probes; fewer than ``count`` where fewer have such a score. Failed ones have none.
 
     Example:
         >>> mate, rank = torch.tensor([0.9, 0.2, -2.0]), torch.tensor([1, 2, 0])
@@ -28,7 +28,8 @@ def hard_probes(search: Search, *, genuine: bool, count: int = HARDEST) -> Tenso
         ([1, 0], [2, 1])
     """
     scores = search.mate if genuine else search.highest
-    there = torch.nonzero(search.mated if genuine else scores > -2.0).flatten()
+    told = (scores > FAILED_MATE) & (scores < FAILED_OTHER)
+    there = torch.nonzero(search.mated & told if genuine else told).flatten()
     if not there.numel():
         return there
     return there[extreme_places(scores[there], count, highest=not genuine)]
@@ -40,7 +41,7 @@ def best_matches(
     """The template each of a few probes scores highest with, of its own subject or of the others.
 
     Args:
-        probes: (p, dim) as :func:`facekd.metrics.identification.search_gallery` takes them.
+        probes: (p, dim) as :func:`facekd.metrics.gallery_search.search_gallery` takes them.
         probe_subjects: (p,) integers.
         gallery: (g, dim), likewise.
         gallery_subjects: (g,) integers.
@@ -57,8 +58,8 @@ def best_matches(
         >>> best_matches(rows[:1], torch.tensor([7]), rows, torch.tensor([7, 9, 9]), genuine=False).tolist()
         [2]
     """
-    scores = gallery_scores(probes, gallery, ~gallery.any(dim=1))
+    scores = gallery_scores(probes, gallery, ~gallery.any(dim=1)).nan_to_num_(nan=FAILED_MATE)
     wanted = (probe_subjects[:, None] == gallery_subjects[None]) == genuine
     if not bool(wanted.any(dim=1).all()):
         raise ValueError(f"a probe has no {'mate' if genuine else 'other subject'} in the gallery")
-    return scores.masked_fill_(~wanted, -2.0).argmax(dim=1)
+    return scores.masked_fill_(~wanted, NOBODY).argmax(dim=1)

@@ -11,6 +11,11 @@ other:
   FPIR times the number of probes, rounded up, and the mate has to score above it. One probe can raise many false
   alarms, and none is without a mate.
 
+Comparisons with failed templates are errors, see :mod:`facekd.metrics.failures`: a probe whose mate, or which itself,
+failed is missed at every threshold and rank; a failed template of another person ranks before every mate; and when a
+threshold is chosen, a failed probe, and any probe in a gallery with a failed template of another person, is a false
+alarm at each. An FPIR that allows fewer false alarms than that is refused. Those that are told are of scores.
+
 Papers: Grother, Ngan and Hanaoka, "Face Recognition Vendor Test Part 2: Identification", NISTIR 8271, 2019; Maze et
 al., "IARPA Janus Benchmark-C: Face Dataset and Protocol", ICB 2018.
 """
@@ -22,42 +27,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
-from facekd.metrics.roc import needed_impostors, operating_points
-from facekd.metrics.templates import gallery_scores
-
-BLOCK_SCORES = 2**23
-"""Scores held at a time: 32 MB."""
-
-
-@dataclass(frozen=True, eq=False)
-class Search:
-    """What one gallery says to each probe.
-
-    Attributes:
-        mate: (p,) float32, highest score with a template of the probe's subject; -2 where the gallery has none.
-        rank: (p,) int64, 1 and one more for each template of another subject that scores as high or higher; 0 without
-            a mate.
-        highest: (p,) float32, highest score with any template of another subject; -2 where there is none.
-        top: (k,) float32, the highest scores of all probes with other subjects, highest first.
-
-    Example:
-        >>> rows = torch.tensor([[1.0, 0.0], [0.6, 0.8]])
-        >>> found = search_gallery(rows, torch.tensor([7, 9]), rows[:1], torch.tensor([7]))
-        >>> found.rank.tolist(), found.highest.tolist()
-        ([1, 0], [-2.0, 0.6000000238418579])
-    """
-
-    mate: Tensor
-    rank: Tensor
-    highest: Tensor
-    top: Tensor
-
-    @property
-    def mated(self) -> Tensor:
-        """(p,) whether the gallery holds the probe's subject."""
-        return self.rank > 0
+from facekd.metrics.allowed import allowed_accepts, enough_to_allow, needed_impostors
+from facekd.metrics.gallery_search import FAILED_OTHER, Search
+from facekd.metrics.roc import operating_points
 
 
 @dataclass(frozen=True)
@@ -70,7 +43,7 @@ class IdentificationPoint:
         tpir: Share of mated probes whose mate scores at least the threshold, whatever its rank.
         tpir_rank1: Share of those that also rank first.
         threshold: Of each gallery: the lowest accepted score.
-        attained_fpir: False alarms by probes without mate; of ``merged``, by all probes.
+        attained_fpir: False alarms by probes without mate; of ``merged``, by all probes. Failures raise none.
         false_alarms: Their number, over all galleries.
         nonmated: Probes without mate, over all galleries; of ``merged``, all probes.
 
@@ -98,6 +71,7 @@ class RefusedFpir:
         fpir: The share asked for.
         nonmated: Probes that could show it, in the gallery that has fewest.
         needed: Probes that would do.
+        failed: False alarms of failed comparisons, where those are more than the FPIR allows.
 
     Example:
         >>> RefusedFpir("nist", 0.01, 20, 300).needed
@@ -108,52 +82,7 @@ class RefusedFpir:
     fpir: float
     nonmated: int
     needed: int
-
-
-def search_gallery(
-    probes: Tensor, probe_subjects: Tensor, gallery: Tensor, gallery_subjects: Tensor, *, keep: int = 0
-) -> Search:
-    """Search for every probe in a gallery: float64 products rounded to float32, so that equal templates tie.
-
-    Memory beyond the embeddings is a few blocks of :data:`BLOCK_SCORES`, however many probes and templates there are.
-
-    Args:
-        probes: (p, dim) of length one, or zero where a template failed; that one scores -1 with everything.
-        probe_subjects: (p,) integers.
-        gallery: (g, dim), likewise.
-        gallery_subjects: (g,) integers.
-        keep: How many of the highest scores with other subjects to keep.
-
-    Raises:
-        ValueError: No probe, no gallery, or subjects that do not fit them.
-
-    Example:
-        >>> eye = torch.eye(3)
-        >>> search_gallery(eye, torch.tensor([0, 1, 2]), eye, torch.tensor([0, 2, 1])).rank.tolist()
-        [1, 3, 3]
-    """
-    if not (len(probes) and len(gallery)) or (len(probe_subjects), len(gallery_subjects)) != (
-        len(probes),
-        len(gallery),
-    ):
-        sizes = f"{len(probes)} probes, {len(gallery)} templates"
-        raise ValueError(f"{sizes}, subjects of {len(probe_subjects)} and {len(gallery_subjects)}")
-    block = max(1, BLOCK_SCORES // len(gallery))
-    absent = ~gallery.any(dim=1)
-    parts, top = [], probes.new_empty(0, dtype=torch.float32)
-    for start in range(0, len(probes), block):
-        rows = probes[start : start + block]
-        scores = gallery_scores(rows, gallery, absent)
-        own = probe_subjects[start : start + block, None] == gallery_subjects[None]
-        mate = torch.where(own, scores, -2.0).amax(dim=1)
-        others = scores.masked_fill_(own, -2.0)
-        ranked = torch.where(own.any(dim=1), 1 + (others >= mate[:, None]).sum(dim=1), 0)
-        parts.append((mate, ranked, others.amax(dim=1)))
-        if keep:
-            best = others.flatten().topk(min(keep, others.numel())).values
-            top = torch.cat([top, best[best > -2.0]]).sort(descending=True).values[:keep]
-    mates, ranks, highest = (torch.cat(column) for column in zip(*parts, strict=True))
-    return Search(mates, ranks, highest, top)
+    failed: int = 0
 
 
 def rank_rates(searches: Sequence[Search], ranks: Sequence[int]) -> list[float]:
@@ -187,7 +116,8 @@ def nist_points(
         fpirs: Wanted FPIRs, each in (0, 1).
 
     Returns:
-        A point for each FPIR of at least 3 / non-mated probes in every gallery, and a refusal for each below.
+        A point for each FPIR of at least 3 / non-mated probes in every gallery, and a refusal for each below, or for
+        one that allows fewer false alarms in a gallery than failures may have raised.
 
     Raises:
         ValueError: A gallery in which no probe has a mate, or an FPIR outside (0, 1).
@@ -199,7 +129,7 @@ def nist_points(
         >>> points[0].tpir, points[0].tpir_rank1, points[0].threshold, points[0].false_alarms
         (1.0, 0.5, (0.25,), 3)
         >>> refused
-        [RefusedFpir(definition='nist', fpir=0.5, nonmated=4, needed=6)]
+        [RefusedFpir(definition='nist', fpir=0.5, nonmated=4, needed=6, failed=0)]
     """
     points, refused = [], []
     for fpir in fpirs:
@@ -208,6 +138,12 @@ def nist_points(
             raise ValueError(f"FPIR {fpir} is not between 0 and 1")
         if fewest == 0 or fpir < 3 / fewest:
             refused.append(RefusedFpir("nist", fpir, fewest, needed_impostors(fpir)))
+            continue
+        lost = [(int((~search.mated).sum()), _alarms_of_failures(search)) for search in searches]
+        beyond = [(failed, nonmated) for nonmated, failed in lost if allowed_accepts(fpir, nonmated) < failed]
+        if beyond:
+            failed, nonmated = max(beyond)
+            refused.append(RefusedFpir("nist", fpir, nonmated, enough_to_allow(failed, fpir), failed))
             continue
         found = [_nist_point(search, fpir) for search in searches]
         tpir, first, attained = (sum(one[at] for one in found) / len(found) for at in range(3))
@@ -225,7 +161,8 @@ def merged_points(search: Search, fpirs: Sequence[float]) -> tuple[list[Identifi
         fpirs: Wanted FPIRs, each in (0, 1).
 
     Returns:
-        A point for each FPIR of at least 3 / probes, and a refusal for each below.
+        A point for each FPIR of at least 3 / probes, and a refusal for each below, or for one by which a failed
+        comparison would be the threshold.
 
     Raises:
         ValueError: Fewer scores kept than k, no mated probe, or an FPIR outside (0, 1).
@@ -248,9 +185,13 @@ def merged_points(search: Search, fpirs: Sequence[float]) -> tuple[list[Identifi
             continue
         if count > len(search.top):
             raise ValueError(f"{len(search.top)} scores kept where {count} are needed")
+        if search.failed >= count and search.top[count - 1] == FAILED_OTHER:
+            needed = enough_to_allow(search.failed, fpir) + 1
+            refused.append(RefusedFpir("merged", fpir, probes, needed, search.failed))
+            continue
         limit = search.top[count - 1]
         accepted = search.mate[mated] > limit
-        alarms = int((search.top > limit).sum())
+        alarms = int(((search.top > limit) & (search.top < FAILED_OTHER)).sum())
         tpir, first = (float(chosen.double().mean()) for chosen in (accepted, accepted & (search.rank[mated] == 1)))
         threshold = (torch.nextafter(limit, limit.new_tensor(math.inf)).item(),)
         points.append(IdentificationPoint("merged", fpir, tpir, first, threshold, alarms / probes, alarms, probes))
@@ -279,7 +220,13 @@ def merged_keep(probes: int, fpirs: Sequence[float]) -> int:
 def _nist_point(search: Search, fpir: float) -> tuple[float, float, float, int, float]:
     """TPIR, TPIR at rank one, attained FPIR, false alarms and threshold in one gallery."""
     mated = search.mated
-    (point,), _ = operating_points(search.mate[mated], search.highest[~mated], [fpir])
+    failed = _alarms_of_failures(search)
+    (point,), _ = operating_points(search.mate[mated], search.highest[~mated], [fpir], failed=failed)
     accepted = (search.mate[mated] >= point.threshold) & (search.rank[mated] == 1)
     first = float(accepted.double().mean())
     return point.tpr, first, point.attained_fpr, point.false_accepts, point.threshold
+
+
+def _alarms_of_failures(search: Search) -> int:
+    """Probes without a mate that failed, or met a failed template: false alarms when a threshold is chosen."""
+    return int((search.highest[~search.mated] == FAILED_OTHER).sum())

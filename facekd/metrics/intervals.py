@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from facekd.metrics.all_pairs import AllPairs, impostor_subjects
-from facekd.metrics.roc import allowed_accepts
+from facekd.metrics.allowed import allowed_accepts
 from facekd.metrics.scores import Scores, ascending
 
 LEVEL = 0.95

@@ -5,7 +5,6 @@ One rule everywhere: a pair is accepted when its score >= threshold, so equal sc
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from facekd.metrics.allowed import allowed_accepts, enough_to_allow, needed_impostors
 from facekd.metrics.scores import Scores, Stretch, above, both_sides, given_precision, rank
 
 
@@ -25,8 +25,8 @@ class OperatingPoint:
         fpr: The FPR asked for.
         tpr: Share of genuine scores >= threshold.
         threshold: The lowest accepted score; the next number above every score when nothing can be accepted.
-        attained_fpr: Share of impostor scores >= threshold, never above ``fpr``.
-        false_accepts: Impostor scores >= threshold.
+        attained_fpr: Share of impostor scores >= threshold, failed ones none of them; never above ``fpr``.
+        false_accepts: Impostor scores >= threshold; comparisons that failed are none.
         impostors: Impostor scores in all.
         nearest_fpr_tpr: TPR where the FPR is nearest to ``fpr``, above it or not: for comparison with other tools.
         supported: Whether at least 30 false accepts may stand behind the threshold (``fpr >= 30 / impostors``).
@@ -55,15 +55,17 @@ class Refused:
         fpr: The FPR asked for.
         impostors: Impostor scores in all.
         needed: Impostor scores that could show it.
+        failed: Impostor comparisons that failed, where those are more than the FPR allows to be accepted.
 
     Example:
         >>> operating_points([1.0], [0.0, 0.1], [0.25])[1]
-        [Refused(fpr=0.25, impostors=2, needed=12)]
+        [Refused(fpr=0.25, impostors=2, needed=12, failed=0)]
     """
 
     fpr: float
     impostors: int
     needed: int
+    failed: int = 0
 
 
 @dataclass(frozen=True)
@@ -87,41 +89,8 @@ class Eer:
     threshold: float
 
 
-def allowed_accepts(fpr: float, impostors: int) -> int:
-    """The largest count whose share of all impostors does not exceed an FPR, decided in float64.
-
-    Args:
-        fpr: In (0, 1).
-        impostors: Impostor comparisons in all, or their weight.
-
-    Example:
-        >>> allowed_accepts(1e-3, 3000), allowed_accepts(1e-3, 2999)
-        (3, 2)
-    """
-    count = math.floor(fpr * impostors)
-    if count / impostors > fpr:
-        return count - 1
-    return count + 1 if (count + 1) / impostors <= fpr else count
-
-
-def needed_impostors(fpr: float) -> int:
-    """Impostor comparisons without which ``fpr`` cannot be shown: 3 / fpr.
-
-    With no false accept among n comparisons the 95 % upper bound of the FPR is 3 / n.
-
-    Args:
-        fpr: In (0, 1).
-
-    Example:
-        >>> needed_impostors(1e-6)
-        3000000
-    """
-    count = math.ceil(3 / fpr)
-    return count - 1 if count > 1 and 3 / (count - 1) <= fpr else count
-
-
 def operating_points(
-    genuine: Scores, impostor: Scores, fprs: Sequence[float]
+    genuine: Scores, impostor: Scores, fprs: Sequence[float], *, failed: int = 0
 ) -> tuple[list[OperatingPoint], list[Refused]]:
     """The largest TPR at each FPR, or a refusal where the impostors are too few to say.
 
@@ -129,9 +98,12 @@ def operating_points(
         genuine: (g,) scores of pairs of one person.
         impostor: (i,) scores of pairs of two persons.
         fprs: Wanted FPRs, each in (0, 1).
+        failed: How many of the impostor scores stand for comparisons that failed: the highest. Thresholds are chosen
+            as if these were accepted by each; see :mod:`facekd.metrics.failures`.
 
     Returns:
-        A point for each FPR of at least 3 / i, and a :class:`Refused` for each below, both in the order asked.
+        A point for each FPR of at least 3 / i, and a :class:`Refused` for each below, both in the order asked. An FPR
+        that allows fewer than ``failed`` false accepts is refused as well.
 
     Raises:
         ValueError: An empty, non-finite or not one-dimensional side, or an FPR outside (0, 1).
@@ -142,38 +114,49 @@ def operating_points(
         >>> points[0].tpr, points[0].threshold, points[0].false_accepts  # 0.7, 0.5 and 0.4 are let in
         (1.0, 0.4, 3)
         >>> refused
-        [Refused(fpr=0.1, impostors=6, needed=30)]
+        [Refused(fpr=0.1, impostors=6, needed=30, failed=0)]
     """
     precision = given_precision(genuine, impostor)
     genuine, impostor = both_sides(genuine, impostor)
     whole = Stretch(impostor, 0, impostor.numel())
-    shown, refused = showable(fprs, whole.total)
-    return [point_within(genuine, whole, fpr, precision) for fpr in shown], refused
+    shown, refused = showable(fprs, whole.total, failed)
+    return [point_within(genuine, whole, fpr, precision, failed) for fpr in shown], refused
 
 
-def showable(fprs: Sequence[float], impostors: int) -> tuple[list[float], list[Refused]]:
+def showable(fprs: Sequence[float], impostors: int, failed: int = 0) -> tuple[list[float], list[Refused]]:
     """The FPRs that so many impostor comparisons can show, and a refusal for each of the others.
 
     Args:
         fprs: Wanted FPRs.
         impostors: Impostor comparisons in all.
+        failed: How many of them failed.
 
     Raises:
         ValueError: An FPR outside (0, 1).
 
     Example:
         >>> showable([0.1, 0.01], 50)
-        ([0.1], [Refused(fpr=0.01, impostors=50, needed=300)])
+        ([0.1], [Refused(fpr=0.01, impostors=50, needed=300, failed=0)])
+        >>> showable([0.1], 50, failed=6)
+        ([], [Refused(fpr=0.1, impostors=50, needed=60, failed=6)])
     """
     wrong = [fpr for fpr in fprs if not 0 < fpr < 1]
     if wrong:
         raise ValueError(f"FPR {wrong[0]} is not between 0 and 1")
-    few = [fpr for fpr in fprs if fpr < 3 / impostors]
-    refused = [Refused(fpr, impostors, needed_impostors(fpr)) for fpr in few]
-    return [fpr for fpr in fprs if fpr >= 3 / impostors], refused
+    shown, refused = [], []
+    for fpr in fprs:
+        if fpr < 3 / impostors:
+            refused.append(Refused(fpr, impostors, needed_impostors(fpr)))
+        elif allowed_accepts(fpr, impostors) < failed:
+            refused.append(Refused(fpr, impostors, enough_to_allow(failed, fpr), failed))
+        else:
+            shown.append(fpr)
+    return shown, refused
 
 
-def point_within(genuine: Tensor, impostor: Stretch, fpr: float, precision: torch.dtype) -> OperatingPoint:
+def point_within(
+    genuine: Tensor, impostor: Stretch, fpr: float, precision: torch.dtype, failed: int = 0
+) -> OperatingPoint:
     """One operating point, from the stretch of impostor scores in which the decision falls.
 
     Args:
@@ -181,6 +164,7 @@ def point_within(genuine: Tensor, impostor: Stretch, fpr: float, precision: torc
         impostor: Holds the highest score that must be rejected and, where there are such, one above and one below it.
         fpr: In (0, 1).
         precision: In which the scores came.
+        failed: How many impostor scores, the highest, stand for failed comparisons; no more than the FPR allows.
 
     Example:
         >>> whole = Stretch(torch.tensor([0.1, 0.2, 0.3, 0.4]), 0, 4)
@@ -198,9 +182,8 @@ def point_within(genuine: Tensor, impostor: Stretch, fpr: float, precision: torc
     block = impostor.rank(rejected)
     beyond = (genuine.numel() - rank(genuine, impostor.at(block - 1), right=True)) / genuine.numel() if block else 1.0
     nearest = tpr if fpr - false_accepts / total < (total - block) / total - fpr else beyond
-    return OperatingPoint(
-        fpr, tpr, threshold, false_accepts / total, false_accepts, total, nearest, supported=fpr >= 30 / total
-    )
+    told = false_accepts - failed
+    return OperatingPoint(fpr, tpr, threshold, told / total, told, total, nearest, supported=fpr >= 30 / total)
 
 
 def auc(genuine: Scores, impostor: Scores) -> float:

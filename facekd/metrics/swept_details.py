@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from facekd.metrics.allowed import allowed_accepts
 from facekd.metrics.details import BINS, curve_fprs, extreme_places, hard_pairs
 from facekd.metrics.measured import Curve, Details, HardPair, Histogram
 from facekd.metrics.pair_tiles import bin_edges
-from facekd.metrics.roc import allowed_accepts
 from facekd.metrics.swept_pairs import SweptPairs
 
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from facekd.metrics.allowed import allowed_accepts
 from facekd.metrics.intervals import HighImpostors, Interval, bootstrap_highest, multiplicities
-from facekd.metrics.roc import allowed_accepts
 from facekd.metrics.swept_pairs import SweptPairs
 
 MOST_WEIGHED = 400_000

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from facekd.metrics.allowed import allowed_accepts
 from facekd.metrics.genuine_pairs import GenuinePairs, genuine_pairs
 from facekd.metrics.pair_tiles import (
     BINS,
@@ -28,7 +29,7 @@ from facekd.metrics.pair_tiles import (
     gather,
     sweep,
 )
-from facekd.metrics.roc import Eer, OperatingPoint, Refused, allowed_accepts, eer_within, point_within, showable
+from facekd.metrics.roc import Eer, OperatingPoint, Refused, eer_within, point_within, showable
 from facekd.metrics.scores import Stretch, rank
 from facekd.metrics.verification import unit_sides
 

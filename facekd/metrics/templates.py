@@ -20,8 +20,6 @@ import torch
 from torch import Tensor
 
 NORMS = ("keep", "unit")
-FAILED_SCORE = -1.0
-"""What a comparison with a failed template scores: it counts, and no threshold accepts it."""
 GALLERY_ROWS = 4096
 
 
@@ -113,7 +111,8 @@ def aggregate_templates(
         views: (n, 2, dim) raw embeddings of every image and of its mirror; may be memory-mapped.
         members: Who belongs where.
         how: What is done with lengths, detector scores and mirrors.
-        usable: (n,) False for images that have no embedding; means are taken over the others. All when None.
+        usable: (n,) False for images that have no embedding; means are taken over the others. All when None. A
+            template without one of its images may be a better one than it is with it: see :func:`spoiled_templates`.
         block: Images worked on at a time.
 
     Returns:
@@ -150,6 +149,29 @@ def aggregate_templates(
     return _unit_or_zero(total).float()
 
 
+def spoiled_templates(members: Membership, usable: np.ndarray) -> np.ndarray:
+    """Which templates hold an image that failed.
+
+    Such a template counts as failed whole. Made of its other images it may be better than it would be with the one
+    that is missing, so that a failure could raise a figure.
+
+    Args:
+        members: Who belongs where.
+        usable: (n,) False for images that have no embedding.
+
+    Returns:
+        (t,) bool.
+
+    Example:
+        >>> one = membership(np.array([4, 4, 9]), np.arange(3), np.ones(3))
+        >>> spoiled_templates(one, np.array([True, False, True])).tolist()
+        [True, False]
+    """
+    spoiled = np.zeros(len(members.ids), bool)
+    spoiled[members.rows[~usable]] = True
+    return spoiled
+
+
 def template_pair_scores(templates: Tensor, left: np.ndarray, right: np.ndarray, *, block: int = 2048) -> Tensor:
     """Cosine of listed pairs of templates, gathered and multiplied block by block.
 
@@ -160,7 +182,7 @@ def template_pair_scores(templates: Tensor, left: np.ndarray, right: np.ndarray,
         block: Pairs worked on at a time: memory beyond the result is two blocks of embeddings.
 
     Returns:
-        float32 (p,) in [-1, 1]; :data:`FAILED_SCORE` where a template failed.
+        float32 (p,) in [-1, 1]; NaN where a template failed. What that counts as, :mod:`facekd.metrics.failures` says.
 
     Raises:
         ValueError: Pairs of two lengths, or rows that are not there.
@@ -168,7 +190,7 @@ def template_pair_scores(templates: Tensor, left: np.ndarray, right: np.ndarray,
     Example:
         >>> rows = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 0.0]])
         >>> template_pair_scores(rows, np.array([0, 0]), np.array([1, 2])).tolist()
-        [0.6000000238418579, -1.0]
+        [0.6000000238418579, nan]
     """
     if left.shape != right.shape or left.ndim != 1:
         raise ValueError(f"{left.shape} first and {right.shape} second templates")
@@ -183,7 +205,7 @@ def template_pair_scores(templates: Tensor, left: np.ndarray, right: np.ndarray,
         first, second = (templates.index_select(0, rows) for rows in pair)
         found = torch.sum(first.mul_(second), dim=1, out=scores[start : start + block])
         if some_failed:
-            found[failed[pair[0]] | failed[pair[1]]] = FAILED_SCORE
+            found[failed[pair[0]] | failed[pair[1]]] = torch.nan
     return scores.clamp_(-1.0, 1.0)
 
 
@@ -197,20 +219,20 @@ def gallery_scores(probes: Tensor, gallery: Tensor, absent: Tensor) -> Tensor:
         absent: (g,) which templates of the gallery failed.
 
     Returns:
-        float32 (p, g) in [-1, 1]; :data:`FAILED_SCORE` where a template failed.
+        float32 (p, g) in [-1, 1]; NaN where a template failed.
 
     Example:
         >>> rows = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 0.0]])
         >>> gallery_scores(rows[:1], rows, torch.tensor([False, False, True])).tolist()
-        [[1.0, 0.6000000238418579, -1.0]]
+        [[1.0, 0.6000000238418579, nan]]
     """
     wide = probes.double()
     scores = torch.empty(len(probes), len(gallery), dtype=torch.float32, device=probes.device)
     for start in range(0, len(gallery), GALLERY_ROWS):
         scores[:, start : start + GALLERY_ROWS] = wide @ gallery[start : start + GALLERY_ROWS].double().T
     scores.clamp_(-1.0, 1.0)
-    scores[:, absent] = FAILED_SCORE
-    scores[~probes.any(dim=1)] = FAILED_SCORE
+    scores[:, absent] = torch.nan
+    scores[~probes.any(dim=1)] = torch.nan
     return scores
 
 

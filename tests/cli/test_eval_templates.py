@@ -142,7 +142,29 @@ def test_item_122_a_missing_image_is_an_error_unless_failures_count(files: Path,
     assert refused.exit_code == 2 and "1 image is missing: line 3: " in refused.stderr
     counted = run(*words, "--count-failures", "--json", tmp_path / "out.json")
     assert counted.exit_code == 0 and "1 of " in counted.stdout and "images failed, the first '3.png'" in counted.stdout
-    assert json.loads((tmp_path / "out.json").read_text())["results"][0]["failed_images"] == 1
+    (found,) = json.loads((tmp_path / "out.json").read_text())["results"]
+    assert (found["failed_images"], found["failed_templates"]) == (1, 1)
+    failed = found["failed_comparisons"]["impostor"]
+    assert {entry["fpr"]: entry.get("failed") for entry in found["refused"]}[0.01] == failed > 11
+    assert f"FPR 0.01 refused: it allows less than the {failed} that failed" in counted.stdout
+    plain = found["failed_as_non_matches"]["tpr_at_fpr"]
+    assert [point["fpr"] for point in plain] == [0.01, 0.1]
+    assert f"failed templates as non-matches, which may flatter: TPR @ 0.01 {plain[0]['tpr']:.5f}" in counted.stdout
+    missed = run(*words, "--count-failures", "--require", "tpr@0.01>=0.1")
+    assert missed.exit_code == 1 and f"{failed} failed comparisons are more than it allows" in missed.stderr
+
+
+@pytest.mark.parametrize("protocol", ["ijb-1:1", "ijb-1:n"])
+def test_page_and_picture_of_failures_tell_both_rules(files: Path, protocol: str, tmp_path: Path) -> None:
+    write_ijb(tmp_path / "ijbb", lambda made: made.images.pop("3.png"), kind="ijbb")
+    words = ("--protocol", protocol, "--count-failures", "--bootstrap", 20, "--fpr", 0.2, "--plot", tmp_path / "p.svg")
+    (found,), told = evaluated(files, tmp_path, *words, "--report", tmp_path / "p.html", on=tmp_path / "ijbb")
+    page, plain = (tmp_path / "p.html").read_text(), found["failed_as_non_matches"]
+    assert "1</data> templates: every comparison with one is an error" in page and "failures as non-matches" in page
+    rates = [point["tpr"] for point in plain["tpr_at_fpr"]] if protocol == "ijb-1:1" else plain["rank"].values()
+    assert rates and all(f'value="{json.dumps(rate)}"' in page for rate in rates)
+    assert "so that no failure raises a figure" in told.stdout and (tmp_path / "p.svg").stat().st_size > 1000
+    assert run("eval", "--verify", tmp_path / "out.json").exit_code == 0
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from facekd.metrics import identification, templates
-from facekd.metrics.identification import (
-    Search,
-    merged_keep,
-    merged_points,
-    nist_points,
-    rank_rates,
-    search_gallery,
-)
+from facekd.metrics import gallery_search, templates
+from facekd.metrics.allowed import allowed_accepts
+from facekd.metrics.gallery_search import FAILED_MATE, FAILED_OTHER, UNRANKED, Search, search_gallery
+from facekd.metrics.identification import merged_keep, merged_points, nist_points, rank_rates
 
 FPIRS = [0.5, 0.2, 0.1, 0.05]
 
@@ -25,7 +20,7 @@ def unit(rows: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(rows / np.linalg.norm(rows, axis=1, keepdims=True)).float()
 
 
-def searched(seed: int, galleries: int = 2, failed: bool = False) -> tuple:
+def searched(seed: int, galleries: int = 2, failed: bool = False, enrolled: bool = True) -> tuple:
     """Probes, galleries and their subjects; few distinct directions, so that scores tie often."""
     rng = np.random.default_rng(seed)
     people = rng.permutation(100)[:30]
@@ -38,20 +33,24 @@ def searched(seed: int, galleries: int = 2, failed: bool = False) -> tuple:
     for part in range(galleries):
         own = np.concatenate([np.arange(part, 30, galleries), rng.integers(0, 30, 3)])
         parts.append((unit((base[own] + rng.integers(-1, 2, (len(own), 4))).astype(float) + 0.01), people[own]))
-    if failed:
+    if failed and enrolled:
         parts[0][0][3] = 0
     return probes, people[shown], parts
 
 
-def matrix(probes: torch.Tensor, gallery: torch.Tensor) -> np.ndarray:
-    scores = (probes.double() @ gallery.double().T).float().clamp(-1, 1)
-    scores[~probes.any(1)] = -1
-    scores[:, ~gallery.any(1)] = -1
-    return scores.numpy()
+def matrix(probes: torch.Tensor, people: np.ndarray, part: tuple, errors: bool = True) -> np.ndarray:
+    """All scores; failed ones below all with mates, and above or below all with others."""
+    scores = (probes.double() @ part[0].double().T).float().clamp(-1, 1).numpy()
+    lost = ~probes.any(1).numpy()[:, None] | ~part[0].any(1).numpy()
+    own = people[:, None] == part[1]
+    scores[lost & own] = FAILED_MATE
+    scores[lost & ~own] = FAILED_OTHER if errors else FAILED_MATE
+    return scores
 
 
-def search(probes: torch.Tensor, people: np.ndarray, part: tuple, keep: int = 0) -> Search:
-    return search_gallery(probes, torch.from_numpy(people), part[0], torch.from_numpy(part[1]), keep=keep)
+def search(probes: torch.Tensor, people: np.ndarray, part: tuple, keep: int = 0, errors: bool = True) -> Search:
+    subjects = torch.from_numpy(people), torch.from_numpy(part[1])
+    return search_gallery(probes, subjects[0], part[0], subjects[1], keep=keep, errors=errors)
 
 
 @pytest.mark.parametrize("failed", [False, True])
@@ -59,14 +58,17 @@ def search(probes: torch.Tensor, people: np.ndarray, part: tuple, keep: int = 0)
 def test_ranks_count_ties_against_the_mate(
     scores: int, rows: int, failed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(identification, "BLOCK_SCORES", scores)
+    monkeypatch.setattr(gallery_search, "BLOCK_SCORES", scores)
     monkeypatch.setattr(templates, "GALLERY_ROWS", rows)
     for seed in range(6):
         probes, people, parts = searched(seed, failed=failed)
         for part in parts:
             found = search(probes, people, part, keep=25)
-            every = matrix(probes, part[0])
+            every = matrix(probes, people, part)
             negatives = []
+            assert found.failed == int((every == FAILED_OTHER).sum()) and (found.failed > 0) == (
+                failed and (part is parts[0] or not probes.any(1).all())
+            )
             for probe in range(len(people)):
                 own = part[1] == people[probe]
                 others = every[probe][~own]
@@ -77,7 +79,8 @@ def test_ranks_count_ties_against_the_mate(
                     continue
                 best = every[probe][own].max()
                 assert found.mate[probe] == best
-                assert found.rank[probe] == 1 + sum(float(score) >= best for score in others)
+                ahead = sum(float(score) >= best for score in others)
+                assert found.rank[probe] == (UNRANKED if best == FAILED_MATE else 1 + ahead)
             assert found.top.tolist() == sorted(negatives, reverse=True)[:25]
 
 
@@ -109,11 +112,17 @@ def nist_by_trying(every: np.ndarray, own: np.ndarray, fpir: float) -> float:
 @pytest.mark.parametrize("failed", [False, True])
 def test_nist_points_are_the_best_of_all_thresholds_in_each_gallery(failed: bool) -> None:
     for seed in range(8):
-        probes, people, parts = searched(seed, failed=failed)
+        probes, people, parts = searched(seed, failed=failed, enrolled=False)
         searches = [search(probes, people, part) for part in parts]
-        points, refused = nist_points(searches, FPIRS)
-        assert len(points) + len(refused) == len(FPIRS) and len(points) >= 3
-        matrices = [(matrix(probes, part[0]), people[:, None] == part[1]) for part in parts]
+        points, refused = nist_points(searches, [0.4, 0.3, *FPIRS])
+        assert len(points) + len(refused) == 6 and len(points) >= (3 if failed else 5)
+        matrices = [(matrix(probes, people, part), people[:, None] == part[1]) for part in parts]
+        alive = probes.any(1).numpy()
+        for entry in refused:
+            counts = [(int((~own.any(1)).sum()), int((~own.any(1) & ~alive).sum())) for _, own in matrices]
+            allowed = [allowed_accepts(entry.fpir, nonmated) - lost for nonmated, lost in counts]
+            assert (entry.failed > 0) == (min(nonmated for nonmated, _ in counts) * entry.fpir >= 3)
+            assert entry.failed == 0 or min(allowed) < 0
         for point in points:
             assert point.definition == "nist" and point.attained_fpir <= point.fpir
             wanted = [nist_by_trying(every, own, point.fpir) for every, own in matrices]
@@ -122,6 +131,7 @@ def test_nist_points_are_the_best_of_all_thresholds_in_each_gallery(failed: bool
             for (every, own), threshold, found in zip(matrices, point.threshold, searches, strict=True):
                 mated = own.any(axis=1)
                 false = np.where(own, -2, every).max(axis=1)[~mated] >= np.float32(threshold)
+                false &= alive[~mated]
                 alarms += int(false.sum())
                 shares.append(false.mean())
                 first.append(((found.mate >= threshold) & (found.rank == 1))[torch.from_numpy(mated)].double().mean())
@@ -142,7 +152,7 @@ def test_merged_points_are_those_of_the_fields_script() -> None:
         probes, people, parts = searched(seed)
         merged = torch.cat([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
         found = search(probes, people, merged, keep=merged_keep(len(people), FPIRS))
-        every, own = matrix(probes, merged[0]), people[:, None] == merged[1]
+        every, own = matrix(probes, people, merged), people[:, None] == merged[1]
         assert own.any(axis=1).all()
         points, refused = merged_points(found, [*FPIRS, 0.01])
         assert [entry.fpir for entry in refused] == [0.01] and refused[0].needed == 300

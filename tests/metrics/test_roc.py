@@ -10,7 +10,8 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from facekd.metrics.roc import allowed_accepts, auc, eer, needed_impostors, operating_points
+from facekd.metrics.allowed import allowed_accepts, needed_impostors
+from facekd.metrics.roc import auc, eer, operating_points
 from facekd.metrics.scores import ascending
 
 FPRS = [0.5, 0.2, 0.1, 0.03, 0.01]

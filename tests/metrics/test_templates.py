@@ -8,7 +8,6 @@ import torch
 
 from facekd.metrics.templates import (
     AGGREGATIONS,
-    FAILED_SCORE,
     Aggregation,
     Membership,
     aggregate_templates,
@@ -128,10 +127,10 @@ def test_scores_are_the_cosines_of_the_pairs(block: int) -> None:
         assert found.abs().max() <= 1
 
 
-def test_a_failed_template_scores_the_least_and_is_not_dropped() -> None:
+def test_a_failed_template_has_no_score_and_is_not_dropped() -> None:
     rows = torch.tensor([[1.0, 0.0], [0.0, 0.0], [-1.0, 0.0]])
     found = template_pair_scores(rows, np.array([0, 0, 1, 1]), np.array([1, 2, 1, 2]))
-    assert found.tolist() == [FAILED_SCORE] * 4
+    assert found.isnan().tolist() == [True, False, True, True] and found[1] == -1
 
 
 def test_what_does_not_fit_is_refused() -> None:

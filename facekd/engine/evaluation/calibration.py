@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from facekd import __version__
 from facekd.data.verification import VerificationSet
 from facekd.engine.evaluation.evaluation_sets import OpenedSet
 from facekd.engine.evaluation.evaluator import see_set
-from facekd.engine.evaluation.figures import EvalSettings, measure_all_pairs, measure_pairs
+from facekd.engine.evaluation.figures import EvalSettings, measure_all_pairs, measure_pairs, refusals
 from facekd.engine.progress import Progress
 from facekd.engine.signals import Poll
 from facekd.errors import InputError
@@ -146,7 +146,7 @@ def calibration_record(
             }
             for point, interval in zip(measured.points, intervals, strict=True)
         ],
-        "refused": [asdict(refused) for refused in measured.refused],
+        "refused": refusals(measured.refused),
         "probability": {
             "prior": 0.5,
             "slope": line.slope,

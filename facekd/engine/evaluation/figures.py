@@ -14,9 +14,10 @@ from torch import Tensor
 from facekd.data.verification import VerificationSet
 from facekd.metrics.all_pairs import AllPairs, all_pair_scores, count_pairs
 from facekd.metrics.details import all_pairs_images, extreme_places, hard_pairs, roc_curve, score_histogram
+from facekd.metrics.identification import RefusedFpir
 from facekd.metrics.intervals import Interval, bootstrap_all_pairs, bootstrap_pairs
 from facekd.metrics.measured import Details, HardPair, Measured
-from facekd.metrics.roc import auc, eer, operating_points
+from facekd.metrics.roc import Refused, auc, eer, operating_points
 from facekd.metrics.scores import ascending
 from facekd.metrics.swept_details import swept_details
 from facekd.metrics.swept_intervals import bootstrap_swept_pairs
@@ -260,5 +261,15 @@ def figures(measured: Measured) -> dict[str, Any]:
             }
             for point, interval in zip(measured.points, intervals, strict=True)
         ],
-        "refused": [asdict(entry) for entry in measured.refused],
+        "refused": refusals(measured.refused),
     }
+
+
+def refusals(entries: Sequence[Refused | RefusedFpir]) -> list[dict[str, Any]]:
+    """Refused operating points, as in the JSON; failures are told where they are the reason.
+
+    Args:
+        entries: Of verification or of identification.
+    """
+    told = map(asdict, entries)
+    return [{key: value for key, value in entry.items() if key != "failed" or value} for entry in told]

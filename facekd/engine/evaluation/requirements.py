@@ -125,6 +125,8 @@ def _at_rate(result: Mapping[str, Any], requirement: Requirement) -> tuple[float
             return point[measure], f"{measure} is {point[measure]:.6g}"
     for entry in result["refused"]:
         if entry[rate] == requirement.fpr and entry.get("definition", "nist") == "nist":
+            if entry.get("failed"):
+                return None, f"{entry['failed']:,} failed comparisons are more than it allows to be accepted"
             has, who = ("impostors", "impostor pairs") if rate == "fpr" else ("nonmated", "probes without a mate")
             return None, f"needs {entry['needed']:,} {who}, the set has {entry[has]:,}"
     return None, f"that {rate.upper()} was not evaluated"

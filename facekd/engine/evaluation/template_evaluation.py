@@ -13,7 +13,7 @@ from torch import Tensor
 
 from facekd.data.identities import first_few
 from facekd.data.ijb import AlignedCrops, aligned_side
-from facekd.data.ijb_protocols import TemplatePairs
+from facekd.data.ijb_protocols import TemplatePairs, TemplateSearch
 from facekd.data.lists import FileImages
 from facekd.engine.evaluation.figures import EvalSettings, figures, score_ends
 from facekd.engine.evaluation.template_search import RANKS, measure_search
@@ -27,11 +27,12 @@ from facekd.engine.precision import precision_told
 from facekd.engine.resumable import Watched
 from facekd.engine.uncertainty import bare
 from facekd.metrics.details import HARDEST, extreme_places, hard_pairs, roc_curve, score_histogram
+from facekd.metrics.failures import as_errors, as_non_matches
 from facekd.metrics.intervals import Interval, bootstrap_pairs
 from facekd.metrics.listed_pairs import bootstrap_listed_pairs
 from facekd.metrics.measured import Details, HardPair, Measured, SearchDetails
 from facekd.metrics.roc import auc, eer, operating_points
-from facekd.metrics.templates import Aggregation, aggregate_templates, template_pair_scores
+from facekd.metrics.templates import Aggregation, aggregate_templates, spoiled_templates, template_pair_scores
 from facekd.models.embedder import Embedder
 
 IJB_FPRS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
@@ -68,6 +69,10 @@ def evaluate_templates(
 ) -> Iterator[TemplateEvaluation]:
     """Embed the images of a set once and measure it in every mode.
 
+    A template with an image that failed has failed, and every comparison with it is an error, so that no failure can
+    raise a figure; see :mod:`facekd.metrics.failures`. What the figures would be with failed images left out of their
+    templates and failed templates as mere non-matches is told beside them, for comparison only.
+
     Args:
         embedder: The model.
         opened: From :func:`facekd.engine.evaluation.template_sets.open_template_set`.
@@ -97,46 +102,90 @@ def evaluate_templates(
     seen = np.flatnonzero(usable).tolist()
     head |= precision_told(model, lambda place: images.read(seen[place]), len(seen))
     embedded = time.perf_counter()
-    for way, templates, fused in _ways(views, usable, model.embedding_size, opened, modes):
+    spoiled = torch.from_numpy(spoiled_templates(opened.members, usable))
+    for way, made in _ways(views, usable, model.embedding_size, opened, modes):
         how = {"protocol": opened.protocol, **way, "resolution": None}
-        counted = {"failed_images": int(failed.size), "failed_templates": int((~templates.any(dim=1)).sum())}
-        measured = drawn = None
-        if not isinstance(opened.compared, TemplatePairs):
-            found, drawn = measure_search(templates, opened.compared, settings, RANKS[opened.protocol])
-        else:
-            if fused is None:
-                measured = measure_template_pairs(templates, opened.compared, settings)
-            else:
-                likelihoods = template_likelihoods(fused, opened.compared.left, opened.compared.right)
-                measured = measure_template_scores(likelihoods.numpy(), opened.compared, settings)
+        lost = spoiled | ~made.embeddings.any(dim=1)
+        counted: dict[str, Any] = {"failed_images": int(failed.size), "failed_templates": int(lost.sum())}
+        whole = made.without(lost)
+        if isinstance(opened.compared, TemplatePairs):
+            measured, drawn = measure_template_scores(whole.scores(opened.compared), opened.compared, settings), None
             found = figures(measured)
+        else:
+            ranks = RANKS[opened.protocol]
+            measured, (found, drawn) = None, measure_search(whole.embeddings, opened.compared, settings, ranks)
+        if counted["failed_templates"]:
+            counted |= _failed_comparisons(lost.numpy(), opened.compared)
+            counted |= {"failed_as_non_matches": _as_non_matches(made, opened, settings)}
         seconds = {"embed": round(embedded - began, 3), "score": round(time.perf_counter() - embedded, 3)}
         result = {**head, **how, **found, **counted, "seconds": seconds}
         yield TemplateEvaluation(result, measured, drawn, tuple(notes))
         began = embedded = time.perf_counter()
 
 
+@dataclass(frozen=True, eq=False)
+class _Made:
+    """Templates, with their variances if those score them."""
+
+    embeddings: Tensor
+    fused: Fused | None = None
+
+    def without(self, lost: Tensor) -> _Made:
+        """The same with some of them failed."""
+        if not bool(lost.any()):
+            return self
+        left = self.embeddings.masked_fill(lost[:, None], 0.0)
+        return _Made(left, self.fused and replace(self.fused, embeddings=left))
+
+    def scores(self, pairs: TemplatePairs) -> np.ndarray:
+        """(p,) of listed pairs, NaN where one failed."""
+        if self.fused is None:
+            return template_pair_scores(self.embeddings, pairs.left, pairs.right).numpy()
+        return template_likelihoods(self.fused, pairs.left, pairs.right).numpy()
+
+
 def _ways(
     views: np.ndarray, usable: np.ndarray, width: int, opened: TemplateSet, modes: Sequence[Aggregation]
-) -> Iterator[tuple[dict[str, Any], Tensor, Fused | None]]:
-    """Every way of making templates: in words of the JSON, the templates, and with variances if those score them."""
+) -> Iterator[tuple[dict[str, Any], _Made]]:
+    """Every way of making templates, in words of the JSON, and the templates of the images that are usable."""
     for mode in modes:
-        yield asdict(mode), aggregate_templates(views[:, :, :width], opened.members, mode, usable=usable), None
+        yield asdict(mode), _Made(aggregate_templates(views[:, :, :width], opened.members, mode, usable=usable))
     if views.shape[2] == width:
         return
     for flip in dict.fromkeys(mode.flip for mode in modes):
         way = {**asdict(Aggregation("unit", False, flip)), "fusion": FUSION}
         fused = fuse_views(views, width, opened.members.rows, usable, flip=flip)
-        yield way, fused.embeddings, None
+        yield way, _Made(fused.embeddings)
         if isinstance(opened.compared, TemplatePairs):
-            yield {**way, "score": LIKELIHOOD}, fused.embeddings, fused
+            yield {**way, "score": LIKELIHOOD}, _Made(fused.embeddings, fused)
+
+
+def _failed_comparisons(lost: np.ndarray, compared: TemplatePairs | TemplateSearch) -> dict[str, Any]:
+    """How many comparisons failed, or probes and templates of galleries, in words of the JSON."""
+    if isinstance(compared, TemplatePairs):
+        failed = lost[compared.left] | lost[compared.right]
+        genuine = int((failed & compared.genuine).sum())
+        return {"failed_comparisons": {"genuine": genuine, "impostor": int(failed.sum()) - genuine}}
+    galleries = {one.name: int(lost[one.rows].sum()) for one in compared.galleries}
+    return {"failed_probes": int(lost[compared.probes.rows].sum()), "failed_gallery": galleries}
+
+
+def _as_non_matches(made: _Made, opened: TemplateSet, settings: EvalSettings) -> dict[str, Any]:
+    """The figures by the other convention: failed images left out of their templates, failed templates below all."""
+    plain = replace(settings, bootstrap=0, details=False)
+    if isinstance(opened.compared, TemplatePairs):
+        scores = as_non_matches(made.scores(opened.compared))
+        found = figures(measure_template_scores(scores, opened.compared, plain))
+        return {key: found[key] for key in ("auc", "eer", "tpr_at_fpr", "refused")}
+    found, _ = measure_search(made.embeddings, opened.compared, plain, RANKS[opened.protocol], errors=False)
+    return {key: found[key] for key in ("rank", "rank_merged", "tpir_at_fpir", "refused")}
 
 
 def measure_template_pairs(templates: Tensor, pairs: TemplatePairs, settings: EvalSettings) -> Measured:
-    """Measure listed pairs of templates; a failed template is part of every comparison it stands in, and scores -1.
+    """Measure listed pairs of templates; a failed template is part of every comparison it stands in.
 
     Args:
-        templates: (t, dim) from :func:`facekd.metrics.templates.aggregate_templates`.
+        templates: (t, dim) from :func:`facekd.metrics.templates.aggregate_templates`, zero where one failed.
         pairs: What is compared.
         settings: How.
     """
@@ -144,17 +193,18 @@ def measure_template_pairs(templates: Tensor, pairs: TemplatePairs, settings: Ev
 
 
 def measure_template_scores(scores: np.ndarray, pairs: TemplatePairs, settings: EvalSettings) -> Measured:
-    """Measure scores of listed pairs of templates.
+    """Measure scores of listed pairs of templates; a comparison that failed is an error at every threshold.
 
     Args:
-        scores: (p,) of each pair.
+        scores: (p,) of each pair, NaN where a template failed; see :mod:`facekd.metrics.failures`.
         pairs: What is compared.
         settings: How.
     """
     unsorted = scores[pairs.genuine], scores[~pairs.genuine]
     del scores
+    failed = as_errors(*unsorted)
     genuine, impostor = (torch.from_numpy(np.sort(side)) for side in unsorted)
-    points, refused = operating_points(genuine, impostor, settings.fprs)
+    points, refused = operating_points(genuine, impostor, settings.fprs, failed=failed[1])
     fprs = [point.fpr for point in points]
     intervals = _intervals(*unsorted, pairs, fprs, settings) if settings.bootstrap else None
     details = None
@@ -162,8 +212,8 @@ def measure_template_scores(scores: np.ndarray, pairs: TemplatePairs, settings: 
         details = Details(
             curve=roc_curve(genuine, impostor),
             histogram=score_histogram(genuine, impostor, score_ends(genuine, impostor)),
-            hardest_impostor=_hardest(pairs, unsorted[1], float(impostor[-HARDEST:][0]), False),
-            hardest_genuine=_hardest(pairs, unsorted[0], float(genuine[:HARDEST][-1]), True),
+            hardest_impostor=_hardest(pairs, unsorted[1], impostor[: len(impostor) - failed[1]], False),
+            hardest_genuine=_hardest(pairs, unsorted[0], genuine[failed[0] :], True),
         )
     return Measured(
         genuine=genuine.numel(),
@@ -177,9 +227,12 @@ def measure_template_scores(scores: np.ndarray, pairs: TemplatePairs, settings: 
     )
 
 
-def _hardest(pairs: TemplatePairs, scores: np.ndarray, limit: float, genuine: bool) -> tuple[HardPair, ...]:
-    """The worst of one kind of pairs, of scores in the order of the list; none of them is beyond the limit."""
-    candidates = np.flatnonzero(scores <= limit if genuine else scores >= limit)
+def _hardest(pairs: TemplatePairs, scores: np.ndarray, living: Tensor, genuine: bool) -> tuple[HardPair, ...]:
+    """The worst of one kind of pairs, of scores in the order of the list, and of those that did not fail ascending."""
+    if not living.numel():
+        return ()
+    worst = living[:HARDEST] if genuine else living[-HARDEST:]
+    candidates = np.flatnonzero((scores >= float(worst[0])) & (scores <= float(worst[-1])))
     hard = torch.from_numpy(scores[candidates])
     chosen = candidates[extreme_places(hard, highest=not genuine).numpy()]
     sides = [side[pairs.genuine == genuine][chosen] for side in (pairs.left, pairs.right)]

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from facekd.data.ijb_protocols import TemplateList, TemplateSearch
-from facekd.engine.evaluation.figures import EvalSettings
+from facekd.engine.evaluation.figures import EvalSettings, refusals
+from facekd.metrics.gallery_search import Search, search_gallery
 from facekd.metrics.hard_probes import best_matches, hard_probes
-from facekd.metrics.identification import Search, merged_keep, merged_points, nist_points, rank_rates, search_gallery
+from facekd.metrics.identification import merged_keep, merged_points, nist_points, rank_rates
 from facekd.metrics.measured import HardProbe, SearchDetails
 
 RANKS = {"ijb-1:n": (1, 5, 10), "tinyface": (1, 5, 20)}
@@ -22,21 +23,23 @@ MOST_RANKS = 1000
 
 
 def measure_search(
-    templates: Tensor, search: TemplateSearch, settings: EvalSettings, ranks: Sequence[int]
+    templates: Tensor, search: TemplateSearch, settings: EvalSettings, ranks: Sequence[int], *, errors: bool = True
 ) -> tuple[dict[str, Any], SearchDetails | None]:
     """Figures of searching for probes in galleries, in the order of the JSON, and what is drawn of them.
 
     Args:
-        templates: (t, dim) from :func:`facekd.metrics.templates.aggregate_templates`.
+        templates: (t, dim) from :func:`facekd.metrics.templates.aggregate_templates`, zero where one failed.
         search: Galleries and probes; of one gallery that holds a mate of every probe there is no TPIR to tell.
         settings: How; its FPRs are the FPIRs wanted.
         ranks: Wanted ranks.
+        errors: Whether a comparison that failed is an error, see :mod:`facekd.metrics.failures`, or a non-match.
     """
-    apart = [_searched(templates, search.probes, gallery) for gallery in search.galleries]
+    apart = [_searched(templates, search.probes, gallery, errors=errors) for gallery in search.galleries]
     every, merged = search.galleries[0], apart[0]
     if len(apart) > 1:
         every = _merged(search.galleries)
-        merged = _searched(templates, search.probes, every, merged_keep(len(search.probes.rows), settings.fprs))
+        keep = merged_keep(len(search.probes.rows), settings.fprs)
+        merged = _searched(templates, search.probes, every, keep, errors=errors)
     found = {
         "gallery": {one.name: len(one.rows) for one in search.galleries},
         "probes": len(search.probes.rows),
@@ -50,7 +53,8 @@ def measure_search(
     if not settings.details:
         return found, None
     most = max(*ranks, min(MOST_RANKS, max(len(one.rows) for one in search.galleries)))
-    hardest = [_hardest(templates, search.probes, every, merged, genuine) for genuine in (False, True)]
+    alive = _searched(templates, search.probes, every, errors=False) if merged.failed else merged
+    hardest = [_hardest(templates, search.probes, every, alive, genuine) for genuine in (False, True)]
     return found, SearchDetails(np.array(rank_rates(apart, range(1, most + 1))), *hardest)
 
 
@@ -64,7 +68,7 @@ def _identified(
     return {
         "rank_merged": _by_rank([merged], ranks),
         "tpir_at_fpir": [{**asdict(point), "threshold": list(point.threshold)} for point in points + merged_found],
-        "refused": [asdict(entry) for entry in refused + merged_refused],
+        "refused": refusals([*refused, *merged_refused]),
     }
 
 
@@ -81,8 +85,8 @@ def _listed(templates: Tensor, chosen: TemplateList) -> tuple[Tensor, Tensor]:
     return templates[torch.from_numpy(chosen.rows)], torch.from_numpy(chosen.subjects)
 
 
-def _searched(templates: Tensor, probes: TemplateList, gallery: TemplateList, keep: int = 0) -> Search:
-    return search_gallery(*_listed(templates, probes), *_listed(templates, gallery), keep=keep)
+def _searched(templates: Tensor, probes: TemplateList, gallery: TemplateList, keep: int = 0, *, errors: bool) -> Search:
+    return search_gallery(*_listed(templates, probes), *_listed(templates, gallery), keep=keep, errors=errors)
 
 
 def _hardest(

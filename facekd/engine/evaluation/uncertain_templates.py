@@ -66,7 +66,7 @@ def fuse_views(views: np.ndarray, width: int, rows: np.ndarray, usable: np.ndarr
 
 
 def template_likelihoods(fused: Fused, left: np.ndarray, right: np.ndarray) -> Tensor:
-    """Mutual likelihood of listed pairs of templates; where one failed, a value below all others.
+    """Mutual likelihood of listed pairs of templates; NaN where one failed.
 
     Args:
         fused: The templates.
@@ -74,17 +74,15 @@ def template_likelihoods(fused: Fused, left: np.ndarray, right: np.ndarray) -> T
         right: (p,) row of the second.
 
     Returns:
-        float64 (p,).
+        float64 (p,). What NaN counts as, :mod:`facekd.metrics.failures` says.
     """
     failed = ~fused.embeddings.any(dim=1).numpy()
     lost = failed[left] | failed[right]
     known = np.flatnonzero(~lost)
-    scores = torch.zeros(len(left), dtype=torch.float64)
+    scores = torch.full((len(left),), torch.nan, dtype=torch.float64)
     if known.size:
         stand_in = fused.embeddings.clone()
         stand_in[torch.from_numpy(failed)] = 1.0  # never compared, but every row must have a direction
         pairs = np.stack([left[known], right[known]], axis=1)
-        found = mutual_likelihood(stand_in, fused.log_variance, pairs, block=BLOCK)
-        scores[torch.from_numpy(known)] = found
-        scores[torch.from_numpy(lost)] = float(found.min()) - 1.0
+        scores[torch.from_numpy(known)] = mutual_likelihood(stand_in, fused.log_variance, pairs, block=BLOCK)
     return scores

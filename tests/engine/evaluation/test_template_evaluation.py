@@ -235,18 +235,31 @@ def test_item_122_failed_images_are_an_error_or_are_counted(tmp_path: Path) -> N
     gone = tuple(int(name.removesuffix(".png")) - 1 for name in [*first, "9.png"])
     whole = AGGREGATIONS[:1]
     (found,) = evaluate(opened, tmp_path / "cache", modes=whole, failures=True)
-    assert (found.result["failed_images"], found.result["failed_templates"]) == (len(gone), 1)
+    assert (found.result["failed_images"], found.result["failed_templates"]) == (len(gone), 2)
     assert f"{len(gone)} of {len(opened.images)} images failed, the first '1.png'" in found.notes[0]
     assert found.result["pairs"] == 24 * 48
     by_hand, pairs, ids = templates_by_hand(opened, whole[0], gone), opened.compared, opened.members.ids
     assert made.templates[0] not in by_hand
     rows = np.stack([by_hand.get(template, np.full(20, np.nan)) for template in ids.tolist()])
-    scores = np.nan_to_num((rows[pairs.left] * rows[pairs.right]).sum(axis=1), nan=-1.0)
+    scores = (rows[pairs.left] * rows[pairs.right]).sum(axis=1)
+    plain = found.result["failed_as_non_matches"]
+    assert abs(plain["auc"] - roc_auc_score(pairs.genuine, np.nan_to_num(scores, nan=-1.0))) < 1e-5
+    spoiled = np.flatnonzero(np.isin(ids, [made.templates[0], ids[opened.members.rows[8]]]))
+    lost = np.isin(pairs.left, spoiled) | np.isin(pairs.right, spoiled)
+    scores[lost] = np.where(pairs.genuine[lost], -2.0, 2.0)
     assert abs(found.result["auc"] - roc_auc_score(pairs.genuine, scores)) < 1e-5
+    count = int((lost & pairs.genuine).sum())
+    assert found.result["failed_comparisons"] == {"genuine": count, "impostor": int(lost.sum()) - count}
+    (point,), (refusal, *_) = found.result["tpr_at_fpr"], found.result["refused"]
+    assert (point["fpr"], refusal["fpr"], refusal["failed"]) == (0.1, 0.01, int(lost.sum()) - count)
+    allowed = np.sort(scores[~pairs.genuine])[::-1][:111]
+    assert point["threshold"] >= allowed[-1] and point["false_accepts"] + refusal["failed"] <= 110
     (search,) = evaluate(
         open_template_set(tmp_path / "set", "ijb-1:n", count_failures=True), tmp_path / "cache", whole, failures=True
     )
-    assert search.result["failed_templates"] == 1 and search.result["probes"] == 48
+    assert search.result["failed_templates"] == 2 and search.result["probes"] == 48
+    assert search.result["failed_probes"] + sum(search.result["failed_gallery"].values()) == 2
+    assert search.result["rank"]["1"] < search.result["failed_as_non_matches"]["rank"]["1"]
 
 
 def test_an_embedding_that_is_not_finite_stops_or_counts(folder: Path, tmp_path: Path) -> None:
@@ -254,7 +267,7 @@ def test_an_embedding_that_is_not_finite_stops_or_counts(folder: Path, tmp_path:
     with pytest.raises(NonFiniteError, match=r"skewed: the embedding of 6\.png is not finite, 1 of 16"):
         evaluate(opened, tmp_path, whole, model=Skewed(bad=5))
     (found,) = evaluate(opened, tmp_path, whole, model=Skewed(bad=5), failures=True)
-    assert found.result["failed_images"] == 1 and found.result["failed_templates"] == 0
+    assert found.result["failed_images"] == 1 and found.result["failed_templates"] == 1
 
 
 def test_unknown_people_resample_pairs_where_these_are_few(
