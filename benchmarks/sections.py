@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from benchmarks.classifier_tables import classifier_loss
 from benchmarks.export_tables import exported_latency, exports, latency
+from benchmarks.ijb_tables import ijb_real
 from benchmarks.measuring_tables import all_pairs, embedding_speed, interval_coverage, lfw_models, templates
 from benchmarks.method_tables import methods
 from benchmarks.tables import Record, data_loading, demo, real_faces_in_full, synthetic_hardness, synthetic_speed
@@ -24,6 +25,7 @@ PAIRS_COMMAND = "python -m benchmarks.all_pairs --out benchmarks/results/all_pai
 EMBED_COMMAND = "python -m benchmarks.embedding_speed FOLDER --out benchmarks/results/embedding_speed.json"
 LFW_COMMAND = "python -m benchmarks.lfw_models FOLDER --out benchmarks/results/lfw_models.json"
 TEMPLATES_COMMAND = "python -m benchmarks.templates --out benchmarks/results/templates.json"
+IJB_COMMAND = "python -m benchmarks.ijb_real FOLDER --out benchmarks/results/ijb_real.json"
 EXPORTS_COMMAND = "python -m benchmarks.exports FACES FOLDER MODEL..."
 LATENCY_COMMAND = "python -m benchmarks.latency"
 CLASSIFIER_COMMAND = "python -m benchmarks.classifier_loss --out benchmarks/results/classifier_loss.json"
@@ -53,6 +55,7 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Record], str]]] = {
     ),
     "all_pairs": ("All pairs", PAIRS_COMMAND, all_pairs),
     "templates": ("1:1 at the size of IJB-C", TEMPLATES_COMMAND, templates),
+    "ijb_real": ("IJB templates of real photographs", IJB_COMMAND, ijb_real),
     "interval_coverage": ("Do intervals hold the truth", COVERAGE_COMMAND, interval_coverage),
     "classifier_loss": ("The softmax over identities", CLASSIFIER_COMMAND, classifier_loss),
     "training_speed": ("A step of distillation", TRAINING_COMMAND, training_speed),
