@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import subprocess
 import sys
@@ -32,7 +33,7 @@ from facekd.files import write_json
 MODEL, DETECTOR = "edgeface_xs_raw_rgb.onnx", "yunet.onnx"
 SEEN = ("--color", "rgb", "--normalize", "none")
 PROTOCOLS = {"ijb-1:1": (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1), "ijb-1:n": (1e-2, 1e-1)}
-"""Protocol -> the FPRs or FPIRs that are usual for it."""
+"""Protocol -> FPRs or FPIRs."""
 KEPT = {
     "ijb-1:1": ("genuine", "impostor", "auc", "eer", "tpr_at_fpr"),
     "ijb-1:n": ("gallery", "probes", "rank", "rank_merged", "tpir_at_fpir"),
@@ -66,6 +67,7 @@ def evaluated(model: Path, runs: Path, protocol: str) -> dict[str, Any]:
     figures, page, kept = (runs / f"{name}{suffix}" for suffix in (".json", ".html", ".verified.json"))
     if not figures.exists():
         words = (model, "--on", runs / "ijbc", "--protocol", protocol, "--all-modes", *SEEN, "--device", "cpu")
+        words += tuple(word for rate in PROTOCOLS[protocol] for word in ("--fpr", rate))
         facekd("eval", *words, "--cache", runs / "cache", "--report", page, "--json", figures)
     if not kept.exists():
         began = time.perf_counter()
@@ -160,7 +162,8 @@ def measure(folder: Path, runs: Path, seed: int, people: int | None) -> dict[str
         results = each.pop("results")
         seconds[f"{protocol} embeds"] = results[0]["seconds"]["embed"]
         rows += compared(results, views, runs)
-    return {"model": MODEL, "folder": counts, "evaluations": found, "seconds": seconds, "rows": rows}
+    busy = {"cores": os.cpu_count(), "load_of_15_minutes": round(os.getloadavg()[2], 1)}
+    return {"model": MODEL, "folder": counts, "evaluations": found, "seconds": seconds, "busy": busy, "rows": rows}
 
 
 def main() -> None:
