@@ -117,6 +117,20 @@ def superclass_uniform(
     return draw
 
 
+def shown_again(labels: np.ndarray, images_per_identity: int | None) -> list[str]:
+    """What a user should know of identities that have fewer images than a batch takes of each: a line, or none.
+
+    Example:
+        >>> shown_again(np.array([0, 0, 1]), 2)
+        ['1 of 2 identities has fewer than 2 images: what it has comes again in a batch']
+    """
+    counts = np.unique(labels, return_counts=True)[1]
+    few = int((counts < (images_per_identity or 0)).sum())
+    told = f"{few} of {len(counts)} identities {'has' if few == 1 else 'have'} fewer than {images_per_identity} images"
+    again = f"what {'it has' if few == 1 else 'they have'} comes again in a batch"
+    return [f"{told}: {again}"] if few else []
+
+
 class _Identities:
     """The images of each identity, and how many identities make a batch."""
 

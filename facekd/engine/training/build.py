@@ -15,7 +15,7 @@ from torch import nn
 
 from facekd.data.identities import IdentitySource
 from facekd.data.loading import Batch, RememberedImages, TrainingImages, step_data
-from facekd.data.samplers import StepBatches, class_uniform, shuffled, sliced, superclass_uniform
+from facekd.data.samplers import StepBatches, class_uniform, shown_again, shuffled, sliced, superclass_uniform
 from facekd.data.subset import rows_within
 from facekd.data.superclasses import group_identities
 from facekd.engine.fitting import training_reader
@@ -267,7 +267,7 @@ def make_session(
         subsets=caches.subsets,
         average=make_average(student, recipe.train.ema),
         average_head=make_average(objective.head, recipe.train.ema),
-        notes=(*notes, *objective.notes),
+        notes=(*notes, *objective.notes, *shown_again(source.labels, recipe.train.images_per_identity)),
         superclasses=make_superclasses(recipe, source, caches.clean),
     )
 
