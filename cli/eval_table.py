@@ -80,7 +80,7 @@ def _tpr_cell(result: dict[str, Any], fpr: float) -> str:
     """TPR over its interval; a star where fewer than 30 false accepts fix the threshold."""
     for point in result["tpr_at_fpr"]:
         if point["fpr"] == fpr:
-            star = "*" if fpr < WELL_FOUNDED / point["impostors"] else ""
+            star = "" if point["supported"] else "*"
             interval = "" if point["ci95"] is None else "\n{:.4f}-{:.4f}".format(*point["ci95"])
             return f"{point['tpr']:.5f}{star}{interval}"
     return "refused"
@@ -92,12 +92,13 @@ def _listed_cells(result: dict[str, Any], fprs: Sequence[float]) -> list[str]:
     return ["\n".join(column) for column in list(zip(*cells, strict=False))[:3]]
 
 
-def _sureness_lines(who: str, point: dict[str, Any]) -> Iterator[str]:
+def _sureness_lines(who: str, point: dict[str, Any], supported: bool) -> Iterator[str]:
     """What the model's own uncertainty tells at an operating point: rates by quality, and what turning away saves."""
+    star = "" if supported else "*"
     told = [
         f"{rates['quality']} {_rate(rates['tpr'], '.4f')} / {_rate(rates['fpr'], '.2g')}" for rates in point["quality"]
     ]
-    yield f"{who}, threshold of FPR {_short(point['fpr'])}, TPR / FPR by quality: {', '.join(told)}"
+    yield f"{who}, threshold of FPR {_short(point['fpr'])}{star}, TPR / FPR by quality: {', '.join(told)}"
     steps = {step["turned_away"]: step["missed"] for step in point["reject"]}
     missed = ", ".join(f"{share:.0%} {steps[share]:.4f}" for share in SHOWN_REJECTS)
     yield f"{who}, the same, missed as the least sure genuine pairs are turned away: {missed}"
@@ -110,10 +111,12 @@ def _rate(value: float | None, form: str) -> str:
 def _notes(results: Sequence[dict[str, Any]], opened: Sequence[OpenedSet], settings: EvalSettings) -> Iterator[str]:
     yield from map(describe, across_sets(results))
     for result in results:
+        supported = {point["fpr"]: point["supported"] for point in result["tpr_at_fpr"]}
         for point in result.get("by_uncertainty", ()):
-            yield from _sureness_lines(f"{_who(result)} on {_what(result)}".replace("\n", " "), point)
+            who = f"{_who(result)} on {_what(result)}".replace("\n", " ")
+            yield from _sureness_lines(who, point, supported[point["fpr"]])
     points = [point for result in results for point in result["tpr_at_fpr"]]
-    if any(point["fpr"] < WELL_FOUNDED / point["impostors"] for point in points):
+    if not all(point["supported"] for point in points):
         yield f"* rests on fewer than {WELL_FOUNDED} false accepts: the threshold is uncertain"
     unknown = [one.name for one in opened if not one.subjects_known]
     if unknown and settings.bootstrap:

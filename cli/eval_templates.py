@@ -225,7 +225,7 @@ def _short(rate: float) -> str:
 def _tpr_cell(result: dict[str, Any], fpr: float) -> str:
     for point in result["tpr_at_fpr"]:
         if point["fpr"] == fpr:
-            star = "*" if fpr < WELL_FOUNDED / point["impostors"] else ""
+            star = "" if point["supported"] else "*"
             interval = "" if point["ci95"] is None else "\n{:.4f}-\n{:.4f}".format(*point["ci95"])
             return f"{point['tpr']:.5f}{star}{interval}"
     return "refused"
@@ -235,20 +235,20 @@ def _tpir_cell(result: dict[str, Any], fpir: float) -> str:
     cells = []
     for definition in ("nist", "merged"):
         found = [p for p in result["tpir_at_fpir"] if (p["definition"], p["fpir"]) == (definition, fpir)]
-        star = "*" if found and fpir < WELL_FOUNDED / found[0]["nonmated"] else ""
+        star = "*" if found and not found[0]["supported"] else ""
         cells.append(f"{found[0]['tpir']:.4f}{star}" if found else "refused")
     return "\n".join(cells)
 
 
 def _notes(results: Sequence[dict[str, Any]], sets: Sequence[TemplateSet]) -> Iterator[str]:
     points = [point for result in results for point in result["tpr_at_fpr"]]
-    if any(point["fpr"] < WELL_FOUNDED / point["impostors"] for point in points):
+    if not all(point["supported"] for point in points):
         yield f"* rests on fewer than {WELL_FOUNDED} false accepts: the threshold is uncertain"
     searched = [point for result in results for point in result.get("tpir_at_fpir", ())]
     if searched:
         yield "apart: a probe without mate in a gallery is a false alarm by its highest score, galleries are averaged"
         yield "merged: one gallery of all, and the threshold is a highest score of any probe with anybody else"
-    if any(point["fpir"] < WELL_FOUNDED / point["nonmated"] for point in searched):
+    if not all(point["supported"] for point in searched):
         yield f"* rests on fewer than {WELL_FOUNDED} false alarms: the threshold is uncertain"
     for result in results:
         if result["failed_templates"]:
@@ -265,12 +265,18 @@ def _notes(results: Sequence[dict[str, Any]], sets: Sequence[TemplateSet]) -> It
 
 def _failures(result: dict[str, Any]) -> str:
     """What failed, and what the figures would be if it were only never accepted."""
+
+    def star(point: dict[str, Any]) -> str:
+        return "" if point["supported"] else "*"
+
     plain, templates = result["failed_as_non_matches"], f"{result['failed_templates']:,} templates failed"
     if "rank" in result:
         told = [f"rank {rank} {rate:.4f}" for rank, rate in plain["rank"].items()]
-        told += [f"TPIR ({p['definition']}) @ {_short(p['fpir'])} {p['tpir']:.4f}" for p in plain["tpir_at_fpir"]]
+        told += [
+            f"TPIR ({p['definition']}) @ {_short(p['fpir'])} {p['tpir']:.4f}{star(p)}" for p in plain["tpir_at_fpir"]
+        ]
     else:
-        told = [f"TPR @ {_short(point['fpr'])} {point['tpr']:.5f}" for point in plain["tpr_at_fpr"]]
+        told = [f"TPR @ {_short(point['fpr'])} {point['tpr']:.5f}{star(point)}" for point in plain["tpr_at_fpr"]]
     rule = "every comparison with one is an error, so that no failure raises a figure"
     other = "with failed images left out and failed templates as non-matches, which may flatter"
     return f"{result['model']} on {result['set']}: {templates}: {rule}; {other}: {', '.join(told) or 'refused as well'}"

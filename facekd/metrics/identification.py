@@ -46,9 +46,10 @@ class IdentificationPoint:
         attained_fpir: False alarms by probes without mate; of ``merged``, by all probes. Failures raise none.
         false_alarms: Their number, over all galleries.
         nonmated: Probes without mate, over all galleries; of ``merged``, all probes.
+        supported: Whether at least 30 false alarms may stand behind the threshold of each gallery.
 
     Example:
-        >>> IdentificationPoint("nist", 0.1, 0.9, 0.9, (0.3, 0.4), 0.05, 4, 80).attained_fpir
+        >>> IdentificationPoint("nist", 0.1, 0.9, 0.9, (0.3, 0.4), 0.05, 4, 80, False).attained_fpir
         0.05
     """
 
@@ -60,6 +61,7 @@ class IdentificationPoint:
     attained_fpir: float
     false_alarms: int
     nonmated: int
+    supported: bool
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,8 @@ def nist_points(
         tpir, first, attained = (sum(one[at] for one in found) / len(found) for at in range(3))
         alarms, thresholds = sum(one[3] for one in found), tuple(one[4] for one in found)
         nonmated = sum(int((~search.mated).sum()) for search in searches)
-        points.append(IdentificationPoint("nist", fpir, tpir, first, thresholds, attained, alarms, nonmated))
+        told = (tpir, first, thresholds, attained, alarms, nonmated)
+        points.append(IdentificationPoint("nist", fpir, *told, supported=fpir >= 30 / fewest))
     return points, refused
 
 
@@ -194,7 +197,8 @@ def merged_points(search: Search, fpirs: Sequence[float]) -> tuple[list[Identifi
         alarms = int(((search.top > limit) & (search.top < FAILED_OTHER)).sum())
         tpir, first = (float(chosen.double().mean()) for chosen in (accepted, accepted & (search.rank[mated] == 1)))
         threshold = (torch.nextafter(limit, limit.new_tensor(math.inf)).item(),)
-        points.append(IdentificationPoint("merged", fpir, tpir, first, threshold, alarms / probes, alarms, probes))
+        told = (tpir, first, threshold, alarms / probes, alarms, probes)
+        points.append(IdentificationPoint("merged", fpir, *told, supported=fpir >= 30 / probes))
     return points, refused
 
 

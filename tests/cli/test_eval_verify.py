@@ -100,6 +100,15 @@ def test_times_are_not_compared(made: Path) -> None:
     assert run("eval", "--verify", made).exit_code == 0
 
 
+def test_a_report_from_before_points_told_their_mark_still_agrees(made: Path) -> None:
+    changed(made, lambda report: [p.pop("supported") for r in report["results"] for p in r["tpr_at_fpr"]])
+    result = run("eval", "--verify", made)
+    assert result.exit_code == 0 and "equal to the last bit" in result.stdout
+    changed(made, lambda report: report["results"][0]["tpr_at_fpr"][0].update(supported=True))
+    result = run("eval", "--verify", made)
+    assert result.exit_code == 1 and "supported is false, the report says true" in result.stderr
+
+
 def test_another_machine_is_allowed_its_rounding_and_no_more(made: Path) -> None:
     changed(made, lambda report: report["environment"].update(machine="abacus"))
     changed(made, lambda report: report["results"][0].update(auc=report["results"][0]["auc"] - 9e-4))

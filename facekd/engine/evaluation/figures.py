@@ -258,6 +258,7 @@ def figures(measured: Measured) -> dict[str, Any]:
                 "impostors": point.impostors,
                 "ci95": interval,
                 "nearest_fpr_tpr": point.nearest_fpr_tpr,
+                "supported": point.supported,
             }
             for point, interval in zip(measured.points, intervals, strict=True)
         ],

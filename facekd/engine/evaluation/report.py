@@ -132,7 +132,7 @@ def _section(group: Group, faces: Sequence[Faces]) -> Section:
         refused = {entry["fpr"]: entry for entry in one.result["refused"] if "fpr" in entry}
         columns.append(Column(label, look, one.result, points, refused, *hardest_cards(one, pictures)))
     shared = [fpr for fpr in columns[0].points if all(fpr in column.points for column in columns)]
-    firm = [fpr for fpr in shared if fpr * columns[0].result["impostor"] >= WELL_FOUNDED]
+    firm = [fpr for fpr in shared if all(column.points[fpr]["supported"] for column in columns)]
     asked = dict.fromkeys(fpr for column in columns for fpr in (*column.points, *column.refused))
     return Section(
         title=group.title,

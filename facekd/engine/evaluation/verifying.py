@@ -18,6 +18,8 @@ RATE_TOLERANCE = 1e-3
 COUNT_TOLERANCE = 2
 """How far false accepts and false alarms may be apart there."""
 UNCOMPARED = ("seconds",)
+ADDED = ("supported",)
+"""What points have come to tell since the first release: not held against a report that was written before."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ def _pairs(key: str, before: Any, now: Any) -> Iterator[tuple[str, Any, Any]]:
     """Every pair of leaves of two values, in the order of the second, with the path to it."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         for name in [*now, *(name for name in before if name not in now)]:
-            if key or name not in UNCOMPARED:
+            if (key or name not in UNCOMPARED) and (name not in ADDED or name in before):
                 path = f"{key}.{name}" if key else str(name)
                 yield from _pairs(path, before.get(name, _ABSENT), now.get(name, _ABSENT))
     elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):

@@ -27,7 +27,7 @@ KEYS.insert(3, "set_digest")
 KEYS.insert(6, "resolution")
 KEYS.insert(7, "precision")
 KEYS += ["accuracy", "auc", "eer", "tpr_at_fpr", "refused", "seconds"]
-POINT = "fpr tpr threshold attained_fpr false_accepts impostors ci95 nearest_fpr_tpr"
+POINT = "fpr tpr threshold attained_fpr false_accepts impostors ci95 nearest_fpr_tpr supported"
 SETTINGS = EvalSettings(fprs=(0.1, 1e-2, 1e-6), bootstrap=60)
 
 

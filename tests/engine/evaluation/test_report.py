@@ -96,7 +96,7 @@ def page() -> str:
 def numbers(value: object, key: str = "") -> Iterator[int | float]:
     if isinstance(value, dict):
         for name, inner in value.items():
-            if name not in ("resolution", "flip", "det"):
+            if name not in ("resolution", "flip", "det", "supported"):
                 yield from numbers(inner, name)
     elif isinstance(value, list):
         for inner in value:
