@@ -2,8 +2,8 @@
 
 The tiles are products in float32, or on accelerators in TF32, of which :mod:`facekd.metrics.tile_products` says how far
 they can be from the cosines. So a tile decides about all pairs but those within that distance of a threshold, and only
-these few are computed again in float64. Memory is a few tiles and the pairs that are kept, whatever the number of
-images.
+these few are computed again in float64. Memory is a few tiles and the pairs that are kept, which are never more than
+asked for, whatever the number of images and however their scores crowd.
 """
 
 from __future__ import annotations
@@ -80,13 +80,13 @@ class Rows:
 
 @dataclass(frozen=True)
 class Kept:
-    """The impostor pairs of some bins, and perhaps some at their edges, with their float32 products.
+    """The impostor pairs of some bins, and perhaps some below them, with their float32 products.
 
     Attributes:
         scores: (k,) products, in no order.
         left: (k,) rows of the first images, as int32.
         right: (k,) rows of the second.
-        first: The lowest of the bins.
+        first: The lowest of the bins of which no pair is missing.
         last: The highest.
 
     Example:
@@ -111,28 +111,30 @@ class Kept:
 
 def _between(scores: Tensor, left: Tensor, right: Tensor, first: int, last: int) -> tuple[Tensor, Tensor, Tensor]:
     """The pairs of some bins, and perhaps some at their edges."""
-    low, high = _bounds(first, last)
+    low, high = bounds(first, last)
     chosen = ((scores >= low) & (scores <= high)).nonzero().flatten()
     return scores[chosen], left[chosen], right[chosen]
 
 
 class _Collector:
-    """Pairs of some bins, picked from tiles."""
+    """Pairs of some bins, picked from tiles; below bin ``whole`` only those above a product."""
 
     def __init__(self, first: int, last: int, device: torch.device) -> None:
         self.first, self.last, self.device = first, last, device
+        self.whole, self.above = first, -EDGE
         self.parts: list[tuple[Tensor, Tensor, Tensor]] = []
         self.held = 0
 
     def add(self, tile: Tensor, top: int, left: int) -> None:
-        low, high = _bounds(self.first, self.last)
-        chosen = tile >= low if self.last == BINS - 1 else (tile >= low) & (tile <= high)
+        low, high = bounds(self.first, self.last)
+        chosen = tile > self.above if self.above > low else tile >= low
+        if self.last < BINS - 1:
+            chosen &= tile <= high
         places = chosen.flatten().nonzero().flatten()
         if places.numel():
             rows = places // tile.shape[1]
             columns = places - rows * tile.shape[1] + left
-            self.parts.append((tile.flatten()[places], (rows + top).to(torch.int32), columns.to(torch.int32)))
-            self.held += places.numel()
+            self._hold([*self.parts, (tile.flatten()[places], (rows + top).to(torch.int32), columns.to(torch.int32))])
 
     def joined(self) -> tuple[Tensor, Tensor, Tensor]:
         none = (torch.empty(0, device=self.device), *torch.empty((2, 0), dtype=torch.int32, device=self.device))
@@ -142,10 +144,19 @@ class _Collector:
     def kept(self) -> Kept:
         return Kept(*self.joined(), self.first, self.last).within(self.first, self.last)
 
-    def forget_below(self, first: int) -> None:
-        self.first = max(first, self.first)
-        self.parts = [_between(*self.joined(), self.first, self.last)]
-        self.held = self.parts[0][0].numel()
+    def forget_below(self, first: int, most: int) -> None:
+        """Leave out what lies below a bin and, if more than ``most`` are left, all but so many of the highest."""
+        self.first, self.whole = max(first, self.first), max(first, self.whole)
+        scores, left, right = _between(*self.joined(), self.first, self.last)
+        if scores.numel() > most:
+            chosen = scores.topk(most, sorted=False).indices
+            scores, left, right = scores[chosen], left[chosen], right[chosen]
+            lowest = scores.min()
+            self.above, self.first, self.whole = lowest.item(), int(bin_of(lowest)), int(bin_of(lowest)) + 1
+        self._hold([(scores, left, right)])
+
+    def _hold(self, parts: list[tuple[Tensor, Tensor, Tensor]]) -> None:
+        self.parts, self.held = parts, sum(part[0].numel() for part in parts)
 
 
 def bin_of(scores: Tensor, work: Tensor | None = None) -> Tensor:
@@ -172,7 +183,7 @@ def bin_edges() -> Tensor:
     return torch.arange(BINS, dtype=torch.float64) * (2 * EDGE / BINS) - EDGE
 
 
-def _bounds(first: int, last: int) -> tuple[float, float]:
+def bounds(first: int, last: int) -> tuple[float, float]:
     """Scores of some bins lie between these."""
     width = 2 * EDGE / BINS
     return first * width - EDGE - SLACK, (last + 1) * width - EDGE + SLACK
@@ -204,11 +215,13 @@ def sweep(rows: Rows, keep: int, tile: int = TILE) -> tuple[Tensor, Kept]:
 
     Args:
         rows: The images.
-        keep: How many pairs to keep at least; twice as many and a tile's are held at a time.
+        keep: How many pairs to keep, at least 1; twice as many and two tiles' are held at a time.
         tile: Rows and columns of a tile.
 
     Returns:
-        Counts (BINS,) int64, and the highest ``keep`` pairs or somewhat more; all of them where there are fewer.
+        Counts (BINS,) int64, and the highest ``keep`` pairs or somewhat more, never above twice as many and a tile's;
+        all of them where there are fewer. Where more than that crowd in the bin they begin in, some of that bin are
+        kept and :attr:`Kept.first` is the next.
 
     Example:
         >>> three = torch.eye(3, dtype=torch.float64)
@@ -219,19 +232,20 @@ def sweep(rows: Rows, keep: int, tile: int = TILE) -> tuple[Tensor, Kept]:
     counts = torch.zeros(BINS, dtype=torch.int64, device=rows.probe.device)
     total, seen = int((len(rows.ends) - rows.ends).sum()), 0
     found, work = _Collector(1, BINS - 1, counts.device), rows.probe.new_empty((tile, tile), dtype=torch.float32)
-    for top, left, products in _tiles(rows, tile):
+    most = 2 * keep + tile * tile
+    for top, left, products in tiles(rows, tile):
         bins = bin_of(products, work[: products.shape[0], : products.shape[1]])
         counts += torch.bincount(bins.flatten(), minlength=BINS)
         found.add(products, top, left)
         if seen == 0:  # what share is worth collecting, by the first tile; if too little, a rank takes another sweep
             seen = int(counts[1:].sum())
-            found.forget_below(_lowest_bin(counts, 2 * keep * seen // total + 1) if seen else 1)
-        if found.held > 2 * keep + tile * tile:
-            found.forget_below(_lowest_bin(counts, keep))
+            found.forget_below(_lowest_bin(counts, 2 * keep * seen // total + 1) if seen else 1, most)
+        if found.held > most:
+            found.forget_below(_lowest_bin(counts, keep), most // 2)
     counts[0] = 0
     if found.held > keep:
-        found.forget_below(_lowest_bin(counts, keep))
-    return counts, Kept(*found.joined(), found.first, found.last)
+        found.forget_below(_lowest_bin(counts, keep), most)
+    return counts, Kept(*found.joined(), found.whole, found.last)
 
 
 def _lowest_bin(counts: Tensor, keep: int) -> int:
@@ -254,13 +268,13 @@ def gather(rows: Rows, windows: Sequence[tuple[int, int]], tile: int = TILE) -> 
         [0, 3]
     """
     found = [_Collector(first, last, rows.probe.device) for first, last in windows]
-    for top, left, products in _tiles(rows, tile):
+    for top, left, products in tiles(rows, tile):
         for collector in found:
             collector.add(products, top, left)
     return [collector.kept() for collector in found]
 
 
-def _tiles(rows: Rows, tile: int) -> Iterator[tuple[int, int, Tensor]]:
+def tiles(rows: Rows, tile: int) -> Iterator[tuple[int, int, Tensor]]:
     """First row, first column and products of every tile with impostor pairs; all other pairs are at ``-EDGE``.
 
     A tile's memory is that of the next one.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
@@ -25,29 +26,55 @@ class Stretch:
         values: (k,) ascending.
         below: How many scores of the list come before.
         total: How many scores the list has.
+        times: (k,) how often each value occurs, where ``values`` are distinct ones; each stands for itself where None.
 
     Example:
         >>> part = Stretch(torch.tensor([0.5, 0.5, 0.7]), below=10, total=20)
-        >>> part.rank(0.5), part.rank(0.5, right=True), part.at(12).item(), part.ends
-        (10, 12, 0.699999988079071, False)
+        >>> part.rank(0.5), part.rank(0.5, right=True), part.at(12).item(), part.end
+        (10, 12, 0.699999988079071, 13)
+        >>> same = Stretch(torch.tensor([0.5, 0.7]), below=10, total=20, times=torch.tensor([2, 1]))
+        >>> same.rank(0.5), same.rank(0.5, right=True), same.at(12).item(), same.end
+        (10, 12, 0.699999988079071, 13)
     """
 
     values: Tensor
     below: int
     total: int
+    times: Tensor | None = None
+
+    @cached_property
+    def _upto(self) -> Tensor | None:
+        """(k,) how many scores of the stretch are not above each value."""
+        return None if self.times is None else self.times.cumsum(0)
+
+    @property
+    def end(self) -> int:
+        """How many scores of the list are not above the last value."""
+        return self.below + self._before(self.values.numel())
 
     @property
     def ends(self) -> bool:
         """Whether it reaches the highest score."""
-        return self.below + self.values.numel() == self.total
+        return self.end == self.total
+
+    def index(self, place: int) -> int:
+        """Where among ``values`` the score at a place of the whole list is."""
+        inside = place - self.below
+        return inside if self._upto is None else int(torch.searchsorted(self._upto, inside, right=True))
 
     def at(self, place: int) -> Tensor:
         """The score at a place of the whole list."""
-        return self.values[place - self.below]
+        return self.values[self.index(place)]
 
     def rank(self, value: Tensor | float, *, right: bool = False) -> int:
         """How many scores of the whole list are below ``value``; not above it where ``right``."""
-        return self.below + rank(self.values, value, right=right)
+        return self.below + self._before(rank(self.values, value, right=right))
+
+    def _before(self, index: int) -> int:
+        """How many scores of the stretch stand before one of ``values``."""
+        if self._upto is None:
+            return index
+        return int(self._upto[index - 1]) if index else 0
 
 
 def ascending(scores: Scores, name: str = "scores") -> Tensor:

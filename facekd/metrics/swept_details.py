@@ -15,7 +15,7 @@ from facekd.metrics.swept_pairs import SweptPairs
 
 def swept_details(swept: SweptPairs) -> Details:
     """What pictures of swept pairs are drawn from; thresholds of the curve and edges are met to a bin of 0.00003 and
-    the error of the products.
+    the error of the products. No hardest impostors are told where the highest crowd in one bin, more than are kept.
 
     Args:
         swept: What :func:`facekd.metrics.swept_pairs.sweep_all_pairs` found.
@@ -57,6 +57,8 @@ def _histogram(swept: SweptPairs) -> Histogram:
 
 
 def _hardest(swept: SweptPairs, scores: Tensor, left: Tensor, right: Tensor, *, highest: bool) -> tuple[HardPair, ...]:
+    if not scores.numel():
+        return ()
     places = extreme_places(scores, highest=highest)
     images = swept.order[torch.stack([left[places], right[places]], dim=1).long()]
     return hard_pairs(scores, places, images.cpu())

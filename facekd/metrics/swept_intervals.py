@@ -44,7 +44,7 @@ def bootstrap_swept_pairs(
     """
     subjects = swept.rows.subjects.cpu()
     images = torch.bincount(subjects).numpy()
-    weights = [multiplicities(number, images.size, seed) * images for number in range(replicates)]
+    weights = (multiplicities(number, images.size, seed) * images for number in range(replicates))
     totals = [int(times.sum() ** 2 - (times**2).sum()) // 2 for times in weights]
     every = -(-swept.genuine.scores.numel() // most)
     order = swept.genuine.scores.argsort()[every // 2 :: every].cpu()

@@ -1,13 +1,15 @@
 """Exact figures of all pairs of a list of any length: nothing the size of the matrix of scores is ever held.
 
 One sweep over the tiles counts the impostor scores by bin and keeps the highest; a second, for ranks that lie deeper,
-gathers the few bins they fall in. Around each rank that decides, scores are computed again in float64, so thresholds,
-TPRs and the EER are those of the whole sorted list.
+looks at the few bins they fall in. Around each rank that decides, scores are computed again in float64, so thresholds,
+TPRs and the EER are those of the whole sorted list. Of impostor pairs never more than :data:`MOST_KEPT` and two tiles'
+twice are held, however they crowd: where too many lie around a rank, their scores are counted
+(:mod:`facekd.metrics.swept_stretches`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,20 +27,14 @@ from facekd.metrics.pair_tiles import (
     Rows,
     bin_edges,
     bin_of,
-    bins_around,
-    gather,
     sweep,
 )
 from facekd.metrics.roc import Eer, OperatingPoint, Refused, eer_within, point_within, showable
-from facekd.metrics.scores import Stretch, rank
+from facekd.metrics.swept_stretches import complete_from, crossing_at, rank_at, stretches_around
 from facekd.metrics.verification import unit_sides
 
 MOST_KEPT = 6_000_000
 """Impostor pairs kept by the first sweep at most, 12 bytes each."""
-FIRST_MARGIN = 16
-
-Decides = Callable[[Stretch], bool]
-"""Whether a stretch holds what a figure needs."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +48,8 @@ class SweptPairs:
         auc: Area under the ROC curve.
         auc_error: The most by which ``auc`` may be off: scores in one bin are not told apart.
         genuine: The genuine pairs.
-        highest: The highest impostor pairs; their scores are products in float32, or cosines where tiles were rounded.
+        highest: The highest impostor pairs; their scores are products in float32, or cosines where tiles were rounded
+            or more crowd in one bin than are kept. Of pairs that crowd so none is told, and there may be no others.
         impostors: Impostor pairs in all.
         bins: (BINS,) impostor pairs by bin.
         rows: The images, sorted by subject.
@@ -98,7 +95,8 @@ def sweep_all_pairs(
         gallery: (n, dim) other embeddings of the same images, for image j; image i, which comes first by label and
             then by place, is looked up in ``embeddings``.
         tile: Rows and columns of a tile; by the device where None.
-        most_kept: Impostor pairs to keep for FPRs that accept many; deeper ranks take a second sweep.
+        most_kept: Impostor pairs to keep for FPRs that accept many, and around deeper ranks, which take a second sweep
+            or, where more crowd around them, a third.
         rounded: Multiply the tiles in TF32, which accelerators do faster, and compute more pairs around each threshold
             again; on an accelerator only where None. It changes no threshold, TPR or EER; the AUC is told with a larger
             ``auc_error``.
@@ -127,9 +125,9 @@ def sweep_all_pairs(
     bins, highest = sweep(rows, min(keep, impostors), tile)
     ordered = genuine.scores.sort().values
     crossing = _crossing(ordered, bins)
-    asked: list[tuple[int, Decides]] = [(place, _holds_rank(place)) for place in ranks]
-    asked.append((crossing, _holds_crossing(ordered)))
-    stretches = _stretches(rows, bins, highest, asked, tile)
+    asked = [*(rank_at(place) for place in ranks), crossing_at(crossing, ordered)]
+    stretches = stretches_around(rows, bins, highest, asked, tile, most_kept)
+    crowded = highest.scores.numel() > int(bins[highest.first :].sum())
     area, error = _area(ordered, bins, rows.error)
     precision = torch.float32
     return SweptPairs(
@@ -139,7 +137,7 @@ def sweep_all_pairs(
         auc=area,
         auc_error=error,
         genuine=genuine,
-        highest=_scored_again(rows, highest, bins) if rows.factors.tf32 else highest,
+        highest=_scored_again(rows, highest, bins) if rows.factors.tf32 or crowded else highest,
         impostors=impostors,
         bins=bins,
         rows=rows,
@@ -175,87 +173,13 @@ def sorted_rows(
     return Rows(first, second, subjects, torch.searchsorted(subjects, subjects, right=True)), order
 
 
-def exact_stretch(rows: Rows, kept: Kept, counts: Tensor) -> Stretch:
-    """The impostor scores of some bins, computed again in float64, but those so near their edges that others may mix.
-
-    Args:
-        rows: The images.
-        kept: Every pair of these bins.
-        counts: (BINS,) impostor pairs by bin.
-
-    Example:
-        >>> rows, _ = sorted_rows(np.array([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]]), np.arange(3))
-        >>> counts, kept = sweep(rows, 3)
-        >>> exact_stretch(rows, kept.within(30000, 60000), counts).values.tolist()
-        [0.0, 0.6000000238418579, 0.800000011920929]
-    """
-    exact = rows.exact(kept.left, kept.right).sort().values
-    total, ends = int(counts.sum()), int(counts[kept.last + 1 :].sum()) == 0
-    low = _complete_from(rows, kept, counts)
-    high = torch.inf if ends else float(bin_edges()[kept.last + 1]) - rows.error - SLACK
-    inside = exact[(exact >= low) & (exact < high)]
-    below = int(counts[: kept.first].sum()) + int((exact < low).sum())
-    return Stretch(inside, below, total)
-
-
-def _complete_from(rows: Rows, kept: Kept, counts: Tensor) -> float:
-    """The score from which on no pair below the kept bins can be."""
-    begins = int(counts[: kept.first].sum()) == 0
-    return -torch.inf if begins else float(bin_edges()[kept.first]) + rows.error + SLACK
-
-
 def _scored_again(rows: Rows, kept: Kept, counts: Tensor) -> Kept:
     """The highest pairs with their cosines, but those below which others may lie that were not kept."""
-    scores = rows.exact(kept.left, kept.right)
-    chosen = (scores >= _complete_from(rows, kept, counts)).nonzero().flatten()
-    return Kept(scores[chosen], kept.left[chosen], kept.right[chosen], kept.first, kept.last)
-
-
-def _stretches(
-    rows: Rows, counts: Tensor, highest: Kept, asked: Sequence[tuple[int, Decides]], tile: int
-) -> list[Stretch]:
-    """The stretch that decides for each rank, from the highest pairs or, where it lies deeper, from another sweep."""
-    found: dict[int, Stretch] = {}
-    margin = FIRST_MARGIN
-    while waiting := [at for at in range(len(asked)) if at not in found]:
-        windows = {at: bins_around(counts, asked[at][0], margin, rows.reach) for at in waiting}
-        deep = [at for at in waiting if windows[at][0] < highest.first]
-        kept = dict(zip(deep, gather(rows, [windows[at] for at in deep], tile), strict=True)) if deep else {}
-        for at in waiting:
-            held = kept[at] if at in kept else highest.within(*windows[at])
-            stretch = exact_stretch(rows, held, counts)
-            if stretch.values.numel() and asked[at][1](stretch):
-                found[at] = stretch
-        margin *= 16
-    return [found[at] for at in range(len(asked))]
-
-
-def _holds_rank(place: int) -> Decides:
-    """Whether the score with ``place`` higher ones is held, with the next distinct ones on either side."""
-
-    def decides(stretch: Stretch) -> bool:
-        at = stretch.total - place - 1
-        if not stretch.below <= at < stretch.below + stretch.values.numel():
-            return False
-        score = stretch.at(at)
-        lower, higher = stretch.rank(score), stretch.rank(score, right=True)
-        held_higher = higher == stretch.total or higher < stretch.below + stretch.values.numel()
-        return held_higher and (lower == 0 or lower > stretch.below)
-
-    return decides
-
-
-def _holds_crossing(genuine: Tensor) -> Decides:
-    """Whether misses and false accepts cross within the stretch."""
-
-    def excess(stretch: Stretch, score: Tensor) -> int:
-        return rank(genuine, score) * stretch.total - (stretch.total - stretch.rank(score)) * genuine.numel()
-
-    def decides(stretch: Stretch) -> bool:
-        begins = stretch.below == 0 or excess(stretch, stretch.values[0]) <= 0
-        return begins and (stretch.ends or excess(stretch, stretch.values[-1]) >= 0)
-
-    return decides
+    low = complete_from(rows, kept.first, counts)
+    near = (kept.scores >= low - rows.error - SLACK).nonzero().flatten()
+    scores = rows.exact(kept.left[near], kept.right[near])
+    chosen = near[scores >= low]
+    return Kept(scores[scores >= low], kept.left[chosen], kept.right[chosen], kept.first, kept.last)
 
 
 def _crossing(genuine: Tensor, bins: Tensor) -> int:
