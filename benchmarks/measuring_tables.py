@@ -112,14 +112,21 @@ def _spread(found: Record | None) -> str:
 
 
 def interval_coverage(data: Record) -> str:
-    """How often 95 % intervals hold the truth, by whom they resample."""
-    rows = [
-        [f"{row['people']:,}", *(f"{row['coverage'][kind]:.3f} +- {row['standard_error'][kind]:.3f}" for kind in KINDS)]
-        for row in data["rows"]
-    ]
-    count, truth = data["rows"][0]["worlds"], f"{data['truth']:.4f}"
+    """How often 95 % intervals hold the truth, by whom they resample, and how long those of a list take."""
+    rows = []
+    for row in data["rows"]:
+        held = [f"{row['coverage'][kind]:.3f} +- {row['standard_error'][kind]:.3f}" for kind in KINDS]
+        rows.append(
+            [f"{row['people']:,}", f"{row['fpr']:.2g}", f"{row['false_accepts']:.0f}", f"{row['truth']:.4f}", *held]
+        )
     told = (
-        f"{count:,} worlds of each size, whose TPR at FPR {data['fpr']:g} is {truth} in closed form; "
-        f"{data['replicates']} replicates behind each interval. The share of intervals that hold it:"
+        f"{data['rows'][0]['worlds']:,} worlds of each size, whose TPR is known in closed form; {data['replicates']} "
+        "replicates behind each interval. The share of intervals that hold it:"
     )
-    return f"{told}\n\n{markdown_table(['people', *(f'resampling {kind}' for kind in KINDS)], rows)}"
+    head = ["people", "FPR", "expected false accepts", "true TPR", *(f"resampling {kind}" for kind in KINDS)]
+    listed, seconds = data["list"], data["list"]["seconds"]
+    timed = (
+        f"{listed['replicates']:,} replicates of {listed['pairs']:,} pairs of {listed['people']:,} people at "
+        f"{len(listed['fprs'])} FPRs take {_spread(seconds)} s."
+    )
+    return "\n\n".join([told, markdown_table(head, rows), timed])
