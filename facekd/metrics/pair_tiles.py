@@ -16,13 +16,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from facekd.metrics.score_bins import BINS, EDGE, bin_of, bounds
 from facekd.metrics.tile_products import Factors, arithmetic, factors
 
-BINS = 1 << 16
-EDGE = 1 + 2.0**-8
-"""Bins lie evenly in [-EDGE, EDGE); products may pass 1 by their error. Bin 0 holds no pair, only what is left out."""
-SLACK = 2.0**-21
-"""More than rounding can move the edge of a bin."""
 TILE = 1024
 TILE_OF_ACCELERATOR = 8192
 
@@ -88,6 +84,7 @@ class Kept:
         right: (k,) rows of the second.
         first: The lowest of the bins of which no pair is missing.
         last: The highest.
+        crowded: Whether bins below held more than could be kept, and what is kept of them may be a part.
 
     Example:
         >>> pairs = Kept(torch.tensor([0.0, 0.5]), torch.zeros(2), torch.ones(2), 1, BINS - 1)
@@ -100,6 +97,7 @@ class Kept:
     right: Tensor
     first: int
     last: int
+    crowded: bool = False
 
     def within(self, first: int, last: int) -> Kept:
         """Those of fewer bins."""
@@ -159,57 +157,6 @@ class _Collector:
         self.parts, self.held = parts, sum(part[0].numel() for part in parts)
 
 
-def bin_of(scores: Tensor, work: Tensor | None = None) -> Tensor:
-    """The bins of float32 scores, as int32.
-
-    Args:
-        scores: Of any shape.
-        work: Memory for what comes between, of that shape.
-
-    Example:
-        >>> bin_of(torch.tensor([-EDGE, 0.0, 1.0])).tolist()
-        [0, 32768, 65408]
-    """
-    return torch.add(scores, EDGE, out=work).mul_(BINS / (2 * EDGE)).to(torch.int32)
-
-
-def bin_edges() -> Tensor:
-    """Where each bin begins, but for :data:`SLACK`, in float64.
-
-    Example:
-        >>> bin_edges()[[0, 32768]].tolist()
-        [-1.00390625, 0.0]
-    """
-    return torch.arange(BINS, dtype=torch.float64) * (2 * EDGE / BINS) - EDGE
-
-
-def bounds(first: int, last: int) -> tuple[float, float]:
-    """Scores of some bins lie between these."""
-    width = 2 * EDGE / BINS
-    return first * width - EDGE - SLACK, (last + 1) * width - EDGE + SLACK
-
-
-def bins_around(counts: Tensor, place: int, margin: int, reach: int) -> tuple[int, int]:
-    """First and last of the bins that hold the score with ``place`` higher ones and ``margin`` on either side of it.
-
-    Args:
-        counts: (BINS,) scores by bin.
-        place: Rank from the top, from 0.
-        margin: Scores on either side.
-        reach: Bins more on either side.
-
-    Example:
-        >>> counts = torch.zeros(BINS, dtype=torch.int64)
-        >>> counts[[100, 200, 300]] = 10
-        >>> bins_around(counts, 12, 1, 3), bins_around(counts, 12, 5, 3)
-        ((197, 203), (197, 303))
-    """
-    higher = counts.flip(0).cumsum(0)
-    first_down = int(torch.searchsorted(higher, place - margin, right=True)) if place >= margin else 0
-    last_down = int(torch.searchsorted(higher, min(place + margin + 1, int(higher[-1]))))
-    return max(1, BINS - 1 - last_down - reach), min(BINS - 1, BINS - 1 - first_down + reach)
-
-
 def sweep(rows: Rows, keep: int, tile: int = TILE) -> tuple[Tensor, Kept]:
     """Count the products of all impostor pairs by bin, and keep the highest pairs.
 
@@ -245,7 +192,7 @@ def sweep(rows: Rows, keep: int, tile: int = TILE) -> tuple[Tensor, Kept]:
     counts[0] = 0
     if found.held > keep:
         found.forget_below(_lowest_bin(counts, keep), most)
-    return counts, Kept(*found.joined(), found.whole, found.last)
+    return counts, Kept(*found.joined(), found.whole, found.last, crowded=found.above > -EDGE)
 
 
 def _lowest_bin(counts: Tensor, keep: int) -> int:
@@ -278,6 +225,16 @@ def tiles(rows: Rows, tile: int) -> Iterator[tuple[int, int, Tensor]]:
     """First row, first column and products of every tile with impostor pairs; all other pairs are at ``-EDGE``.
 
     A tile's memory is that of the next one.
+
+    Args:
+        rows: The images.
+        tile: Rows and columns of a tile.
+
+    Example:
+        >>> two = torch.eye(2, dtype=torch.float64)
+        >>> rows = Rows(two, two, torch.arange(2), torch.arange(1, 3))
+        >>> [(top, left, products.tolist()) for top, left, products in tiles(rows, 1)]
+        [(0, 0, [[-1.00390625]]), (0, 1, [[0.0]]), (1, 1, [[-1.00390625]])]
     """
     count, made = len(rows.ends), rows.factors
     probe, gallery = made.probe, made.gallery

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from facekd.metrics.pair_tiles import EDGE, Rows, bin_of, tiles
+from facekd.metrics.pair_tiles import Rows, tiles
+from facekd.metrics.score_bins import EDGE, bin_of
 
 CELLS = 1 << 18
 """Counts of one stretch at most, 8 bytes each."""

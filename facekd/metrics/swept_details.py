@@ -9,7 +9,7 @@ from torch import Tensor
 from facekd.metrics.allowed import allowed_accepts
 from facekd.metrics.details import BINS, curve_fprs, extreme_places, hard_pairs
 from facekd.metrics.measured import Curve, Details, HardPair, Histogram
-from facekd.metrics.pair_tiles import bin_edges
+from facekd.metrics.score_bins import bin_edges
 from facekd.metrics.swept_pairs import SweptPairs
 
 

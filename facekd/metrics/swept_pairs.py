@@ -18,18 +18,9 @@ from torch import Tensor
 
 from facekd.metrics.allowed import allowed_accepts
 from facekd.metrics.genuine_pairs import GenuinePairs, genuine_pairs
-from facekd.metrics.pair_tiles import (
-    BINS,
-    SLACK,
-    TILE,
-    TILE_OF_ACCELERATOR,
-    Kept,
-    Rows,
-    bin_edges,
-    bin_of,
-    sweep,
-)
+from facekd.metrics.pair_tiles import TILE, TILE_OF_ACCELERATOR, Kept, Rows, sweep
 from facekd.metrics.roc import Eer, OperatingPoint, Refused, eer_within, point_within, showable
+from facekd.metrics.score_bins import BINS, SLACK, bin_edges, bin_of
 from facekd.metrics.swept_stretches import complete_from, crossing_at, rank_at, stretches_around
 from facekd.metrics.verification import unit_sides
 
@@ -127,7 +118,6 @@ def sweep_all_pairs(
     crossing = _crossing(ordered, bins)
     asked = [*(rank_at(place) for place in ranks), crossing_at(crossing, ordered)]
     stretches = stretches_around(rows, bins, highest, asked, tile, most_kept)
-    crowded = highest.scores.numel() > int(bins[highest.first :].sum())
     area, error = _area(ordered, bins, rows.error)
     precision = torch.float32
     return SweptPairs(
@@ -137,7 +127,7 @@ def sweep_all_pairs(
         auc=area,
         auc_error=error,
         genuine=genuine,
-        highest=_scored_again(rows, highest, bins) if rows.factors.tf32 or crowded else highest,
+        highest=_scored_again(rows, highest, bins) if rows.factors.tf32 or highest.crowded else highest,
         impostors=impostors,
         bins=bins,
         rows=rows,

@@ -15,7 +15,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from facekd.metrics.pair_tiles import SLACK, Kept, Rows, bin_edges, bins_around, gather
+from facekd.metrics.pair_tiles import Kept, Rows, gather
+from facekd.metrics.score_bins import SLACK, bin_edges, bins_around
 from facekd.metrics.score_counts import Counted, Span, count_scores, score_of, span
 from facekd.metrics.scores import Stretch, rank
 

@@ -14,8 +14,10 @@ from torch.utils._pytree import tree_leaves
 
 from facekd.metrics import pair_tiles, score_counts, swept_stretches
 from facekd.metrics.all_pairs import all_pair_scores
-from facekd.metrics.pair_tiles import EDGE, Kept, Rows, sweep
-from facekd.metrics.roc import allowed_accepts, eer, operating_points
+from facekd.metrics.allowed import allowed_accepts
+from facekd.metrics.pair_tiles import Kept, Rows, sweep
+from facekd.metrics.roc import eer, operating_points
+from facekd.metrics.score_bins import EDGE
 from facekd.metrics.score_counts import CELLS, Span, count_scores, key_of, score_of, span
 from facekd.metrics.scores import Stretch
 from facekd.metrics.swept_details import swept_details
@@ -252,3 +254,10 @@ def test_the_deepest_fprs_are_those_of_a_plain_sort(shared: int) -> None:
         assert point.false_accepts == accepted.numel() <= point.fpr * total
     assert highest[shared - 1] == highest[0] > highest[shared]
     assert found.points[-1].false_accepts == (3 if shared == 3 else 0)
+
+
+def test_only_crowded_pairs_cost_a_second_look() -> None:
+    rng = np.random.default_rng(8)
+    scattered = rng.normal(size=(900, 16)), people(rng, 900)
+    assert not sweep_all_pairs(*scattered, FPRS, tile=100, most_kept=2000).highest.crowded
+    assert sweep_all_pairs(*nearly_identical(900), FPRS, tile=100, most_kept=2000).highest.crowded

@@ -11,8 +11,9 @@ from facekd.metrics.all_pairs import all_pair_scores
 from facekd.metrics.details import roc_curve, score_histogram
 from facekd.metrics.genuine_pairs import genuine_pairs
 from facekd.metrics.intervals import bootstrap_all_pairs
-from facekd.metrics.pair_tiles import BINS, EDGE, Rows, sweep
+from facekd.metrics.pair_tiles import Rows, sweep
 from facekd.metrics.roc import auc, eer, operating_points
+from facekd.metrics.score_bins import BINS, EDGE
 from facekd.metrics.swept_details import swept_details
 from facekd.metrics.swept_intervals import bootstrap_swept_pairs
 from facekd.metrics.swept_pairs import MOST_KEPT, SweptPairs, sorted_rows, sweep_all_pairs
