@@ -169,7 +169,7 @@ def _scored_again(rows: Rows, kept: Kept, counts: Tensor) -> Kept:
     near = (kept.scores >= low - rows.error - SLACK).nonzero().flatten()
     scores = rows.exact(kept.left[near], kept.right[near])
     chosen = near[scores >= low]
-    return Kept(scores[scores >= low], kept.left[chosen], kept.right[chosen], kept.first, kept.last)
+    return Kept(scores[scores >= low], kept.left[chosen], kept.right[chosen], kept.first, kept.last, kept.crowded)
 
 
 def _crossing(genuine: Tensor, bins: Tensor) -> int:
