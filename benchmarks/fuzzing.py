@@ -1,8 +1,8 @@
 """A mutation fuzzer: valid files of a format damaged at random, and what a parser makes of them.
 
 Every execution must end in a value or in one of facekd's own errors of one line, within bounds of processor time and
-memory. Draws follow a seed, so a finding can be made again; it is then cut down to the smallest file that still shows
-it.
+memory, and start no program, run no code, open no connection and write nowhere else (see `benchmarks.heard`). Draws
+follow a seed, so a finding can be made again; it is then cut down to the smallest file that still shows it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.heard import heard, listen
 from facekd.errors import FacekdError
 
 NUMBERS = (0, 1, 2, 4, 7, 8, 255, 256, 65535, 2**29 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**64 - 1)
@@ -161,6 +162,7 @@ def outcome(parser: Parser, path: Path, data: bytes) -> str:
 
 def _timed(parser: Parser, path: Path) -> tuple[str, float]:
     """How the parser takes a file, and the processor time of that."""
+    listen(path)
     began = time.process_time()
     try:
         parser.parse(path)
@@ -168,12 +170,17 @@ def _timed(parser: Parser, path: Path) -> tuple[str, float]:
     except FacekdError as error:
         told = "refused" if error.lines and all(error.lines) else "an error without a line"
     except Exception as error:
-        place = error.__traceback__
-        while place is not None and place.tb_next is not None:
-            place = place.tb_next
-        line = f"{Path(place.tb_frame.f_code.co_filename).name}:{place.tb_lineno}" if place is not None else ""
-        told = f"{type(error).__name__} at {line}"
-    return told, time.process_time() - began
+        told = f"{type(error).__name__} at {_place(error)}"
+    seconds = time.process_time() - began
+    events = heard()
+    return f"{events[0]} while it reads" if events else told, seconds
+
+
+def _place(error: Exception) -> str:
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    return f"{Path(place.tb_frame.f_code.co_filename).name}:{place.tb_lineno}" if place is not None else ""
 
 
 def smallest(data: bytes, holds: Callable[[bytes], bool]) -> bytes:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import os
+import pickle
+import socket
 import struct
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -69,12 +75,38 @@ def refuses_without_a_word(path: Path) -> None:
         raise error
 
 
+def runs_what_it_reads(path: Path) -> object:
+    return eval(path.read_bytes()[2:4].decode("latin-1"), {"ab": 1})
+
+
+def swallows_that_it_started_a_program(path: Path) -> None:
+    with contextlib.suppress(Exception):
+        os.system("true")
+
+
+def asks_the_network(path: Path) -> None:
+    socket.socket()
+
+
+def unpickles(path: Path) -> object:
+    return pickle.loads(b"cbuiltins\nlen\n.")
+
+
+def writes_elsewhere(path: Path) -> None:
+    (path.parent.parent / "elsewhere").write_bytes(path.read_bytes())
+
+
 SAMPLE = b"\2\0ab\3\0cde"
 DEFECTS = [
     (unpacks_beyond_the_end, "error at test_fuzzing.py"),
     (trusts_a_length, "more than 32 MB"),
     (goes_round_and_round, "more than 0.1 s"),
     (refuses_without_a_word, "an error without a line"),
+    (runs_what_it_reads, "exec while it reads"),
+    (swallows_that_it_started_a_program, "os.system while it reads"),
+    (asks_the_network, "socket.__new__ while it reads"),
+    (unpickles, "pickle.find_class while it reads"),
+    (writes_elsewhere, "open outside the folder of the file while it reads"),
 ]
 
 
@@ -83,6 +115,23 @@ def test_negative_control__a_planted_defect_is_found(parse: Callable, what: str,
     seconds = 0.1 if what.endswith(" s") else 10
     found = fuzz(Parser("planted", parse, [SAMPLE], megabytes=32, seconds=seconds), tmp_path, 100, seed=0)
     assert any(what in finding.what for finding in found.findings), found.findings
+
+
+def test_what_a_reader_must_not_do_is_kept_from_happening(tmp_path: Path) -> None:
+    (tmp_path / "trial").mkdir()
+    outcome(Parser("planted", writes_elsewhere, [SAMPLE]), tmp_path / "trial" / "a", SAMPLE)
+    assert [path.name for path in tmp_path.iterdir()] == ["trial"]
+    writes_elsewhere(tmp_path / "trial" / "a")
+    assert (tmp_path / "elsewhere").read_bytes() == SAMPLE
+
+
+def test_a_reader_may_write_beside_its_file_and_import_modules(tmp_path: Path) -> None:
+    def reads(path: Path) -> None:
+        path.with_name("beside").write_bytes(path.read_bytes())
+        sys.modules.pop("colorsys", None)
+        importlib.import_module("colorsys")
+
+    assert outcome(Parser("planted", reads, [SAMPLE]), tmp_path / "a", SAMPLE) == "read"
 
 
 def test_the_same_format_read_with_care_has_no_finding(tmp_path: Path) -> None:
