@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 import platform
 import re
+import stat
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import chdir, contextmanager
 from functools import cache
 from pathlib import Path
@@ -22,6 +23,7 @@ from facekd_cli.main import cli
 from random_model import save_random_model
 
 from facekd.data.images import encode_jpeg, encode_png
+from facekd.files import file_digest
 
 RECIPE = """\
 name: tiny
@@ -32,8 +34,14 @@ losses:
 optimizer: {learning_rate: 0.05}
 train: {epochs: 1, batch_size: 6, log_every: 100}
 """
+MET_IN_A_RUN = 3
+"""Exit code of bad data that a run met after it told how it begins."""
 TRAIN = ["train", "r.yaml", "--out", "out", "--device", "cpu"]
-FORBIDDEN_EVENTS = {"os.system", "os.exec", "os.posix_spawn", "os.spawn", "subprocess.Popen", "socket.connect"}
+FORBIDDEN_EVENTS = {
+    *("os.system", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.startfile", "pty.spawn"),
+    *("subprocess.Popen", "pickle.find_class", "shutil.unpack_archive", "webbrowser.open", "urllib.Request"),
+    *("socket.__new__", "socket.bind", "socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto"),
+}
 
 _told: list[str] = []
 _watching: list[bool] = []
@@ -48,6 +56,8 @@ class Case(NamedTuple):
         line: Pattern of the line on stderr; of what is said where the code is 0.
         code: The exit code.
         lines: Lines in all: a recipe tells each of its problems; None for any number of them.
+        shown: Pattern of what a refused command said on stdout before; where empty, it must have been silent, but for
+            a run that had begun.
     """
 
     number: str
@@ -55,6 +65,7 @@ class Case(NamedTuple):
     line: str
     code: int = 2
     lines: int | None = 1
+    shown: str = ""
 
 
 def _hear(event: str, arguments: tuple) -> None:
@@ -119,11 +130,20 @@ def write_model(path: Path) -> Path:
     return path
 
 
-def tree(folder: Path) -> set[str]:
-    """Every path below a folder."""
-    return {
-        os.path.relpath(os.path.join(at, name), folder) for at, *found in os.walk(folder) for name in sum(found, [])
-    }
+def tree(folder: Path) -> dict[str, tuple[int, str]]:
+    """Every path below a folder, with kind and mode, and the digest of plain files; nothing else is opened."""
+    found = {}
+    for at, *names in os.walk(folder):
+        for path in (Path(at, name) for name in sum(names, [])):
+            mode = path.lstat().st_mode
+            found[os.path.relpath(path, folder)] = (mode, file_digest(path) if stat.S_ISREG(mode) else "")
+    return found
+
+
+def changed(before: Mapping[str, tuple[int, str]], after: Mapping[str, tuple[int, str]], case: Case) -> list[str]:
+    """What a command did to files that were there: a run may change its own, a refused one add to its log."""
+    mine = "here/out" if case.code == 0 else "here/out/log.txt"
+    return sorted(path for path in before if after.get(path) != before[path] and not path.startswith(mine))
 
 
 def answer(case: Case, work: Path) -> Result:
@@ -136,10 +156,14 @@ def answer(case: Case, work: Path) -> Result:
         result = CliRunner().invoke(cli, words)
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
     assert result.exit_code == case.code, f"{result.exit_code}: {result.stderr or result.stdout}"
-    new = {path for path in tree(work) - before if not path.startswith(("here/out", "here/teacher-cache"))}
+    after = tree(work)
+    new = {path for path in after.keys() - before if not path.startswith(("here/out", "here/teacher-cache"))}
     assert not new, f"written outside the output folder: {sorted(new)}"
+    assert not changed(before, after, case), f"changed or removed: {changed(before, after, case)}"
     assert not started, started
     if case.code:
+        told = re.search(case.shown, result.stdout) if case.shown else not result.stdout or case.code == MET_IN_A_RUN
+        assert told, result.stdout
         lines = result.stderr.splitlines()
         assert len(lines) == (case.lines or len(lines)), result.stderr
         assert all(line.startswith("facekd: error: ") for line in lines), result.stderr

@@ -125,20 +125,32 @@ def network(data: bytes) -> Make:
 
 
 CODES = {"085-nan": 4}
+TOLD = "written by +│ facekd resnet_tiny"
+SHOWN = {
+    **dict.fromkeys(("085-nan", "086-int64", "086-float64", "086-complex", "088-misshapen", "089-partial"), TOLD),
+    **dict.fromkeys(("091-no-axes", "091-no-values"), "a.pt"),
+}
+"""What `teacher inspect` tells of a file before it comes to what it refuses."""
+BEGUN = "warning: the images are 32x32 pixels"
 NET = graph(["n", 3, 32, 32])
 
 CASES = [
-    *(Case(number, foreign(make), f"a.pt: {line}", CODES.get(number, 2)) for number, (make, line) in FILES.items()),
+    *(
+        Case(number, foreign(make), f"a.pt: {line}", CODES.get(number, 2), shown=SHOWN.get(number, ""))
+        for number, (make, line) in FILES.items()
+    ),
     Case("87-prefix", foreign(lambda: packed({f"module.{k}": v for k, v in state().items()})), "module", 0),
     Case(
         "93-newer-format",
         halted(claimed("format", "facekd-checkpoint-9")),
         "in format facekd-checkpoint-9; this is .*, of facekd-checkpoint-1",
+        shown=BEGUN,
     ),
     Case(
         "92-other-recipe",
         halted(claimed("recipe", "0" * 64)),
         "checkpoint of step 2: the recipe changed since it was written",
+        shown=BEGUN,
     ),
     Case(
         "94-threads", halted(claimed("threads", 99)), "resume is not bit-exact: saved with threads 99, running with", 0
@@ -154,6 +166,7 @@ CASES = [
         "96-all-rotten",
         halted(every),
         "out/checkpoints: step-000000002.safetensors: digest .*; step-000000001.safetensors: digest",
+        shown=BEGUN,
     ),
     Case("98-stale", halted(stale), "resumed at step 2 of 2", 0),
     Case(
@@ -166,19 +179,21 @@ CASES = [
         classifier(torch.eye(3, 8) * torch.tensor([[1.0], [0.0], [1.0]])),
         "c.safetensors: class 1 of 3 is all zeros",
     ),
-    Case("125-cut", network(NET[:-20]), "a.onnx: truncated, damaged or no ONNX file"),
+    Case("125-cut", network(NET[:-20]), "a.onnx: truncated, damaged or no ONNX file", shown="a.onnx"),
     Case(
         "125-outside",
         network(graph(["n", 3, 32, 32], external="../weights.bin")),
         "a.onnx: keeps 1 tensors in another file, value",
+        shown="a.onnx",
     ),
     Case(
         "125-absolute",
         network(graph(["n", 3, 32, 32], external="/etc/passwd")),
         "a.onnx: keeps 1 tensors in another file, value",
+        shown="a.onnx",
     ),
-    Case("125-two-inputs", network(graph(["n", 3, 32, 32], inputs=2)), "a.onnx: 2 inputs: in0, in1"),
-    Case("125-channels-last", network(graph([1, 112, 112, 3])), "a.onnx: .*1x112x112x3"),
+    Case("125-two-inputs", network(graph(["n", 3, 32, 32], inputs=2)), "a.onnx: 2 inputs: in0, in1", shown="a.onnx"),
+    Case("125-channels-last", network(graph([1, 112, 112, 3])), "a.onnx: .*1x112x112x3", shown="a.onnx"),
 ]
 
 

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import os
+import pickle
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
+import click
 import pytest
 from bad_inputs import RECIPE, TRAIN, Case, answer, recipe, write_faces, write_model
+from facekd_cli.main import COMMANDS
 from test_bad_recipes import TEXTS
+
+from facekd.errors import UsageError
 
 
 def absent_accelerator(here: Path) -> Sequence[str]:
@@ -47,6 +54,46 @@ def embeddings_into_no_folder(here: Path) -> Sequence[str]:
 def onnx_into_no_folder(here: Path) -> Sequence[str]:
     write_model(here / "m.safetensors")
     return ["export", "m.safetensors", "-o", "gone/m.onnx"]
+
+
+def planted(monkeypatch: pytest.MonkeyPatch, misdeed: Callable[[], object]) -> Case:
+    """A command that is refused, after it did what none may."""
+
+    def load(*_: object) -> None:
+        misdeed()
+        raise UsageError("r.yaml", "refused")
+
+    monkeypatch.setitem(COMMANDS, "planted", "Do what no command may.")
+    monkeypatch.setitem(sys.modules, "facekd_cli.planted", SimpleNamespace(command=click.Command("p", callback=load)))
+
+    def make(here: Path) -> Sequence[str]:
+        (here / "file").write_text("before")
+        return ["planted"]
+
+    return Case("planted", make, "refused")
+
+
+MISDEEDS: list[tuple[Callable[[], object], str]] = [
+    (lambda: print("figures"), "figures"),
+    (lambda: Path("file").write_text("after.."), "changed or removed: .*here/file"),
+    (lambda: Path("file").unlink(), "changed or removed: .*here/file"),
+    (lambda: Path("other").touch(), "written outside the output folder: .*here/other"),
+    (lambda: socket.socket(), "socket.__new__"),
+    (lambda: subprocess.run(["true"], check=True), "subprocess.Popen"),
+    (lambda: pickle.loads(b"cbuiltins\nlen\n."), "pickle.find_class"),
+]
+
+
+@pytest.mark.parametrize(("misdeed", "told"), MISDEEDS, ids=[told for _, told in MISDEEDS])
+def test_negative_control__a_command_that_does_more_than_refuse_is_found(
+    misdeed: Callable[[], object], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(AssertionError, match=told):
+        answer(planted(monkeypatch, misdeed), tmp_path)
+
+
+def test_the_same_command_without_a_misdeed_is_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert answer(planted(monkeypatch, lambda: None), tmp_path).exit_code == 2
 
 
 CASES = [

@@ -64,16 +64,10 @@ class Run:
             self.listener.step(record, self.session.plan.total_steps)
 
     def announce(self) -> None:
-        """Write down what the run rests on."""
+        """Tell what the run rests on."""
         session = self.session
-        facts: dict[str, Any] = {"plan": session.plan.as_dict(), **session.facts()}
         if session.classifier is not None:
             found = session.classifier
-            facts["inherited_classifier"] = {
-                "source": found.source,
-                "agreement": found.agreement,
-                "checked_images": found.checked,
-            }
             share = f"{found.agreement:.1%} of {found.checked} images nearest to their own class"
             within = ", of which each is a part" if found.source == CLASS_MEANS else ""
             self.tell(f"inherited classifier: {found.source}; {share}{within}")
@@ -94,6 +88,20 @@ class Run:
         for told in [session.source.warnings, teacher, *(opened.warnings for opened in self.sets)]:
             for warning in told:
                 self.tell(f"warning: {warning}")
+
+    def write_down(self) -> None:
+        """Record what the run rests on; once a resume was accepted, for a refused one must not change what is said."""
+        session = self.session
+        if not session.world.leads:
+            return
+        facts: dict[str, Any] = {"plan": session.plan.as_dict(), **session.facts()}
+        if session.classifier is not None:
+            found = session.classifier
+            facts["inherited_classifier"] = {
+                "source": found.source,
+                "agreement": found.agreement,
+                "checked_images": found.checked,
+            }
         self.folder.record_environment(session.device, facts)
 
     def _announce_subset(self, subset: Subset) -> None:

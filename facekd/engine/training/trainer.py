@@ -124,6 +124,7 @@ def train(
                 _resume(run)
             elif world.leads and teacher is not None and not says_itself(teacher):
                 run.doubt_teacher(teacher)
+            run.write_down()
         with dead_workers_named():
             _loop(run)
         with world.together():
