@@ -65,7 +65,7 @@ def listen(file: Path) -> None:
 
     Example:
         >>> try:
-        ...     listen(Path("/tmp/trial/a"))
+        ...     listen(Path("trial/a"))
         ...     _ = os.system("true")
         ... except RuntimeError:
         ...     print(heard())
