@@ -14,6 +14,7 @@ from .common import check_models, console, foreign_options, json_option, progres
 
 if TYPE_CHECKING:
     from facekd.engine.probe import Fit, Probe
+    from facekd.engine.signals import Poll
     from facekd.engine.teacher_inspection import TeacherInspection
 
 MOST_ROWS = 30
@@ -57,14 +58,17 @@ def inspect(
     check_models([model])
     if images is not None and data is None:
         raise UsageError("--images", "has no meaning without --on", "name a set: --on faces.csv")
+    from facekd.engine.signals import interruptible
     from facekd.engine.teacher_inspection import inspect_teacher
 
-    found = inspect_teacher(model, color, normalize)
-    _print(found)
     probe = None
-    if data is not None and found.embedder is not None:
-        probe = _probe(found, data, images, sample)
-        _print_probe(found, probe)
+    with interruptible("facekd teacher inspect", "stopped") as poll:
+        found = inspect_teacher(model, color, normalize)
+        poll()
+        _print(found)
+        if data is not None and found.embedder is not None:
+            probe = _probe(found, data, images, sample, poll)
+            _print_probe(found, probe)
     if json_path:
         write_json({**found.as_dict(), "probe": None if probe is None else _probe_json(found, probe)}, json_path)
     if found.problem is not None:
@@ -149,11 +153,10 @@ def _print_keys(found: TeacherInspection) -> None:
         out.print(f"and {len(rows) - MOST_ROWS:,} more; --json has them all")
 
 
-def _probe(found: TeacherInspection, data: Path, images: Path | None, sample: int) -> Probe:
-    from facekd.engine.signals import interruptible
+def _probe(found: TeacherInspection, data: Path, images: Path | None, sample: int, poll: Poll) -> Probe:
     from facekd.engine.teacher_inspection import probe_teacher
 
-    with interruptible("facekd teacher inspect", "stopped") as poll, progress_bar() as progress:
+    with progress_bar() as progress:
         return probe_teacher(found, data, images, sample, progress=progress, poll=poll)
 
 

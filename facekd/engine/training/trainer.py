@@ -93,8 +93,7 @@ def train(
         place = resolve_device(world.own_device(device))
         _refuse_folder(recipe, out, resume)
         world.share_of(recipe.train.batch_size)
-        source = open_source(recipe.data)
-        _refuse_within(source, recipe, out)
+        source = _opened(recipe, out)
         plan, (teacher, series, subsets) = sized(recipe, source, str(place))
         sets = open_sets(recipe.evaluate) if world.leads else []
     with ExitStack() as held:
@@ -143,11 +142,12 @@ def _refuse_folder(recipe: Recipe, out: Path, resume: bool) -> None:
             raise UsageError(str(out), f"is or holds what the run reads: {key}: {named}", "choose another --out")
 
 
-def _refuse_within(source: IdentitySource, recipe: Recipe, out: Path) -> None:
-    """Refuse a run folder among the people of an identity folder, of whom it would be one from the next run on."""
-    faces = recipe.data.path
+def _opened(recipe: Recipe, out: Path) -> IdentitySource:
+    """The training images; a run folder among their people is refused, of whom it would be one from the next run on."""
+    source, faces = open_source(recipe.data), recipe.data.path
     if isinstance(source, ImageFolder) and faces and Path(faces).resolve() in out.resolve().parents:
         raise UsageError(str(out), f"lies among the people of data.path: {faces}", "choose an --out beside it")
+    return source
 
 
 def _resume(run: Run) -> None:
