@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.data_loading import spread
-from benchmarks.latency import THREADS
+from benchmarks.latency import COUNTS, THREADS
 from benchmarks.record import hand_over, surroundings
 from facekd.engine.latency import Timing, bench
 from facekd.models.onnx_model import load_onnx
 
 FORMS = ("fp32", "fp16", "int8")
-BATCH = 32
+BATCH = COUNTS["batch"]
 OUT = Path(__file__).with_name("results") / "exported_latency.json"
 
 

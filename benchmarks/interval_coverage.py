@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from benchmarks.data_loading import spread
+from benchmarks.measuring_tables import KINDS
 from benchmarks.record import hand_over
 from facekd.engine.run_folder import environment
 from facekd.metrics.intervals import bootstrap_pairs
@@ -34,7 +35,6 @@ GENUINE = 6
 """Pairs of each person with themselves."""
 LISTED: dict[str, Any] = {"pairs": 6000, "people": 4000, "fprs": (1e-1, 1e-2, 2e-3), "replicates": 1000}
 """A list of pairs whose intervals are timed."""
-KINDS = ("people", "pairs")
 World = tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]
 
 

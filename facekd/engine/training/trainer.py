@@ -117,13 +117,7 @@ def train(
         session.join(world)
         run = Run(session, folder, sets, listener, poll)
         with world.together():
-            if world.leads:
-                run.announce()
-            if resume:
-                _resume(run)
-            elif world.leads and teacher is not None and not says_itself(teacher):
-                run.doubt_teacher(teacher)
-            run.write_down()
+            _begin(run, resume)
         with dead_workers_named():
             _loop(run)
         with world.together():
@@ -148,6 +142,18 @@ def _opened(recipe: Recipe, out: Path) -> IdentitySource:
     if isinstance(source, ImageFolder) and faces and Path(faces).resolve() in out.resolve().parents:
         raise UsageError(str(out), f"lies among the people of data.path: {faces}", "choose an --out beside it")
     return source
+
+
+def _begin(run: Run, resume: bool) -> None:
+    """Tell what the run is, take up where it stopped or doubt its teacher, and write down what it rests on."""
+    leads, teacher = run.session.world.leads, run.session.teacher
+    if leads:
+        run.announce()
+    if resume:
+        _resume(run)
+    elif leads and teacher is not None and not says_itself(teacher):
+        run.doubt_teacher(teacher)
+    run.write_down()
 
 
 def _resume(run: Run) -> None:
