@@ -4,9 +4,9 @@ Prints one JSON object and, with ``--out FILE``, writes it there too. The embedd
 images of one person around a centre. In every round the whole product (block of rows by block of rows, every pair
 twice), the half of it in which every pair is once, and the sweep (thresholds at five FPRs, EER, AUC, all genuine pairs)
 take turns on the same embeddings, so that a busy machine slows all three; ``ratio`` is within a round. scikit-learn's
-``roc_curve`` is compared on a smaller list, whose scores it needs all at once; both run in processes of their own. The
-sweep of rounded tiles, which is the usual one on an accelerator, takes its turn as well, and there the whole product in
-TF32 and in bf16.
+``roc_curve`` is compared on a smaller list, whose scores it needs all at once; both run in processes of their own. On an
+accelerator the sweep of rounded tiles, the usual one there, takes its turn as well, and so do the products in TF32 and
+in bf16.
 
     python -m benchmarks.all_pairs --out benchmarks/results/all_pairs.json
     python -m benchmarks.all_pairs --device cuda --images 1000000 --out benchmarks/results/all_pairs_cuda.json
@@ -106,7 +106,7 @@ def rounds(images: int, dim: int, repeats: int, device: str) -> dict[str, object
 
 
 def ways(rows: Tensor, labels: np.ndarray) -> dict[str, Callable[[], object]]:
-    """What is compared: bare products, those of few bits on an accelerator only, and sweeps."""
+    """What is compared: bare products and sweeps, those of few bits on an accelerator only."""
 
     def product(tf32: bool, whole: bool) -> None:
         with arithmetic(tf32):
@@ -116,14 +116,13 @@ def ways(rows: Tensor, labels: np.ndarray) -> dict[str, Callable[[], object]]:
         "whole product": lambda: product(False, True),
         "half product": lambda: product(False, False),
     }
-    if rows.device.type != "cpu":
-        short = rows.to(torch.bfloat16)
-        bare |= {"whole product in TF32": lambda: product(True, True), "half in TF32": lambda: product(True, False)}
-        bare |= {"whole product in bf16": lambda: whole_product(short), "half in bf16": lambda: half_product(short)}
-    return bare | {
-        SWEEP: lambda: sweep_all_pairs(rows, labels, FPRS, rounded=False),
-        ROUNDED: lambda: sweep_all_pairs(rows, labels, FPRS, rounded=True),
-    }
+    plain: dict[str, Callable[[], object]] = {SWEEP: lambda: sweep_all_pairs(rows, labels, FPRS, rounded=False)}
+    if rows.device.type == "cpu":
+        return bare | plain
+    short = rows.to(torch.bfloat16)
+    bare |= {"whole product in TF32": lambda: product(True, True), "half in TF32": lambda: product(True, False)}
+    bare |= {"whole product in bf16": lambda: whole_product(short), "half in bf16": lambda: half_product(short)}
+    return bare | plain | {ROUNDED: lambda: sweep_all_pairs(rows, labels, FPRS, rounded=True)}
 
 
 def precise(values: list[float]) -> dict[str, object]:
