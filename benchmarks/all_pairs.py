@@ -4,9 +4,9 @@ Prints one JSON object and, with ``--out FILE``, writes it there too. The embedd
 images of one person around a centre. In every round the whole product (block of rows by block of rows, every pair
 twice), the half of it in which every pair is once, and the sweep (thresholds at five FPRs, EER, AUC, all genuine pairs)
 take turns on the same embeddings, so that a busy machine slows all three; ``ratio`` is within a round. scikit-learn's
-``roc_curve`` is compared on a smaller list, whose scores it needs all at once; both run in processes of their own. On an
-accelerator the sweep of rounded tiles, the usual one there, takes its turn as well, and so do the products in TF32 and
-in bf16.
+``roc_curve`` is compared on a smaller list, whose scores it needs all at once; both run in processes of their own. On
+an accelerator the sweep of rounded tiles, the usual one there, takes its turn as well, and so do the products in TF32
+and in bf16.
 
     python -m benchmarks.all_pairs --out benchmarks/results/all_pairs.json
     python -m benchmarks.all_pairs --device cuda --images 1000000 --out benchmarks/results/all_pairs_cuda.json
