@@ -101,14 +101,14 @@ def drawn(title: str, backbone: str, embedding_size: int, size: int, options: di
     torch.manual_seed(0)
     module = build_backbone(backbone, embedding_size=embedding_size, input_size=size, options=options)
     expects = Preprocessing.named("half", size=(size, size))
-    _settle_norms(module, expects.apply(torch.from_numpy(drawn_faces(RANGED, expects.size))))
+    settle_norms(module, expects.apply(torch.from_numpy(drawn_faces(RANGED, expects.size))))
     module = module.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return TorchEmbedder(title, "0", embedding_size, expects, {}, module, torch.device("cpu"))
 
 
 @torch.no_grad()
-def _settle_norms(module: nn.Module, pixels: Tensor) -> None:
-    """Running statistics become those of one batch."""
+def settle_norms(module: nn.Module, pixels: Tensor) -> None:
+    """Running statistics become those of one batch, without which a deep network of drawn weights overflows."""
     for layer in module.modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             layer.momentum = None

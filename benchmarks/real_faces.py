@@ -8,6 +8,7 @@ FOLDER holds the teacher ``models/edgeface_xs_raw_rgb.onnx``, the images ``lfw11
     python -m benchmarks.real_faces FOLDER --study real_faces_longer --seeds 0
     python -m benchmarks.real_faces FOLDER --study real_faces_terms --runs runs/real_faces
     python -m benchmarks.real_faces FOLDER --study real_faces_activations --seeds 0
+    python -m benchmarks.real_faces FOLDER --study real_faces_candidates --seeds 0
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ RECIPES = {
 LONGER = ("train.epochs=120", "train.freeze_norm_epochs=30")
 PAD = "{name: pad, variance: scalar, floor: 0.25, warmup_epochs: 6}"
 INHERITED = "{name: margin_softmax, class_weights: teacher, margin: 0.2, scale: 32, weight: 0.02}"
+AMONG = "{{name: margin_softmax, class_weights: teacher, margin: 0.2, scale: 32, candidates: {}}}"
 OWN = "{name: margin_softmax, margin: 0.2, scale: 32, weight: 0.02}"
 CENTRES = "{name: adadistill, margin: 0.2, scale: 32}"
 TERMS = {
@@ -51,6 +53,12 @@ ACTIVATIONS = {
 }
 """What ReLU, which onnxruntime fuses, costs beside PReLU: the student of the recipes, and a MobileFaceNet of half its
 width; all copy the teacher by l2."""
+CANDIDATES = {
+    "ProxylessKD, every identity": "null",
+    "ProxylessKD, 100 candidates": "100",
+    "ProxylessKD, 10 candidates": "10",
+}
+"""Among whom the inherited classifier's softmax is taken, where nothing else teaches the student."""
 SHORTER = ("train.epochs=20", "train.freeze_norm_epochs=5")
 STUDIES: dict[str, dict[str, tuple[str, ...]]] = {
     "real_faces": dict.fromkeys(RECIPES, ()),
@@ -64,6 +72,10 @@ STUDIES: dict[str, dict[str, tuple[str, ...]]] = {
         "ProxylessKD + PAD": ("train.epochs=240", "train.freeze_norm_epochs=60", "data.versions=16"),
     },
     "real_faces_activations": {name: (*each, *SHORTER) for name, each in ACTIVATIONS.items()},
+    "real_faces_candidates": {
+        name: (f"losses=[{AMONG.format(each)}]", "data.augment.mix=0", *SHORTER)
+        for name, each in CANDIDATES.items()
+    },
 }
 """Study -> method -> what it changes in the method's recipe, or in that of l2 where it has none."""
 L2 = RECIPES["l2"]

@@ -11,13 +11,14 @@ from benchmarks.measuring_tables import all_pairs, embedding_speed, interval_cov
 from benchmarks.method_tables import methods
 from benchmarks.tables import Record, data_loading, demo, real_faces_in_full, synthetic_hardness, synthetic_speed
 from benchmarks.torture_table import torture
-from benchmarks.training_tables import forecasts, training_speed
+from benchmarks.training_tables import forecasts, student_speed, training_speed
 from benchmarks.uncertainty_tables import uncertainty, uncertainty_real
 
 LONGEST_COMMAND = "python -m benchmarks.real_faces FOLDER --study real_faces_longest --seeds 0"
 LONGER_COMMAND = "python -m benchmarks.real_faces FOLDER --study real_faces_longer --seeds 0"
 TERMS_COMMAND = "python -m benchmarks.real_faces FOLDER --study real_faces_terms"
 ACTIVATIONS_COMMAND = "python -m benchmarks.real_faces FOLDER --study real_faces_activations --seeds 0"
+CANDIDATES_COMMAND = "python -m benchmarks.real_faces FOLDER --study real_faces_candidates --seeds 0"
 HARDNESS_COMMAND = "python -m benchmarks.synthetic_hardness"
 LOADING_COMMAND = "python -m benchmarks.data_loading --out benchmarks/results/data_loading.json"
 SPEED_COMMAND = "python -m benchmarks.synthetic_speed --out benchmarks/results/synthetic_speed.json"
@@ -30,6 +31,7 @@ EXPORTS_COMMAND = "python -m benchmarks.exports FACES FOLDER MODEL..."
 LATENCY_COMMAND = "python -m benchmarks.latency"
 CLASSIFIER_COMMAND = "python -m benchmarks.classifier_loss --out benchmarks/results/classifier_loss.json"
 TRAINING_COMMAND = "python -m benchmarks.training_speed --out benchmarks/results/training_speed.json"
+STUDENTS_COMMAND = "python -m benchmarks.student_speed --out benchmarks/results/student_speed.json"
 FORECASTS_COMMAND = "python -m benchmarks.forecasts --out benchmarks/results/forecasts.json"
 COVERAGE_COMMAND = "python -m benchmarks.interval_coverage --out benchmarks/results/interval_coverage.json"
 UNCERTAINTY_COMMAND = "python -m benchmarks.uncertainty"
@@ -41,6 +43,7 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Record], str]]] = {
     "real_faces_longer": ("Real faces, three times the steps", LONGER_COMMAND, real_faces_in_full),
     "real_faces_longest": ("Real faces, six times the steps", LONGEST_COMMAND, real_faces_in_full),
     "real_faces_activations": ("ReLU and PReLU on real faces", ACTIVATIONS_COMMAND, real_faces_in_full),
+    "real_faces_candidates": ("Candidates on real faces", CANDIDATES_COMMAND, real_faces_in_full),
     "methods_real": ("Methods compared on real faces", METHODS_COMMAND.format(" --faces FOLDER"), methods),
     "methods_drawn": ("Methods compared on drawn faces", METHODS_COMMAND.format(""), methods),
     "uncertainty": ("Does uncertainty tell what a face lost", UNCERTAINTY_COMMAND, uncertainty),
@@ -59,6 +62,7 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Record], str]]] = {
     "interval_coverage": ("Do intervals hold the truth", COVERAGE_COMMAND, interval_coverage),
     "classifier_loss": ("The softmax over identities", CLASSIFIER_COMMAND, classifier_loss),
     "training_speed": ("A step of distillation", TRAINING_COMMAND, training_speed),
+    "student_speed": ("What students compute", STUDENTS_COMMAND, student_speed),
     "forecasts": ("What a run was said to cost", FORECASTS_COMMAND, forecasts),
     "embedding_speed": ("Embedding images", EMBED_COMMAND, embedding_speed),
     "lfw_models": ("Pretrained models on LFW", LFW_COMMAND, lfw_models),

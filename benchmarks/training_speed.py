@@ -29,12 +29,14 @@ import yaml
 from torch import Tensor, nn
 
 from benchmarks.all_pairs import precise, seconds
+from benchmarks.latency import RANGED, settle_norms
 from benchmarks.plain_loops import MARGIN, SCALE, ArcFaceHead, Taught, plain_loop
 from benchmarks.record import hand_over, surroundings
 from facekd.data.identities import IdentitySource
 from facekd.data.images import decode, encode_jpeg
 from facekd.data.synthetic import SyntheticFaces
 from facekd.engine.allocations import peak_bytes
+from facekd.engine.export.checks import drawn_faces
 from facekd.engine.training.build import Caches, make_batches, make_dataset, make_session
 from facekd.engine.training.plan import make_plan
 from facekd.engine.training.step import take_step
@@ -86,11 +88,12 @@ class RepeatedFaces:
 
 
 def drawn_teacher(backbone: str) -> TorchEmbedder:
-    """A teacher with random weights."""
+    """A teacher with random weights, whose embeddings are finite."""
     torch.manual_seed(1)
-    module = build_backbone(backbone, embedding_size=WIDTH, input_size=SIDE).eval().requires_grad_(False)
-    module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return TorchEmbedder("teacher", "1", WIDTH, Preprocessing.named("half", size=(SIDE, SIDE)), {}, module, CPU)
+    module, sees = build_backbone(backbone, embedding_size=WIDTH, input_size=SIDE), Preprocessing.named("half")
+    settle_norms(module, sees.apply(torch.from_numpy(drawn_faces(RANGED, sees.size))))
+    module = module.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return TorchEmbedder("teacher", "1", WIDTH, sees, {}, module, CPU)
 
 
 def drawn_student(backbone: str) -> nn.Module:

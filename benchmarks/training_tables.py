@@ -34,6 +34,27 @@ def training_speed(data: Record) -> str:
     return f"{told}\n\n{markdown_table(head, rows)}"
 
 
+def student_speed(data: Record) -> str:
+    """What every student computes in a second of training, beside a matrix product."""
+    rows = [
+        [
+            name,
+            f"{found['macs'] / 1e6:,.1f}",
+            spread_cell(found["images_per_second"], 0),
+            *(spread_cell(found["gflops"][what], 0) for what in ("student", "product")),
+            spread_cell(found["share"], 2),
+        ]
+        for name, found in data["students"].items()
+    ]
+    told = (
+        f"Forward and backward in batches of {data['batch']}, {data['threads']} threads, beside a product of square "
+        f"matrices; median and middle half of {data['repeats']} rounds. What a student does beside its products, "
+        "BatchNorm and activations, reads and writes memory and computes next to nothing."
+    )
+    head = ["student", "M multiply-accumulates", "images a second", "GFLOP/s", "product, GFLOP/s", "share of it"]
+    return f"{told}\n\n{markdown_table(head, rows)}"
+
+
 def forecasts(data: Record) -> str:
     """What runs were said to cost beside what they cost."""
     told = (

@@ -59,7 +59,8 @@ def test_real_faces__recipes_differ_in_nothing_but_the_method(recipe: str) -> No
 @pytest.mark.parametrize("study", real_faces.STUDIES)
 def test_real_faces__every_study_changes_the_length_of_all_methods_alike(study: str) -> None:
     changes = real_faces.STUDIES[study]
-    assert changes.keys() <= real_faces.RECIPES.keys() | real_faces.TERMS.keys() | real_faces.ACTIVATIONS.keys()
+    known = (real_faces.RECIPES, real_faces.TERMS, real_faces.ACTIVATIONS, real_faces.CANDIDATES)
+    assert changes.keys() <= {name for each in known for name in each}
     assert all([c.split("=")[0] for c in changes[method]] == ["losses"] for method in changes.keys() & real_faces.TERMS)
     loaded = [
         load_recipe(
@@ -82,6 +83,15 @@ def test_real_faces__the_study_of_activations_changes_nothing_else() -> None:
         for each in told:
             each["student"]["options"].pop("activation")
         assert told[0] == told[1]
+
+
+def test_real_faces__the_study_of_candidates_changes_nothing_else() -> None:
+    told = [
+        load_recipe(find_recipe(real_faces.L2), each, allow_required=True).model_dump()
+        for each in real_faces.STUDIES["real_faces_candidates"].values()
+    ]
+    assert [recipe["losses"][0].pop("candidates") for recipe in told] == [None, 100, 10]
+    assert told[0] == told[1] == told[2]
 
 
 def test_real_faces__a_finished_run_and_a_measured_model_are_left_alone(

@@ -11,6 +11,7 @@ from benchmarks.forecasts import DISTIL, Case
 from benchmarks.forecasts import report as forecast_report
 from benchmarks.plain_loops import MARGIN, SCALE, ArcFaceHead, plain_loop
 from benchmarks.sections import SECTIONS
+from benchmarks.student_speed import report as student_report
 from benchmarks.training_speed import ALONE, FLOOR, OWN, RepeatedFaces, drawn_student, report
 from facekd.losses import margin_softmax
 
@@ -24,6 +25,18 @@ def test_every_way_is_measured_and_shown() -> None:
     assert found["ratio"][FLOOR][FLOOR]["median"] == 1 and all(value > 0 for value in found["peak_mib"].values())
     shown = table(found)
     assert all(f"| {name} |" in shown for name in found["seconds"])
+
+
+def test_students_are_measured_and_shown() -> None:
+    found = json.loads(json.dumps(student_report(batch=2, repeats=1, device="cpu", most=1)))
+    _, command, table = SECTIONS["student_speed"]
+    assert command == found["command"]
+    ((name, one),) = found["students"].items()
+    computed = 6e-9 * one["macs"] * 2  # a forward pass and two products for each of it in the backward pass
+    assert one["gflops"]["student"]["median"] == pytest.approx(
+        computed * one["images_per_second"]["median"] / 2, rel=1e-3
+    )
+    assert f"| {name} |" in table(found)
 
 
 @pytest.mark.slow
