@@ -1,7 +1,8 @@
 """Write the generated parts of the documents again, or say which are out of step.
 
-``README.md`` holds blocks between ``<!-- generated: NAME -->`` and ``<!-- end: NAME -->``; ``benchmarks/RESULTS.md`` is
-generated as a whole. What they say comes from the code and from the raw figures in ``benchmarks/results/``.
+``README.md`` holds blocks between ``<!-- generated: NAME -->`` and ``<!-- end: NAME -->``; ``benchmarks/RESULTS.md``
+and ``benchmarks/SCALING.md`` are generated as a whole. What they say comes from the code and from the raw figures in
+``benchmarks/results/``.
 
     python -m benchmarks.documents --write
     python -m benchmarks.documents --check
@@ -16,6 +17,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from benchmarks import scaling
 from benchmarks.method_tables import gaps
 from benchmarks.reference import backbones_table, help_text, losses_table, methods_table, recipes_table
 from benchmarks.sections import SECTIONS
@@ -25,6 +27,7 @@ from facekd.errors import FacekdError, InputError
 ROOT = Path(__file__).resolve().parents[1]
 README = "README.md"
 RESULTS = "benchmarks/RESULTS.md"
+SCALING = "benchmarks/SCALING.md"
 RAW = "benchmarks/results"
 
 BLOCK = re.compile(r"(<!-- generated: (\S+) -->\n)(.*?)(<!-- end: \2 -->\n)", re.DOTALL)
@@ -147,7 +150,11 @@ def documents(root: Path = ROOT) -> dict[Path, str]:
     """Every document with generated parts, as it should be."""
     found = load_results(root / RAW)
     text = (root / README).read_text(encoding="utf-8")
-    return {root / README: replace_blocks(text, blocks(found)), root / RESULTS: results_page(found)}
+    return {
+        root / README: replace_blocks(text, blocks(found)),
+        root / RESULTS: results_page(found),
+        root / SCALING: scaling.page(found),
+    }
 
 
 def main() -> int:
