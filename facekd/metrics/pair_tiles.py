@@ -115,12 +115,16 @@ def _between(scores: Tensor, left: Tensor, right: Tensor, first: int, last: int)
 
 
 class _Collector:
-    """Pairs of some bins, picked from tiles; below bin ``whole`` only those above a product."""
+    """Pairs of some bins, picked from tiles; below bin ``whole`` only those above a product.
+
+    They lie in a room of their own that doubles as it fills. Kept where they were picked, each tile's few pairs would
+    split the memory that its large intermediate tables have left, and no later table would fit there again.
+    """
 
     def __init__(self, first: int, last: int, device: torch.device) -> None:
-        self.first, self.last, self.device = first, last, device
+        self.first, self.last = first, last
         self.whole, self.above = first, -EDGE
-        self.parts: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.room = (torch.empty(0, device=device), *torch.empty((2, 0), dtype=torch.int32, device=device))
         self.held = 0
 
     def add(self, tile: Tensor, top: int, left: int) -> None:
@@ -132,11 +136,10 @@ class _Collector:
         if places.numel():
             rows = places // tile.shape[1]
             columns = places - rows * tile.shape[1] + left
-            self._hold([*self.parts, (tile.flatten()[places], (rows + top).to(torch.int32), columns.to(torch.int32))])
+            self._put(self.held, tile.flatten()[places], rows + top, columns)
 
     def joined(self) -> tuple[Tensor, Tensor, Tensor]:
-        none = (torch.empty(0, device=self.device), *torch.empty((2, 0), dtype=torch.int32, device=self.device))
-        scores, left, right = (torch.cat(column) for column in zip(*(self.parts or [none]), strict=True))
+        scores, left, right = (column[: self.held] for column in self.room)
         return scores, left, right
 
     def kept(self) -> Kept:
@@ -151,10 +154,19 @@ class _Collector:
             scores, left, right = scores[chosen], left[chosen], right[chosen]
             lowest = scores.min()
             self.above, self.first, self.whole = lowest.item(), int(bin_of(lowest)), int(bin_of(lowest)) + 1
-        self._hold([(scores, left, right)])
+        self._put(0, scores, left, right)
 
-    def _hold(self, parts: list[tuple[Tensor, Tensor, Tensor]]) -> None:
-        self.parts, self.held = parts, sum(part[0].numel() for part in parts)
+    def _put(self, at: int, *pairs: Tensor) -> None:
+        """Put pairs behind the first ``at``, in place of all that are held there."""
+        end = at + pairs[0].numel()
+        if end > self.room[0].numel():
+            larger = [column.new_empty(2 * end) for column in self.room]
+            for wide, column in zip(larger, self.room, strict=True):
+                wide[:at] = column[:at]
+            self.room = (larger[0], larger[1], larger[2])
+        for column, values in zip(self.room, pairs, strict=True):
+            column[at:end] = values
+        self.held = end
 
 
 def sweep(rows: Rows, keep: int, tile: int = TILE) -> tuple[Tensor, Kept]:
