@@ -73,8 +73,7 @@ STUDIES: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "real_faces_activations": {name: (*each, *SHORTER) for name, each in ACTIVATIONS.items()},
     "real_faces_candidates": {
-        name: (f"losses=[{AMONG.format(each)}]", "data.augment.mix=0", *SHORTER)
-        for name, each in CANDIDATES.items()
+        name: (f"losses=[{AMONG.format(each)}]", "data.augment.mix=0", *SHORTER) for name, each in CANDIDATES.items()
     },
 }
 """Study -> method -> what it changes in the method's recipe, or in that of l2 where it has none."""

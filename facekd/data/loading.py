@@ -41,9 +41,10 @@ class Batch:
     Attributes:
         images: Augmented pixels, uint8 RGB ``(batch, 3, height, width)``.
         labels: Class of each image, int64 ``(batch,)``; :data:`NOBODY` for a blend of two people.
-        indices: Place of each image in the data set, int64 ``(batch,)``.
+        indices: Place of each image in the data set, int64 ``(batch,)``; what is looked up by it lies in the memory of
+            the machine, and so it stays there.
         views: The view of the image in the teacher cache, int64 ``(batch,)``: its version where versions are kept,
-            else 1 where it was mirrored.
+            else 1 where it was mirrored. It stays there too.
     """
 
     images: Tensor
@@ -56,9 +57,9 @@ class Batch:
         return Batch(*(tensor.pin_memory() for tensor in (self.images, self.labels, self.indices, self.views)))
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on ``device``, copied while the device works where the memory is pinned."""
-        fields = (self.images, self.labels, self.indices, self.views)
-        return Batch(*(tensor.to(device, non_blocking=True) for tensor in fields))
+        """The same batch, its pixels and labels on ``device``, copied while that works where the memory is pinned."""
+        images, labels = (tensor.to(device, non_blocking=True) for tensor in (self.images, self.labels))
+        return Batch(images, labels, self.indices, self.views)
 
 
 class RememberedImages:

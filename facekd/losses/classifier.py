@@ -13,7 +13,7 @@ from torch import Tensor
 
 from facekd.losses.candidates import Neighbours, own_and_candidates
 from facekd.losses.class_blocks import ClassShare, entropy_against, own_and_others
-from facekd.losses.common import check_classifier, check_positive, sine_of, unit_rows, widen
+from facekd.losses.common import check_classifier, check_positive, on_the_machine, sine_of, unit_rows, widen
 
 KINDS = ("arcface", "cosface", "combined")
 PAST_PI = ("linear", "easy", "none")
@@ -158,8 +158,7 @@ def margin_softmax(
     Args:
         student: Raw student embeddings, ``(batch, dim)``.
         class_weights: One row per class, ``(classes, dim)``. Receives a gradient if it asks for one.
-        labels: Index of each image's class, ``(batch,)``, integers in [0, classes). Checked, which waits for the
-            device.
+        labels: Index of each image's class, ``(batch,)``, integers in [0, classes); see :func:`check_labels`.
         neighbours: The candidates of each class of a frozen classifier; the softmax is taken among them and the own
             class alone. See :mod:`facekd.losses.candidates` for what that leaves out.
         class_share: The classes of a frozen classifier that this process sums over, where others do the rest; has no
@@ -231,7 +230,9 @@ def _check_range(name: str, value: float, low: float, high: float, unit: str) ->
 
 
 def check_labels(labels: Tensor, batch: int, classes: int) -> None:
-    """Refuse labels that are not one class an image; waits for the device.
+    """Refuse labels that are not one class an image.
+
+    Values on an accelerator are not looked at, for that would wait for it; it stops at one out of range by itself.
 
     Args:
         labels: To be integers ``(batch,)`` in [0, classes).
@@ -250,6 +251,8 @@ def check_labels(labels: Tensor, batch: int, classes: int) -> None:
         raise ValueError(f"labels are {labels.dtype} of shape {tuple(labels.shape)}, expected integers (batch,)")
     if labels.shape[0] != batch:
         raise ValueError(f"student has {batch} rows, labels {labels.shape[0]}; one label per image")
+    if not on_the_machine(labels):
+        return
     lowest, highest = (int(extreme) for extreme in labels.aminmax())
     if lowest < 0 or highest >= classes:
         wrong = lowest if lowest < 0 else highest

@@ -166,6 +166,19 @@ def check_classifier(name: str, embeddings: Tensor, weights_name: str, class_wei
         )
 
 
+def on_the_machine(values: Tensor) -> bool:
+    """Whether values can be looked at without waiting for an accelerator.
+
+    Args:
+        values: Of any shape.
+
+    Example:
+        >>> on_the_machine(torch.zeros(1)), on_the_machine(torch.zeros(1, device="meta"))
+        (True, False)
+    """
+    return values.device.type == "cpu"
+
+
 def check_positive(name: str, value: float) -> None:
     """Refuse a hyper-parameter that is not a finite number above 0.
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from facekd.losses.classifier import cosine_logits
-from facekd.losses.common import check_classifier, check_embeddings, check_positive
+from facekd.losses.common import check_classifier, check_embeddings, check_positive, on_the_machine
 from facekd.losses.logits import divergence
 
 
@@ -132,6 +132,8 @@ def _check_mixtures(labels: Tensor, shares: Tensor, count: int, classes: int) ->
         raise ValueError(f"virtual_labels are {labels.dtype} of shape {shape}, expected integers ({count}, 2)")
     if shares.shape != (count,):
         raise ValueError(f"virtual_shares have shape {tuple(shares.shape)}, expected ({count},)")
+    if not on_the_machine(labels):
+        return
     lowest, highest = (int(extreme) for extreme in labels.aminmax())
     if lowest < 0 or highest >= classes:
         wrong = lowest if lowest < 0 else highest

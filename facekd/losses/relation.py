@@ -202,18 +202,20 @@ def _neighbour_log_probabilities(cosines: Tensor) -> Tensor:
     return chances.log() - chances.sum(dim=1, keepdim=True).log()
 
 
-def _off_diagonal(square: Tensor) -> Tensor:
-    """The last two axes without their diagonal: ``(..., n, n)`` to ``(..., n, n - 1)``."""
-    size = square.shape[-1]
-    kept = ~torch.eye(size, dtype=torch.bool, device=square.device)
-    return square[..., kept].unflatten(-1, (size, size - 1))
+def _off_diagonal(square: Tensor, axis: int | None = None) -> Tensor:
+    """Two axes, the last unless the first of them is named, without their diagonal: ``(n, n)`` to ``(n, n - 1)``.
+
+    One after the other, all but the first number are rows of ``n + 1`` that end on the diagonal.
+    """
+    axis = square.dim() - 2 if axis is None else axis
+    size = square.shape[axis]
+    rows = square.flatten(axis, axis + 1).narrow(axis, 1, size * size - 1).unflatten(axis, (size - 1, size + 1))
+    return rows.narrow(axis + 1, 0, size).flatten(axis, axis + 1).unflatten(axis, (size, size - 1))
 
 
 def _offsets(rows: Tensor) -> tuple[Tensor, Tensor]:
     """From every unit row to every other: lengths ``(batch, batch - 1)`` and unit directions ``(..., dim)``."""
     unit = unit_rows(rows)
-    apart = unit[None] - unit[:, None]
-    kept = ~torch.eye(len(unit), dtype=torch.bool, device=unit.device)
-    apart = apart[kept].unflatten(0, (len(unit), len(unit) - 1))
+    apart = _off_diagonal(unit[None] - unit[:, None], axis=0)
     lengths = torch.linalg.vector_norm(apart, dim=-1)
     return lengths, apart / torch.where(lengths == 0.0, math.inf, lengths)[..., None]

@@ -24,9 +24,8 @@ class SubsetTeacher(NamedTuple):
         projector: From the student's embedding to its own, ``(teacher_dim, dim)``.
 
     Example:
-        >>> one = SubsetTeacher(torch.eye(2), torch.tensor([4, 7]), torch.tensor(1.0))
-        >>> one.rows(torch.tensor([True, False])).teacher
-        tensor([[1., 0.]])
+        >>> SubsetTeacher(torch.eye(2), torch.tensor([4, 7]), torch.tensor(1.0)).columns.tolist()
+        [4, 7]
     """
 
     teacher: Tensor
@@ -34,10 +33,6 @@ class SubsetTeacher(NamedTuple):
     share: Tensor
     class_weights: Tensor | None = None
     projector: Tensor | None = None
-
-    def rows(self, kept: Tensor) -> SubsetTeacher:
-        """The same of some images, a boolean ``(batch,)``."""
-        return self._replace(teacher=self.teacher[kept])
 
 
 def subset_kd(

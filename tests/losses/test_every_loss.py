@@ -78,7 +78,7 @@ def in_order(fields: Fields) -> Fields:
     moved = {name: value[ORDER] for name, value in fields.items() if name in PER_IMAGE}
     moved |= {name: value[VIRTUAL_ORDER] for name, value in fields.items() if name.startswith("virtual_")}
     if "subsets" in fields:
-        moved["subsets"] = tuple(one.rows(ORDER) for one in fields["subsets"])
+        moved["subsets"] = tuple(one._replace(teacher=one.teacher[ORDER]) for one in fields["subsets"])
     return fields | moved
 
 

@@ -103,7 +103,7 @@ def make_optimizer(section: Optimizer, student: nn.Module, objective: Objective)
 
     Matrices of the student, of its own classifier and of a projector decay; biases, normalisation and PReLU slopes do
     not, nor do the objective's parts: the bias of a variance head is a measured quantity. A frozen classifier is a
-    buffer and never comes here.
+    buffer and never comes here. All is updated by one kernel, which heeds :attr:`Session.halted`.
     """
     named = [(f"student.{name}", p) for name, p in student.named_parameters() if p.requires_grad]
     named += [(f"objective.{name}", p) for name, p in objective.named_parameters() if p.requires_grad]
@@ -114,8 +114,11 @@ def make_optimizer(section: Optimizer, student: nn.Module, objective: Objective)
     ]
     groups = [group for group in groups if group["params"]]
     if section.name == "adamw":
-        return torch.optim.AdamW(groups, lr=section.learning_rate, betas=(section.momentum, 0.999))
-    return torch.optim.SGD(groups, lr=section.learning_rate, momentum=section.momentum)
+        return torch.optim.AdamW(groups, lr=section.learning_rate, betas=(section.momentum, 0.999), fused=True)
+    sgd = torch.optim.SGD(groups, lr=section.learning_rate, momentum=section.momentum, fused=True)
+    for _, parameter in named if section.momentum else ():  # the kernel takes all or none, and some heads begin late
+        sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return sgd
 
 
 def make_average(module: Averaged | None, decay: float | None) -> Averaged | None:

@@ -74,12 +74,20 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Give an optimizer back what :func:`optimizer_tensors` took."""
-    state: dict[int, dict[str, Tensor]] = {}
+    """Give an optimizer back what :func:`optimizer_tensors` took.
+
+    What has the shape of its parameter is laid out in memory as that is: fused kernels walk through both as they lie.
+    """
+    whole = optimizer.state_dict()
+    state: dict[int, dict[str, Tensor]] = {number: dict(held) for number, held in whole["state"].items()}
     for name, tensor in select("optimizer", tensors).items():
         number, key = name.split(".", 1)
         state.setdefault(int(number), {})[key] = tensor
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    optimizer.load_state_dict({**whole, "state": state})
+    for parameter, held in optimizer.state.items():
+        for key, tensor in held.items():
+            if tensor.shape == parameter.shape:
+                held[key] = torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)
 
 
 def checkpoint_name(step: int) -> str:

@@ -28,11 +28,12 @@ def loss_inputs(name: str) -> list[str]:
     return [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
 
 
-def _rows(name: str, value: Any, kept: Tensor) -> Any:
-    """The kept images of a field that has a row per image; any other field as it is."""
+def _labelled(outputs: StepOutputs, name: str) -> Any:
+    """A field with the labelled images only, where it has a row per image."""
+    value = getattr(outputs, name)
     if name == "subsets":
-        return tuple(one.rows(kept) for one in value)
-    return value[kept] if name in PER_IMAGE else value
+        return tuple(one._replace(teacher=outputs.of_labelled(one.teacher)) for one in value)
+    return outputs.of_labelled(value) if name in PER_IMAGE else value
 
 
 class Objective(nn.Module):
@@ -156,14 +157,11 @@ class Objective(nn.Module):
             share = share._replace(classes=self.classes_in_all)
         outputs = replace(outputs, class_weights=own, teacher_class_weights=inherited, class_share=share)
         views = self._views(outputs, step)
-        labelled = outputs.labels >= 0
         terms: dict[str, Tensor] = {}
         for loss in self.begun(step):
             seen = views[loss.name]
             weight = loss.weight_at(step / self.steps_per_epoch)
             names = loss_inputs(loss.name)
-            inputs = [getattr(seen, name) for name in names]
-            if "labels" in names:
-                inputs = [_rows(name, value, labelled) for name, value in zip(names, inputs, strict=True)]
+            inputs = [_labelled(seen, name) if "labels" in names else getattr(seen, name) for name in names]
             terms[loss.name] = weight * LOSSES[loss.name](*inputs, **loss.loss_options())
         return terms

@@ -79,6 +79,8 @@ class StepOutputs:
         class_share: The classes this process sums over, where several share those of a frozen classifier.
         subset_teachers: Raw embeddings ``(batch, teacher_dim)`` of each teacher of a subset; zeros for other images.
         subsets: These teachers with what a loss holds of them.
+        all_labelled: Whether every image is known to have a label. Nobody has to wait for the device then, which is
+            asked otherwise which of them have.
     """
 
     student: Tensor
@@ -100,6 +102,16 @@ class StepOutputs:
     class_share: ClassShare | None = None
     subset_teachers: tuple[Tensor, ...] = ()
     subsets: tuple[SubsetTeacher, ...] = ()
+    all_labelled: bool = False
+
+    def of_labelled(self, rows: Tensor) -> Tensor:
+        """The rows of a field that belong to images with a label.
+
+        Example:
+            >>> StepOutputs(torch.zeros(2, 1), None, torch.tensor([5, -1])).of_labelled(torch.tensor([1.0, 2.0]))
+            tensor([1.])
+        """
+        return rows if self.all_labelled else rows[self.labels >= 0]
 
     @property
     def of_teacher(self) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from facekd.data.align import size_doubt
@@ -15,6 +15,7 @@ from facekd.engine.signals import Poll
 from facekd.engine.training.inheritance import CLASS_MEANS
 from facekd.engine.training.session import Session
 from facekd.engine.training.subset import Subset
+from facekd.engine.training.told import Told, read
 from facekd.models.embedder import Embedder
 
 
@@ -43,6 +44,7 @@ class Run:
         sets: What it is measured on; nothing but in rank 0.
         listener: Who is told.
         poll: Whether to stop.
+        taken: What the steps told whose numbers nobody has read yet.
     """
 
     session: Session
@@ -50,6 +52,19 @@ class Run:
     sets: list[OpenedSet]
     listener: Listener
     poll: Poll
+    taken: list[Told] = field(default_factory=list)
+
+    def settle(self) -> dict[str, Any]:
+        """Read what the steps so far told, for what follows takes the weights as good.
+
+        Returns:
+            The record of the last, nothing where it was read before.
+
+        Raises:
+            NonFiniteError: One of them was not finite.
+        """
+        told, self.taken[:] = list(self.taken), []
+        return read(told) if told else {}
 
     def tell(self, line: str) -> None:
         """One line of news, to the log and to the listener."""

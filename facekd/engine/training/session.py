@@ -56,6 +56,7 @@ class Session:
         evaluated: Step of the last evaluation.
         best: Best figure so far and the step it was met at.
         world: The processes that take the steps together.
+        halted: 1 once a step was not finite, on the device, else 0; the optimizer updates nothing from then on.
     """
 
     recipe: Recipe
@@ -80,6 +81,11 @@ class Session:
     evaluated: int = 0
     best: dict[str, float] = field(default_factory=dict)
     world: World = ALONE
+    halted: torch.Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.halted = torch.zeros((), device=self.device)
+        self.optimizer.found_inf = self.halted  # type: ignore[attr-defined]
 
     def join(self, world: World) -> None:
         """Become one of the processes of ``world``, each with the weights and superclasses rank 0 has.
@@ -96,6 +102,11 @@ class Session:
         if self.superclasses is not None:
             self.superclasses = world.same(torch.from_numpy(self.superclasses)).numpy()
         world.follow(self.student, self.objective, *(kept for _, kept in self.averages()))
+
+    @property
+    def all_labelled(self) -> bool:
+        """Whether no image of the run is a blend of two people."""
+        return self.recipe.data.augment.mix == 0
 
     @property
     def teacher_now(self) -> Embedder | None:

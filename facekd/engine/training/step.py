@@ -1,4 +1,10 @@
-"""One update of the student: forward, losses, the check that all is finite, backward, optimizer."""
+"""One update of the student: forward, losses, backward, optimizer, which updates nothing unless all is finite.
+
+A step never waits for the device, so that an accelerator is given the next one while it works: what was not finite is
+noticed there, holds back every update from that step on, and is told when the numbers are read (see
+:mod:`facekd.engine.training.told`). What has to wait are losses that look for pairs of one class, a variance head in
+its first step, live teachers of subsets, and steps of which some images have no label.
+"""
 
 from __future__ import annotations
 
@@ -14,24 +20,20 @@ from torch import Tensor, nn
 
 from facekd.data.images import shown
 from facekd.data.loading import Batch
+from facekd.engine.training.compiled import Network
 from facekd.engine.training.distributed import World
 from facekd.engine.training.outputs import PER_IMAGE, StepOutputs
 from facekd.engine.training.schedule import learning_rate_factor
 from facekd.engine.training.session import Session
 from facekd.engine.training.subset import Subset
+from facekd.engine.training.told import LOWER, Told
 from facekd.engine.training.virtual import virtual_fields
 from facekd.errors import NonFiniteError
 from facekd.models.embedder import Embedder
 from facekd.recipe.loss_options import any_needs
 
-Network = Callable[[Tensor], Tensor | tuple[Tensor, Tensor]]
-"""The student as a function, the module itself or its compiled form; with an assistant it gives both embeddings."""
 
-LOWER = "lower optimizer.learning_rate, or set optimizer.clip_gradient"
-"""What to do where numbers are no longer finite."""
-
-
-def take_step(session: Session, network: Network, batch: Batch) -> dict[str, Any]:
+def take_step(session: Session, network: Network, batch: Batch) -> Told:
     """One update.
 
     Args:
@@ -40,10 +42,10 @@ def take_step(session: Session, network: Network, batch: Batch) -> dict[str, Any
         batch: The step's images, on the run's device.
 
     Returns:
-        What ``metrics.jsonl`` records of the step.
+        What the step tells. If a loss term or the gradient is not finite, nothing was updated, and nothing ever will.
 
     Raises:
-        NonFiniteError: A loss term, the gradient or the learning rate is not finite; nothing was updated.
+        NonFiniteError: The learning rate is not finite; nothing was updated.
     """
     recipe, plan, step = session.recipe, session.plan, session.step
     seed = (recipe.train.seed * 1_000_003 + step) % 2**63
@@ -61,34 +63,36 @@ def take_step(session: Session, network: Network, batch: Batch) -> dict[str, Any
     embed, live = partial(student_embeddings, session, network, seed), partial(live_embeddings, session)
     student, assistant = embed(batch.images)
     asked = tuple(subset_embeddings(session, subset, batch) for subset in session.subsets)
-    share = StepOutputs(student, teacher, batch.labels, assistant=assistant, subset_teachers=asked)
+    labelled = session.all_labelled
+    share = StepOutputs(
+        student, teacher, batch.labels, assistant=assistant, subset_teachers=asked, all_labelled=labelled
+    )
     outputs = joined_outputs(session.world, share)
     virtual: dict[str, Any] = virtual_fields(session, batch, lambda images: embed(images)[0], live)
     outputs = replace(outputs, **virtual)
     terms = session.objective(outputs, step)
     loss = torch.stack(list(terms.values())).sum()
-    values = _finite_terms(terms, step, partial(_told_of_images, session, batch, share))
     session.optimizer.zero_grad(set_to_none=True)
     if loss.requires_grad:  # a frozen student's does not before its variance head has begun
         loss.backward()
     session.world.sum_gradients(session.student)
-    norm = _finite_gradient(session, step)
+    values = torch.stack([*(term.detach() for term in terms.values()), _gradient_norm(session)])
+    torch.maximum(session.halted, (~torch.isfinite(values).all()).to(session.halted), out=session.halted)
     session.optimizer.step()
     session.step += 1
     if session.average is not None and recipe.train.ema is not None:
         update_average(session.average, session.student, recipe.train.ema, session.step)
         if session.average_head is not None and session.objective.head is not None:
             update_average(session.average_head, session.objective.head, recipe.train.ema, session.step)
-    told = session.objective.told()
-    return {
-        "step": session.step,
-        "epoch": round(session.step / plan.steps_per_epoch, 4),
-        "loss": sum(values.values()),
-        "terms": values,
-        "learning_rate": rate,
-        "gradient_norm": norm,
-        **({"candidates": told} if told else {}),
-    }
+    return Told(
+        step=step,
+        facts={"epoch": round(session.step / plan.steps_per_epoch, 4), "learning_rate": rate},
+        terms=tuple(terms),
+        values=values,
+        images=_told_of_images(session, batch, share),
+        gradients=partial(_told_of_gradients, session, step),
+        beside=session.objective.told,
+    )
 
 
 def joined_outputs(world: World, share: StepOutputs) -> StepOutputs:
@@ -149,39 +153,38 @@ def _uses_bf16(session: Session) -> bool:
     return wanted == "bf16" or (wanted == "auto" and native)
 
 
-def _finite_terms(terms: dict[str, Tensor], step: int, told: Callable[[], str]) -> dict[str, float]:
-    values = dict(zip(terms, torch.stack([term.detach() for term in terms.values()]).tolist(), strict=True))
-    bad = [name for name, value in values.items() if not abs(value) < float("inf")]
-    if bad:
-        what = f"loss term {', '.join(bad)} is not finite; nothing was updated{told()}"
-        raise NonFiniteError(f"step {step}", what, LOWER)
-    return values
+def _told_of_images(session: Session, batch: Batch, share: StepOutputs) -> Callable[[], str]:
+    """Says the first image of a step whose embedding is not finite; nothing where all are."""
+    seen = {"teacher": share.teacher, "student": share.student}
+    flags = {whose: ~torch.isfinite(rows.detach()).all(dim=1) for whose, rows in seen.items() if rows is not None}
+
+    def told() -> str:
+        for whose, flagged in flags.items():
+            bad = flagged.nonzero().flatten().tolist()
+            if bad:
+                name = session.source.sample_name(int(batch.indices[bad[0]]))
+                return f"; the {whose}'s embedding of {shown(name)} is not, {len(bad)} of {len(batch.indices)}"
+        return ""
+
+    return told
 
 
-def _told_of_images(session: Session, batch: Batch, share: StepOutputs) -> str:
-    """The first image of a step whose embedding is not finite; nothing where all are."""
-    for whose, rows in (("teacher", share.teacher), ("student", share.student)):
-        bad = [] if rows is None else (~torch.isfinite(rows).all(dim=1)).nonzero().flatten().tolist()
-        if bad:
-            name = session.source.sample_name(int(batch.indices[bad[0]]))
-            return f"; the {whose}'s embedding of {shown(name)} is not, {len(bad)} of {len(batch.labels)}"
-    return ""
-
-
-def _finite_gradient(session: Session, step: int) -> float:
+def _gradient_norm(session: Session) -> Tensor:
     """The norm of the whole gradient; the backbone's is clipped where the recipe says so."""
     student = list(session.student.parameters())
     clip = session.recipe.optimizer.clip_gradient
     limit = float("inf") if clip is None else clip
     backbone = nn.utils.clip_grad_norm_(student, limit)
     rest = nn.utils.get_total_norm([p.grad for p in session.objective.parameters() if p.grad is not None])
-    norm = float(torch.hypot(backbone, rest.to(backbone)))
-    if not norm < float("inf"):
-        named = [*session.student.named_parameters(), *session.objective.named_parameters()]
-        bad = [name for name, p in named if p.grad is not None and not torch.isfinite(p.grad).all()]
-        what = f"gradient of {', '.join(bad[:3]) or 'the student'} is not finite; nothing was updated"
-        raise NonFiniteError(f"step {step}", what, LOWER)
-    return norm
+    return torch.hypot(backbone, rest.to(backbone))
+
+
+def _told_of_gradients(session: Session, step: int) -> str:
+    """The first parameters whose gradient is not finite, while it is still that of the step."""
+    named = [*session.student.named_parameters(), *session.objective.named_parameters()]
+    still = session.step == step + 1
+    bad = [name for name, p in named if still and p.grad is not None and not torch.isfinite(p.grad).all()]
+    return ", ".join(bad[:3]) or "the student"
 
 
 def teacher_embeddings(session: Session, batch: Batch) -> Tensor | None:
@@ -194,8 +197,7 @@ def teacher_embeddings(session: Session, batch: Batch) -> Tensor | None:
     if session.teacher is None or not any_needs(session.recipe.losses, "teacher_embeddings"):
         return None
     if session.cached is not None:
-        rows = session.cached[batch.indices.cpu().numpy(), batch.views.cpu().numpy()]
-        return torch.from_numpy(rows).to(session.device, non_blocking=True)
+        return _sent(session.cached[batch.indices.numpy(), batch.views.numpy()], session.device)
     return live_embeddings(session, batch.images)
 
 
@@ -219,15 +221,23 @@ def subset_embeddings(session: Session, subset: Subset, batch: Batch) -> Tensor:
         subset: The teacher.
         batch: The step's images.
     """
-    places = subset.source.places[batch.indices.cpu().numpy()]
-    inside = np.flatnonzero((places >= 0) & (batch.labels >= 0).cpu().numpy())
+    places = subset.source.places[batch.indices.numpy()]
+    labelled = session.all_labelled or (batch.labels >= 0).cpu().numpy()
+    inside = np.flatnonzero((places >= 0) & labelled)
+    if subset.cached is not None:
+        rows = np.zeros((len(places), subset.teacher.embedding_size), np.float32)
+        rows[inside] = subset.cached[places[inside], batch.views.numpy()[inside]]
+        return _sent(rows, session.device)
     found = torch.zeros(len(places), subset.teacher.embedding_size, device=session.device)
-    if len(inside) and subset.cached is not None:
-        rows = subset.cached[places[inside], batch.views.cpu().numpy()[inside]]
-        found[inside] = torch.from_numpy(rows).to(session.device)
-    elif len(inside):
+    if len(inside):
         found[inside] = _embedded(subset.teacher, batch.images[inside]).to(session.device)
     return found
+
+
+def _sent(rows: np.ndarray, device: torch.device) -> Tensor:
+    """Rows on their way to a device; to CUDA they leave from page-locked memory, from any other it would be waited."""
+    held = torch.from_numpy(rows)
+    return (held.pin_memory() if device.type == "cuda" else held).to(device, non_blocking=True)
 
 
 def _embedded(teacher: Embedder, images: Tensor) -> Tensor:

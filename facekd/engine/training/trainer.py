@@ -9,8 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from facekd.data.identities import IdentitySource
 from facekd.data.image_folder import ImageFolder
 from facekd.data.loading_workers import dead_workers_named
@@ -19,6 +17,7 @@ from facekd.engine.run_folder import RunFolder
 from facekd.engine.signals import interruptible
 from facekd.engine.training.build import make_batches, make_caches, make_dataset, make_session, resolve_device
 from facekd.engine.training.checkpoint import any_finished, forget_newer, load_checkpoint, save_checkpoint
+from facekd.engine.training.compiled import Network, compiled
 from facekd.engine.training.distributed import ALONE, World
 from facekd.engine.training.plan import Plan, checkpoint_steps, make_plan, open_teacher
 from facekd.engine.training.run import Listener, Run
@@ -27,12 +26,13 @@ from facekd.engine.training.series import Series, open_series
 from facekd.engine.training.session import Session, provenance
 from facekd.engine.training.snapshots import Snapshot, add_snapshot, is_due, snapshot_file
 from facekd.engine.training.sources import open_source
-from facekd.engine.training.step import Network, take_step
+from facekd.engine.training.step import take_step
 from facekd.engine.training.subset import Subset
 from facekd.engine.training.subsets import ask_subsets, open_subsets, with_subsets
 from facekd.engine.uncertainty import save_uncertainty, spread_lines
 from facekd.errors import DataError, DeviceError, Elsewhere, Interrupted, UsageError
 from facekd.files import disk_errors, locked
+from facekd.losses.common import on_the_machine
 from facekd.models.embedder import Embedder
 from facekd.models.weights import save_classifier, save_model
 from facekd.recipe import Recipe, named_files
@@ -175,7 +175,7 @@ def _resume(run: Run) -> None:
 def _loop(run: Run) -> None:
     session, folder = run.session, run.folder
     recipe, plan, world = session.recipe, session.plan, session.world
-    network: Network = torch.compile(session.student) if recipe.train.compile else session.student
+    network: Network = compiled(session.student, run.tell) if recipe.train.compile else session.student
     save_every = checkpoint_steps(plan, recipe.train.checkpoint_every)
     since, counted = time.perf_counter(), 0
     try:
@@ -184,14 +184,16 @@ def _loop(run: Run) -> None:
             _evaluate_if_due(run)
         for batch in world.agreed(make_batches(session)):
             with world.alike():
-                record = take_step(session, network, batch.to(session.device))
+                run.taken.append(take_step(session, network, batch.to(session.device)))
+                last = session.step == plan.total_steps
+                save = session.step % save_every == 0 or last
+                logs = session.step % recipe.train.log_every == 0 or last
+                record = run.settle() if save or logs or on_the_machine(session.halted) else {}
             counted += recipe.train.batch_size
-            last = session.step == plan.total_steps
-            save = session.step % save_every == 0 or last
             if save:
                 world.follow(session.objective)
             with world.together():
-                if session.step % recipe.train.log_every == 0 or last:
+                if logs:
                     elapsed = time.perf_counter() - since
                     record |= {"images_per_second": round(counted / elapsed, 1), "seconds": round(elapsed, 3)}
                     run.record(record)
@@ -204,6 +206,7 @@ def _loop(run: Run) -> None:
                 _evaluate_if_due(run)
                 since += time.perf_counter() - began
     except (Interrupted, DataError, DeviceError, Elsewhere):
+        run.settle()
         if world.leads:
             save_checkpoint(folder.checkpoints, session.checkpoint())
         raise
@@ -222,6 +225,7 @@ def _evaluate_if_due(run: Run) -> None:
 def _evaluate(run: Run, bootstrap: int) -> list[dict[str, Any]]:
     """Measure the weights that would be deployed; keep them if they are the best so far and the recipe wants that."""
     session = run.session
+    run.settle()
     results = evaluate_student(session, run.sets, run.poll, bootstrap=bootstrap)
     run.record({"step": session.step, "evaluation": results})
     session.evaluated = session.step
@@ -242,6 +246,7 @@ def _keep_snapshot_if_due(run: Run) -> None:
         return
     epoch, manifest = session.step // per_epoch, folder.snapshots(train.epochs)
     if manifest.at(epoch) is None:
+        run.settle()
         snapshot = Snapshot(epoch, session.step, snapshot_file(epoch), "", session.architecture.width)
         digest = _save_student(session, manifest.place(snapshot))
         add_snapshot(manifest, replace(snapshot, sha256=digest))

@@ -45,7 +45,8 @@ def virtual_fields(session: Session, batch: Batch, student: Embed, teacher: Embe
         return {}
     world = session.world
     images, labels = world.gather(batch.images), world.gather(batch.labels)
-    labelled = torch.nonzero(labels >= 0).flatten()
+    rows = torch.arange(len(labels), device=labels.device)
+    labelled = rows if session.all_labelled else rows[labels >= 0]
     each = len(labelled) // world.size
     if each < 2:
         what = f"{len(labelled)} labelled images in the batch, virtual samples are mixtures of two"

@@ -18,6 +18,7 @@ from facekd.engine.export.exporter import export_onnx
 from facekd.engine.training import trainer
 from facekd.engine.training.objective import Objective
 from facekd.engine.training.outputs import Sizes, StepOutputs, SubsetSizes
+from facekd.engine.training.session import Session
 from facekd.engine.training.step import subset_embeddings
 from facekd.engine.training.trainer import plan_run, train
 from facekd.errors import CheckpointError, InputError, Interrupted, RecipeError, UsageError
@@ -139,6 +140,7 @@ def test_teachers__are_asked_about_images_of_their_people_as_the_step_shows_them
 
 def test_unlabelled_blends__are_nobody_s_business(distil, tmp_path: Path, monkeypatch) -> None:
     session = session_of(distil(), tmp_path / "run", monkeypatch)
+    monkeypatch.setattr(Session, "all_labelled", False)
     images = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
     batch = Batch(images, torch.tensor([-1, 0]), torch.tensor([0, 0]), torch.tensor([0, 0]))
     found = subset_embeddings(session, session.subsets[0], batch)

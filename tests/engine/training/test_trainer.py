@@ -410,3 +410,16 @@ def test_signal__saves_and_exits_with_the_field_s_code(make_recipe, tmp_path: Pa
     assert stderr.splitlines() == [f"facekd: error: {out}: stopped; go on with --resume"]
     assert sorted((out / "checkpoints").glob("step-*.safetensors"))
     assert not (out / ".lock").exists()
+
+
+def test_a_student_that_cannot_be_compiled__is_trained_as_it_is_and_the_log_says_so(
+    make_recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    torch._dynamo.reset()
+    with torch._inductor.config.patch({"cpp.cxx": (None, "/no/such/compiler"), "force_disable_caches": True}):
+        train(make_recipe(("train.compile=true",)), tmp_path / "run", device="cpu")
+    train(make_recipe(), tmp_path / "plain", device="cpu")
+    told = [line for line in (tmp_path / "run" / "log.txt").read_text().splitlines() if "not compiled" in line]
+    assert len(told) == 1 and "No working C++ compiler" in told[0]
+    assert steps(tmp_path / "run") == steps(tmp_path / "plain")

@@ -36,7 +36,9 @@ def one_step(world: World, labels: Tensor) -> dict[str, Tensor]:
     rows = slice(world.rank * each, (world.rank + 1) * each)
     batch = Batch(images[rows], labels[rows], torch.arange(len(labels))[rows], torch.zeros(each))
     recipe = SimpleNamespace(train=SimpleNamespace(seed=3))
-    session = SimpleNamespace(world=world, objective=objective, step=5, recipe=recipe, student=student)
+    session = SimpleNamespace(
+        world=world, objective=objective, step=5, recipe=recipe, student=student, all_labelled=False
+    )
 
     def embed(network: nn.Module, shown: Tensor) -> Tensor:
         return network(shown.float().flatten(1) / 255)

@@ -45,10 +45,10 @@ class Candidates(nn.Module):
             raise ValueError("class_weights is None, expected a classifier")
         if self.found is None:
             self.found = nearest_classes(rows, self.count)
-        known = outputs.labels >= 0
-        if step % self.steps_per_epoch == 0 and known.any():
-            share = outputs.class_share
-            self.measured.copy_(self._left_out(outputs.student[known], rows, outputs.labels[known], self.found, share))
+        if step % self.steps_per_epoch == 0:
+            student, labels = outputs.of_labelled(outputs.student), outputs.of_labelled(outputs.labels)
+            if len(labels):
+                self.measured.copy_(self._left_out(student, rows, labels, self.found, outputs.class_share))
         return {"neighbours": self.found}
 
     def _left_out(

@@ -30,8 +30,7 @@ class Centres(nn.Module):
     @torch.no_grad()
     def forward(self, outputs: StepOutputs, step: int) -> dict[str, Tensor]:
         """``centres``, ``(classes, dim)``, after this step's images; those without a label move none."""
-        known = outputs.labels >= 0
-        if known.any():
-            seen = (outputs.student[known], outputs.of_teacher[known], outputs.labels[known])
+        seen = [outputs.of_labelled(rows) for rows in (outputs.student, outputs.of_teacher, outputs.labels)]
+        if len(seen[0]):
             self.centres.copy_(moved_centres(self.centres, *seen, weighted=self.weighted))
         return {"centres": self.centres}

@@ -49,9 +49,8 @@ class Thresholds(nn.Module):
     @torch.no_grad()
     def forward(self, outputs: StepOutputs, step: int) -> dict[str, Tensor]:
         """``student_thresholds`` and ``teacher_thresholds``, each ``(anchors,)``, after this step's labelled images."""
-        known = outputs.labels >= 0
-        student, teacher = outputs.student[known].float(), outputs.of_teacher[known].float()
-        labels = outputs.labels[known]
+        student, teacher = (outputs.of_labelled(rows).float() for rows in (outputs.student, outputs.of_teacher))
+        labels = outputs.of_labelled(outputs.labels)
         found = [
             thresholds_at(self._impostors(now, labels, held), self.fprs)
             for now, held in ((student, self.student), (teacher, self.teacher))

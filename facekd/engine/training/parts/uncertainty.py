@@ -57,19 +57,18 @@ def unit_variance(outputs: StepOutputs) -> Tensor:
 @torch.no_grad()
 def variance_about_classes(outputs: StepOutputs) -> Tensor | None:
     """Mean squared distance of the labelled images from their rows, by dimension; None where there are none."""
-    known = outputs.labels >= 0
-    if outputs.class_weights is None or not known.any():
+    labels = outputs.of_labelled(outputs.labels)
+    if outputs.class_weights is None or not len(labels):
         return None
-    rows = functional.normalize(outputs.class_weights[outputs.labels[known]].float())
-    return (functional.normalize(outputs.student[known].float()) - rows).square().mean(0)
+    rows = functional.normalize(outputs.class_weights[labels].float())
+    return (functional.normalize(outputs.of_labelled(outputs.student).float()) - rows).square().mean(0)
 
 
 @torch.no_grad()
 def variance_within_pairs(outputs: StepOutputs) -> Tensor | None:
     """Half the mean squared distance of the genuine pairs, by dimension; None where there are none."""
-    known = outputs.labels >= 0
-    one, other = genuine_pairs(outputs.labels[known])
-    mean = functional.normalize(outputs.student[known].float())
+    one, other = genuine_pairs(outputs.of_labelled(outputs.labels))
+    mean = functional.normalize(outputs.of_labelled(outputs.student).float())
     return 0.5 * (mean[one] - mean[other]).square().mean(0) if len(one) else None
 
 
