@@ -61,7 +61,7 @@ class Rows:
         """Bins on either side of one in which a score may lie that its products are counted to."""
         return 1 + math.ceil(2 * self.error / (2 * EDGE / BINS))
 
-    def exact(self, left: Tensor, right: Tensor, block: int = 1 << 16) -> Tensor:
+    def exact(self, left: Tensor, right: Tensor, block: int = 1 << 12) -> Tensor:
         """Cosines of chosen pairs: float64 products rounded to float32.
 
         Args:

@@ -58,7 +58,7 @@ def uncertainty_spread(log_variance: Tensor | np.ndarray) -> float:
 
 
 def mutual_likelihood(
-    embeddings: Tensor | np.ndarray, log_variance: Tensor | np.ndarray, pairs: np.ndarray, *, block: int = 65536
+    embeddings: Tensor | np.ndarray, log_variance: Tensor | np.ndarray, pairs: np.ndarray, *, block: int = 4096
 ) -> Tensor:
     """The log-likelihood that two Gaussians have one centre: PFE's score of a pair, in place of the cosine.
 

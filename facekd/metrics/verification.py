@@ -101,7 +101,7 @@ def pair_scores(
     pairs: np.ndarray,
     *,
     gallery: Tensor | np.ndarray | None = None,
-    block: int = 65536,
+    block: int = 4096,
 ) -> tuple[Tensor, Tensor]:
     """Cosine and squared distance of chosen pairs of unit vectors.
 
