@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from functools import partial
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -19,8 +17,6 @@ from facekd.data.samplers import StepBatches, class_uniform, shown_again, shuffl
 from facekd.data.subset import rows_within
 from facekd.data.superclasses import group_identities
 from facekd.engine.fitting import training_reader
-from facekd.engine.progress import Progress
-from facekd.engine.signals import Poll
 from facekd.engine.training.inheritance import LEAST_AGREEMENT, Classifier, class_means, inherit_classifier
 from facekd.engine.training.objective import Objective
 from facekd.engine.training.outputs import Sizes, SubsetSizes
@@ -30,6 +26,7 @@ from facekd.engine.training.sources import augment_settings, resolution_settings
 from facekd.engine.training.subset import Subset
 from facekd.engine.training.teacher import (
     EMBED_BATCH,
+    Asking,
     embed_views,
     mirror_views,
     plain_views,
@@ -162,23 +159,19 @@ def make_caches(
     dataset: TrainingImages,
     source: IdentitySource,
     teacher: Embedder | None,
-    root: Path,
-    *,
-    progress: Progress | None,
-    poll: Poll,
+    asking: Asking,
 ) -> Caches:
     """Ask the teacher once about everything the run will want to know of it."""
     if teacher is None:
         return Caches()
-    ask = partial(teacher_cache, teacher, source, root, progress=progress, poll=poll)
     clean = steps = None
     if clean_views(recipe, teacher):
-        clean = ask(mirror_views(source), kind="mirror", count=2)
+        clean = teacher_cache(teacher, source, mirror_views(source), asking, kind="mirror", count=2)
     versions = cached_views(recipe)
     if versions and recipe.teacher is not None and recipe.teacher.view != "clean":
         stored = {"settings": asdict(dataset.settings), "size": dataset.images.size, "versions": versions}
-        rows = rows_within(source, dataset.images.source)
-        steps = ask(version_views(dataset, versions, rows), kind=value_digest(stored), count=versions)
+        views = version_views(dataset, versions, rows_within(source, dataset.images.source))
+        steps = teacher_cache(teacher, source, views, asking, kind=value_digest(stored), count=versions)
     return Caches(clean, clean if versions and steps is None else steps)
 
 

@@ -23,12 +23,13 @@ from facekd.data.identities import IdentitySource
 from facekd.data.loading import MEMORY_LIMIT, TrainingImages
 from facekd.data.subset import SubsetSource
 from facekd.engine.allocations import peak_bytes
+from facekd.engine.resumable import Watched
 from facekd.engine.training.build import make_batches, make_caches, make_dataset, make_session, resolve_device
 from facekd.engine.training.plan import Plan, make_plan
 from facekd.engine.training.session import Session
 from facekd.engine.training.sources import open_source
 from facekd.engine.training.step import take_step
-from facekd.engine.training.teacher import embed_views, plain_views
+from facekd.engine.training.teacher import Asking, embed_views, plain_views
 from facekd.engine.training.trainer import sized
 from facekd.losses import margin_softmax
 from facekd.models.embedder import Embedder
@@ -181,7 +182,7 @@ class _Probe:
         plan, dataset = make_plan(small, few, teacher), make_dataset(small, few)
         self.batch, self.seconds = batch, list[float]()
         self.first_seconds, self.later_seconds = (_image_seconds(dataset, epoch) for epoch in range(2))
-        caches = make_caches(small, dataset, few, teacher, folder, progress=None, poll=lambda: None)
+        caches = make_caches(small, dataset, few, teacher, Asking(folder, Watched()))
         self.session = make_session(small, plan, few, dataset, teacher, caches, device, least_agreement=0.0)
         self._batches = make_batches(self.session)
         self._step()

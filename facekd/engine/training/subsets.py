@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from facekd.data.embedding_cache import cache_bytes
 from facekd.data.identities import IdentitySource
 from facekd.data.loading import TrainingImages
 from facekd.data.subset import of_identities
-from facekd.engine.progress import Progress
-from facekd.engine.signals import Poll
 from facekd.engine.training.build import make_caches
 from facekd.engine.training.inheritance import inherit_classifier
 from facekd.engine.training.plan import Plan, classifier_of, kept_views, open_teacher, runs_live
 from facekd.engine.training.sources import chosen_identities
 from facekd.engine.training.subset import Subset
+from facekd.engine.training.teacher import Asking
 from facekd.errors import InputError
 from facekd.models.classifier_files import read_classifier_files
 from facekd.models.embedder import Embedder
@@ -81,13 +79,7 @@ def with_subsets(plan: Plan, recipe: Recipe, subsets: Sequence[Subset]) -> Plan:
 
 
 def ask_subsets(
-    recipe: Recipe,
-    dataset: TrainingImages,
-    subsets: Sequence[Subset],
-    root: Path,
-    *,
-    progress: Progress | None,
-    poll: Poll,
+    recipe: Recipe, dataset: TrainingImages, subsets: Sequence[Subset], asking: Asking
 ) -> tuple[Subset, ...]:
     """Ask every teacher of a subset once what the run will want to know of it, and prove its classifier.
 
@@ -97,10 +89,12 @@ def ask_subsets(
     found = []
     for subset in subsets:
         single = alone(recipe, subset.section)
-        caches = make_caches(single, dataset, subset.source, subset.teacher, root, progress=progress, poll=poll)
+        caches = make_caches(single, dataset, subset.source, subset.teacher, asking)
         classifier = None
         if any_needs(recipe.losses, "subset_classifiers"):
             place = classifier_of(subset.section, subset.teacher)
-            classifier = inherit_classifier(place, subset.teacher, subset.source, caches.clean, poll=poll)
+            classifier = inherit_classifier(
+                place, subset.teacher, subset.source, caches.clean, poll=asking.watched.poll
+            )
         found.append(replace(subset, cached=caches.steps, classifier=classifier))
     return tuple(found)

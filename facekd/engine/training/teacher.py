@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +14,25 @@ from facekd.data.embedding_cache import cache_key, open_cache
 from facekd.data.identities import IdentitySource
 from facekd.data.images import resize
 from facekd.data.loading import TrainingImages
-from facekd.engine.progress import Progress
-from facekd.engine.signals import Poll
+from facekd.engine.resumable import Watched
 from facekd.errors import InputError
 from facekd.files import value_digest
 from facekd.models.embedder import Embedder
 
 EMBED_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How teachers are asked beforehand what a run will want to know of them.
+
+    Attributes:
+        root: Folder of caches.
+        watched: Progress and stopping.
+    """
+
+    root: Path
+    watched: Watched
 
 
 Views = Callable[[int], Sequence[np.ndarray]]
@@ -67,15 +81,7 @@ def embed_views(embedder: Embedder, views: Views, indices: np.ndarray) -> np.nda
 
 
 def teacher_cache(
-    embedder: Embedder,
-    source: IdentitySource,
-    root: Path,
-    views: Views,
-    *,
-    kind: str,
-    count: int,
-    progress: Progress | None = None,
-    poll: Poll | None = None,
+    embedder: Embedder, source: IdentitySource, views: Views, asking: Asking, *, kind: str, count: int
 ) -> np.ndarray:
     """Teacher embeddings of every view of every training image, ``(images, count, dim)``, memory-mapped.
 
@@ -85,20 +91,19 @@ def teacher_cache(
     Args:
         embedder: The teacher.
         source: The training images.
-        root: Folder of caches.
         views: What to embed of each.
+        asking: Where the answers are kept, and who watches; stopping is asked for between blocks.
         kind: What the views are, as a digest or name: part of the key.
         count: Views of each image.
-        progress: Told the images done.
-        poll: Asked between blocks whether to stop.
 
     Raises:
         InputError: The teacher gives a NaN or infinity.
     """
+    watched = asking.watched
 
     def embed(start: int, stop: int) -> np.ndarray:
-        if poll:
-            poll()
+        if watched.poll:
+            watched.poll()
         rows = embed_views(embedder, views, np.arange(start, stop))
         bad = np.flatnonzero(~np.isfinite(rows).all(axis=(1, 2)))
         if len(bad):
@@ -108,5 +113,6 @@ def teacher_cache(
 
     preprocessing = value_digest(embedder.preprocessing.to_metadata())
     key = cache_key(teacher=embedder.digest, preprocessing=preprocessing, data=source.digest, views=kind)
-    report = (lambda done, total: progress("teacher embeddings", done, total)) if progress else None
-    return open_cache(root, key, shape=(len(source), count, embedder.embedding_size), embed=embed, report=report)
+    report = partial(watched.progress, "teacher embeddings") if watched.progress else None
+    shape = (len(source), count, embedder.embedding_size)
+    return open_cache(asking.root, key, shape=shape, embed=embed, report=report)

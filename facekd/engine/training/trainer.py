@@ -13,6 +13,7 @@ from facekd.data.identities import IdentitySource
 from facekd.data.image_folder import ImageFolder
 from facekd.data.loading_workers import dead_workers_named
 from facekd.engine.probe import says_itself
+from facekd.engine.resumable import Watched
 from facekd.engine.run_folder import RunFolder
 from facekd.engine.signals import interruptible
 from facekd.engine.training.build import make_batches, make_caches, make_dataset, make_session, resolve_device
@@ -29,6 +30,7 @@ from facekd.engine.training.sources import open_source
 from facekd.engine.training.step import take_step
 from facekd.engine.training.subset import Subset
 from facekd.engine.training.subsets import ask_subsets, open_subsets, with_subsets
+from facekd.engine.training.teacher import Asking
 from facekd.engine.uncertainty import save_uncertainty, spread_lines
 from facekd.errors import DataError, DeviceError, Elsewhere, Interrupted, UsageError
 from facekd.files import disk_errors, locked
@@ -107,10 +109,9 @@ def train(
             if world.leads:
                 folder.prepare(recipe, resume=resume, overwrite=overwrite)
             dataset = make_dataset(recipe, source)
-        root = out.parent / "teacher-cache"
-        ask = partial(make_caches, recipe, dataset, source, teacher, root, progress=listener.progress, poll=poll)
-        told = partial(ask_subsets, recipe, dataset, subsets, root, progress=listener.progress, poll=poll)
-        caches = replace(world.first(ask), subsets=world.first(told))
+        asking = Asking(out.parent / "teacher-cache", Watched(listener.progress, poll))
+        caches = world.first(partial(make_caches, recipe, dataset, source, teacher, asking))
+        caches = replace(caches, subsets=world.first(partial(ask_subsets, recipe, dataset, subsets, asking)))
         with world.together():
             session = make_session(recipe, plan, source, dataset, teacher, caches, place)
             session.series = series

@@ -21,10 +21,12 @@ from facekd.data.identities import IdentitySource
 from facekd.data.image_folder import ImageFolder
 from facekd.data.images import encode_png
 from facekd.data.record_writer import write_records
+from facekd.engine.resumable import Watched
 from facekd.engine.training import trainer
 from facekd.engine.training.build import make_caches, make_dataset, make_student, make_superclasses
 from facekd.engine.training.plan import make_plan, open_teacher
 from facekd.engine.training.sources import open_source
+from facekd.engine.training.teacher import Asking
 from facekd.engine.training.trainer import Listener, train
 from facekd.errors import CheckpointError, DataError, DeviceError, UsageError
 from facekd.recipe.sections import Data
@@ -225,9 +227,8 @@ def test_superclasses__fill_a_batch_with_people_who_look_alike_to_the_teacher(ma
     source = open_source(recipe.data)
     embedder = open_teacher(recipe.teacher, "cpu")
     plan = make_plan(recipe, source, embedder)
-    caches = make_caches(
-        recipe, make_dataset(recipe, source), source, embedder, tmp_path / "cache", progress=None, poll=lambda: None
-    )
+    asking = Asking(tmp_path / "cache", Watched())
+    caches = make_caches(recipe, make_dataset(recipe, source), source, embedder, asking)
     groups = make_superclasses(recipe, source, caches.clean)
     assert plan.cache_bytes == 24 * 2 * 8 * 4
     assert groups is not None and len(np.unique(groups)) == 2 and len(groups) == 6
