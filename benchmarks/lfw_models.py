@@ -23,8 +23,8 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from benchmarks.record import hand_over, surroundings
 from facekd.data.verification import VerificationSet
 from facekd.engine.evaluation.evaluation_sets import OpenedSet, open_set
-from facekd.engine.evaluation.evaluator import see_set
 from facekd.engine.evaluation.figures import EvalSettings, figures, measure_all_pairs, measure_pairs
+from facekd.engine.evaluation.seeing import see_set
 from facekd.models.embedder import Embedder, load_embedder
 
 FPRS = (1e-2, 1e-3, 1e-4, 1e-5)

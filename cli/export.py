@@ -156,14 +156,14 @@ def _evidence(
     from facekd.engine.evaluation.figures import EvalSettings
     from facekd.engine.export.checks import held_out
     from facekd.engine.export.exporter import Evidence
-    from facekd.engine.export.judge import RANGED, images_of, judge_on, some_faces
+    from facekd.engine.export.judge import RANGED, judge_on, some_faces
 
     opened = [open_set(path, images=images) for path in sets]
     judge = judge_on(embedder, opened, EvalSettings(bootstrap=0), max_drop) if opened else None
     size, most = embedder.preprocessing.size, held_out(form)
     if calibrate is not None:
         return Evidence(some_faces(open_identities(calibrate, images), size, RANGED + most, "--calibrate"), judge)
-    return Evidence(some_faces(images_of(opened[0]), size, most, "--on") if opened else None, judge)
+    return Evidence(some_faces(opened[0].images, size, most, "--on") if opened else None, judge)
 
 
 def _print(report: ExportReport) -> None:

@@ -57,6 +57,38 @@ class Place:
     renew: bool = False
 
 
+def rows_between(
+    embedder: Embedder, images: Images, passes: Passes, watched: Watched, start: int, stop: int
+) -> np.ndarray:
+    """What a model gives for images ``start`` to ``stop``, float32 (stop - start, columns).
+
+    Args:
+        embedder: The model.
+        images: What it sees.
+        passes: How.
+        watched: Told how many of all images are done, and stopping.
+        start: The first of them.
+        stop: Behind the last.
+
+    Raises:
+        DataError: An image cannot be used; none is ever left out.
+    """
+
+    def tell(phase: str, done: int, total: int) -> None:
+        if watched.progress:
+            watched.progress(phase, start + done, images.count)
+
+    return embed_images(
+        embedder,
+        lambda index: images.read(start + index),
+        stop - start,
+        batch_size=passes.batch_size,
+        flip=passes.flip,
+        progress=tell,
+        poll=watched.poll,
+    )
+
+
 def kept_rows(
     embedder: Embedder, images: Images, place: Place, width: int, *, passes: Passes, watched: Watched
 ) -> np.ndarray:
@@ -82,19 +114,7 @@ def kept_rows(
     """
 
     def embed(start: int, stop: int) -> np.ndarray:
-        def tell(phase: str, done: int, total: int) -> None:
-            if watched.progress:
-                watched.progress(phase, start + done, images.count)
-
-        found = embed_images(
-            embedder,
-            lambda index: images.read(start + index),
-            stop - start,
-            batch_size=passes.batch_size,
-            flip=passes.flip,
-            progress=tell,
-            poll=watched.poll,
-        )
+        found = rows_between(embedder, images, passes, watched, start, stop)
         require_usable(found[:, :width], embedder.name, lambda index: images.name(start + index))
         return found[:, None]
 

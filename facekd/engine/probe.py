@@ -208,9 +208,7 @@ def probe_set(
     embedder: Embedder, opened: OpenedSet, *, progress: Progress | None = None, poll: Poll | None = None
 ) -> Probe | None:
     """:func:`probe_faces` on up to 128 people of an evaluation set."""
-    data = opened.data
-    source = data.images if isinstance(data, VerificationSet) else data
-    return probe_faces(embedder, source.read, people_of_set(opened), progress=progress, poll=poll)
+    return probe_faces(embedder, opened.images.read, people_of_set(opened), progress=progress, poll=poll)
 
 
 def advice(probe: Probe) -> str | None:

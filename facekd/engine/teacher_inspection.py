@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from facekd.data.verification import VerificationSet
 from facekd.engine.evaluation.evaluation_sets import open_set
 from facekd.engine.nearest import KeyTable, nearest_backbone
 from facekd.engine.probe import LEAST_PEOPLE, Probe, people_of_set, probe_preprocessing
@@ -290,5 +289,4 @@ def probe_teacher(
     if len(pairs) < LEAST_PEOPLE:
         what = f"shows {len(pairs)} people at least twice, fewer than {LEAST_PEOPLE}"
         raise InputError(str(data), what, "give a set of more people")
-    shown = opened.data.images if isinstance(opened.data, VerificationSet) else opened.data
-    return probe_preprocessing(found.embedder, shown.read, pairs, progress=progress, poll=poll)
+    return probe_preprocessing(found.embedder, opened.images.read, pairs, progress=progress, poll=poll)

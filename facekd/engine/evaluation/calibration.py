@@ -13,8 +13,8 @@ import torch
 from facekd import __version__
 from facekd.data.verification import VerificationSet
 from facekd.engine.evaluation.evaluation_sets import OpenedSet
-from facekd.engine.evaluation.evaluator import see_set
 from facekd.engine.evaluation.figures import EvalSettings, measure_all_pairs, measure_pairs, refusals
+from facekd.engine.evaluation.seeing import see_set
 from facekd.engine.progress import Progress
 from facekd.engine.signals import Poll
 from facekd.errors import InputError

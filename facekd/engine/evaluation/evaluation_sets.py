@@ -14,7 +14,7 @@ from facekd.data.ijb import is_ijb
 from facekd.data.list_column import read_column
 from facekd.data.open_source import IDENTITY_SUFFIXES, open_identities
 from facekd.data.tinyface import is_tinyface
-from facekd.data.verification import VerificationSet, distinct_pairs, open_verification_set, sniff_list
+from facekd.data.verification import ImageSource, VerificationSet, distinct_pairs, open_verification_set, sniff_list
 from facekd.errors import DataError, InputError, UsageError
 from facekd.metrics.all_pairs import count_pairs
 from facekd.metrics.genuine_pairs import MOST_GENUINE
@@ -62,6 +62,11 @@ class OpenedSet:
     def digest(self) -> str:
         """Of the images and what is compared."""
         return self.data.digest
+
+    @property
+    def images(self) -> ImageSource:
+        """The distinct images."""
+        return self.data.images if isinstance(self.data, VerificationSet) else self.data
 
     @property
     def subjects_known(self) -> bool:
@@ -131,9 +136,8 @@ def grouped(opened: OpenedSet, path: Path, column: str) -> OpenedSet:
 
 def _size_doubted(opened: OpenedSet) -> OpenedSet:
     """The set with a warning where its first image is of a size that aligned faces do not have."""
-    images = opened.data.images if isinstance(opened.data, VerificationSet) else opened.data
     try:
-        doubt = size_doubt(*images.read(0).shape[:2])
+        doubt = size_doubt(*opened.images.read(0).shape[:2])
     except DataError:
         return opened  # it is refused by name when its turn comes
     return opened if doubt is None else replace(opened, warnings=(*opened.warnings, f"{opened.name}: {doubt}"))

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from facekd.data.resolution import reader_at
-from facekd.data.verification import ImageSource, VerificationSet, some_pairs
-from facekd.engine.embed import Passes, StoredEmbeddings, embed_images, require_usable
+from facekd.data.verification import VerificationSet, some_pairs
+from facekd.engine.embed import StoredEmbeddings
 from facekd.engine.evaluation.evaluation_sets import OpenedSet, require_countable
 from facekd.engine.evaluation.figures import EvalSettings, figures, measure_all_pairs, measure_pairs
 from facekd.engine.evaluation.resolution_modes import FULL, Resolution
+from facekd.engine.evaluation.seeing import see_set
 from facekd.engine.evaluation.uncertain_pairs import (
     LIKELIHOOD,
     Seen,
@@ -24,13 +24,10 @@ from facekd.engine.evaluation.uncertain_pairs import (
     require_held,
     sureness_figures,
 )
-from facekd.engine.fitting import fitting
-from facekd.engine.kept_rows import Images, Place, content_digest, kept_rows
 from facekd.engine.precision import precision_told
 from facekd.engine.progress import Progress
-from facekd.engine.resumable import Watched
 from facekd.engine.signals import Poll
-from facekd.engine.uncertainty import WithVariance, bare, parted
+from facekd.engine.uncertainty import bare
 from facekd.errors import UsageError
 from facekd.metrics.measured import Measured, SearchDetails, with_images
 from facekd.models.embedder import Embedder
@@ -178,12 +175,7 @@ def _scored(
 
 
 def _precision(embedder: Embedder, opened: OpenedSet) -> dict[str, Any]:
-    source = _images(opened)
-    return precision_told(bare(embedder), source.read, len(source))
-
-
-def _images(opened: OpenedSet) -> ImageSource:
-    return opened.data.images if isinstance(opened.data, VerificationSet) else opened.data
+    return precision_told(bare(embedder), opened.images.read, len(opened.images))
 
 
 def _head(embedder: Embedder, opened: OpenedSet, settings: EvalSettings, mode: Resolution) -> dict[str, Any]:
@@ -191,41 +183,6 @@ def _head(embedder: Embedder, opened: OpenedSet, settings: EvalSettings, mode: R
     who = {"model": model.name, "model_digest": model.digest, "set": opened.name}
     who |= {"set_digest": opened.data.digest, "protocol": opened.protocol}
     return who | {"flip": settings.flip, "resolution": mode.as_dict()}
-
-
-def see_set(
-    embedder: Embedder,
-    opened: OpenedSet,
-    settings: EvalSettings,
-    side: int | None = None,
-    *,
-    progress: Progress | None = None,
-    poll: Poll | None = None,
-) -> Seen:
-    """What a model gives for every image of a set, brought down to ``side`` pixels where that is given.
-
-    Variances come with it where the model is one with its head.
-
-    Raises:
-        DataError: As :func:`evaluate_resolutions`.
-        NonFiniteError: As there.
-        UsageError: Variances of a set with more pairs than are held.
-    """
-    if isinstance(embedder, WithVariance) and not isinstance(opened.data, VerificationSet):
-        require_held(opened.name, opened.data.labels)
-    source = _images(opened)
-    whole = source.read if settings.allow_resize else fitting(source, embedder.preprocessing.size, opened.name)
-    read = whole if side is None else reader_at(whole, source.sample_name, side)
-    batch, flip, width = settings.batch_size, settings.flip, bare(embedder).embedding_size
-    if settings.cache is not None:
-        told = f"{content_digest(source)}, side {side}, {'any size' if settings.allow_resize else 'of its cut'}"
-        images, place = Images(len(source), read, source.sample_name), Place(settings.cache, told, renew=True)
-        passes, watched = Passes(batch, flip, settings.allow_resize), Watched(progress, poll)
-        rows = np.array(kept_rows(embedder, images, place, width, passes=passes, watched=watched))
-    else:
-        rows = embed_images(embedder, read, len(source), batch_size=batch, flip=flip, progress=progress, poll=poll)
-        require_usable(rows[:, :width], embedder.name, source.sample_name)
-    return parted(embedder, rows, source.sample_name, flip=flip) if isinstance(embedder, WithVariance) else Seen(rows)
 
 
 def evaluate_stored(

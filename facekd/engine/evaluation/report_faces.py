@@ -12,7 +12,6 @@ import numpy as np
 from facekd.data.ijb import AlignedCrops, aligned_side
 from facekd.data.images import encode_jpeg, resize, shown
 from facekd.data.resolution import reader_at
-from facekd.data.verification import VerificationSet
 from facekd.engine.evaluation.curves import Evaluated
 from facekd.engine.evaluation.evaluation_sets import OpenedSet
 from facekd.engine.evaluation.plots import plain
@@ -75,7 +74,7 @@ def faces_of_set(opened: OpenedSet, size: tuple[int, int]) -> Faces:
         opened: The set.
         size: (height, width) the model takes.
     """
-    source = opened.data.images if isinstance(opened.data, VerificationSet) else opened.data
+    source = opened.images
 
     def read(index: int, side: int | None) -> np.ndarray:
         whole = source.read if side is None else reader_at(source.read, source.sample_name, side)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from facekd.data.images import resize, to_chw
-from facekd.data.verification import ImageSource, VerificationSet
+from facekd.data.verification import ImageSource
 from facekd.engine.evaluation.evaluation_sets import OpenedSet
 from facekd.engine.evaluation.evaluator import evaluate_set
 from facekd.engine.evaluation.figures import EvalSettings
@@ -100,8 +100,3 @@ def some_faces(
         if progress:
             progress("read faces", count, chosen.size)
     return np.stack([faces[place] for place in np.random.default_rng(seed).permutation(len(faces))])
-
-
-def images_of(opened: OpenedSet) -> ImageSource:
-    """The images of a set."""
-    return opened.data.images if isinstance(opened.data, VerificationSet) else opened.data
