@@ -111,7 +111,8 @@ class Objective(nn.Module):
         Returns:
             Whether it holds a part.
         """
-        asking = [loss for loss in self.losses if not loss.needs().isdisjoint({"own_classifier", "teacher_classifier"})]
+        classifiers = {"own_classifier", "teacher_classifier", "any_classifier"}
+        asking = [loss for loss in self.losses if not loss.needs().isdisjoint(classifiers)]
         shared = all("class_share" in loss_inputs(loss.name) and loss.name not in self.parts for loss in asking)
         if self.inherited is None or self.own is not None or not shared:
             return False

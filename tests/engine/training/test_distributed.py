@@ -16,7 +16,7 @@ from facekd.engine.training.objective import Objective, loss_inputs
 from facekd.engine.training.outputs import Sizes, StepOutputs, SubsetSizes
 from facekd.engine.training.step import joined_outputs
 from facekd.errors import DataError, Elsewhere, LostProcess, NonFiniteError, UsageError
-from facekd.losses import LOSSES
+from facekd.losses import LOSSES, ClassShare
 from facekd.models.backbone import build_backbone, synchronised
 from facekd.recipe.loss_options import LOSS_OPTIONS
 
@@ -252,6 +252,16 @@ def test_a_process_that_is_gone__ends_the_others_with_a_line(tmp_path: Path) -> 
         "5 process 0 of 2: lost another process of the run, in the middle of a step "
         "(see what that one or its launcher said, then go on with --resume)"
     )
+
+
+@pytest.mark.parametrize("other", ["l2", "subset_kd", "logit_kd"])
+def test_a_frozen_classifier__is_shared_out_unless_another_loss_asks_for_all_of_it(other: str) -> None:
+    losses = [OPTIONS[name](name=name) for name in ("margin_softmax", other)]
+    losses[0] = losses[0].model_copy(update={"class_weights": "teacher"})
+    objective = Objective(losses, SIZES, torch.randn(CLASSES, DIM))
+    shared = objective.share_classes(ClassShare(1, 2, lambda rows: rows))
+    assert shared is (other == "l2")
+    assert len(objective.inherited.class_weights) == (CLASSES - CLASSES // 2 if shared else CLASSES)
 
 
 @pytest.mark.parametrize(("size", "batch"), [(2, 5), (4, 6), (4, 4), (3, 2)])
