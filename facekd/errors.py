@@ -124,7 +124,7 @@ class Interrupted(FacekdError):
 
 
 class LostProcess(FacekdError):
-    """Another process of a distributed run is gone, and with it the step that was being taken."""
+    """Another process of a distributed run is gone, and with it what they were doing together."""
 
     exit_code = 5
 

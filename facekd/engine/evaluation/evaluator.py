@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -75,7 +75,7 @@ def evaluate_resolutions(
         progress: Told how many images are done.
         poll: Called between batches; may raise to stop.
 
-    Yields:
+    Returns:
         The figures of each mode, and after them those of each group in that mode where the set has groups.
 
     Raises:
@@ -83,14 +83,33 @@ def evaluate_resolutions(
             down to; none is ever left out.
         NonFiniteError: An embedding that is zero or not finite.
     """
-    embed = partial(see_set, embedder, opened, settings, progress=progress, poll=poll)
+    see = partial(see_set, embedder, opened, settings, progress=progress, poll=poll)
+    return measure_resolutions(embedder, opened, settings, modes, see)
+
+
+def measure_resolutions(
+    embedder: Embedder,
+    opened: OpenedSet,
+    settings: EvalSettings,
+    modes: Sequence[Resolution],
+    see: Callable[[int | None], Seen],
+) -> Iterator[Evaluation]:
+    """:func:`evaluate_resolutions`, what the model gives for the set coming from elsewhere.
+
+    Args:
+        embedder: The model.
+        opened: The set.
+        settings: How.
+        modes: Which resolutions are compared with which.
+        see: Gives it at each side of :func:`~facekd.engine.evaluation.resolution_modes.sides_of`; asked once for each.
+    """
     seen: dict[int | None, Seen] = {}
     told = _precision(embedder, opened)
     for mode in modes:
         began = time.perf_counter()
         for side in (mode.probe, mode.gallery):
             if side not in seen:
-                seen[side] = embed(side)
+                seen[side] = see(side)
         embedded = time.perf_counter()
         head = _head(embedder, opened, settings, mode) | told
         for part, measured in _parts(seen[mode.probe], seen[mode.gallery], opened, settings):

@@ -47,6 +47,16 @@ def resolution_modes(sides: Sequence[int], gallery: str = "full") -> list[Resolu
     return modes
 
 
+def sides_of(modes: Sequence[Resolution]) -> list[int | None]:
+    """What images are brought down to in any of some comparisons, each once.
+
+    Example:
+        >>> sides_of(resolution_modes([28, 14], "both"))
+        [None, 28, 14]
+    """
+    return list(dict.fromkeys(side for mode in modes for side in (mode.probe, mode.gallery)))
+
+
 def describe_resolution(found: Mapping[str, int | None] | None) -> str:
     """A result's resolution in words.
 

@@ -161,7 +161,7 @@ def make_caches(
     teacher: Embedder | None,
     asking: Asking,
 ) -> Caches:
-    """Ask the teacher once about everything the run will want to know of it."""
+    """Ask the teacher once about everything the run will want to know of it; called by all processes of a run."""
     if teacher is None:
         return Caches()
     clean = steps = None

@@ -6,8 +6,9 @@ see in one process; they, and the classifier in training, change alike everywher
 student's gradients are summed. The price is that every process holds the classifier, and computes the term of one in
 training; the softmax over the classes of a frozen one is shared out among them.
 
-Rank 0 writes and evaluates while the others wait. What one process alone may meet (an undecodable image, a signal, a
-full disk) is agreed upon at places where every one of them passes, and ends all of them with one message.
+Rank 0 writes while the others wait; embeddings of many images are made by all of them (``shares.py``). What one process
+alone may meet (an undecodable image, a signal, a full disk) is agreed upon at places where every one of them passes,
+and ends all of them with one message.
 
 A student with BatchNorm in training mode normalises on a GPU by the statistics of all shares. On a CPU it does so by
 those of its own share, and the running statistics are averaged: it does not train to the bits of one process.
@@ -31,7 +32,7 @@ from facekd.losses import ClassShare
 
 Made = TypeVar("Made")
 
-PATIENCE = timedelta(days=1)  # to wait while rank 0 asks the teacher about a whole data set; a death is met at once
+PATIENCE = timedelta(days=1)  # to wait while rank 0 writes, or takes figures of many pairs; a death is met at once
 LINGER = timedelta(seconds=20)  # the launcher ends everybody once one has ended: whoever speaks must be first
 STRIDE = 0x9E3779B97F4A7C15  # between the seeds of two ranks
 
@@ -52,7 +53,7 @@ class World:
 
     @property
     def leads(self) -> bool:
-        """Whether this is the process that writes and evaluates."""
+        """Whether this is the process that writes, and takes the figures."""
         return self.rank == 0
 
     def share_of(self, batch_size: int) -> int:
@@ -125,15 +126,6 @@ class World:
             if self.leads:
                 raise
             raise Elsewhere(0, self.size, error.exit_code) from error
-
-    def first(self, make: Callable[[], Made]) -> Made:
-        """What ``make`` answers, called by the others once rank 0 has done what they may then find on disk."""
-        made: list[Made] = []
-        for now in (self.leads, not self.leads):
-            with self.together():
-                if now:
-                    made.append(make())
-        return made[0]
 
     def agreed(self, items: Iterator[Made]) -> Iterator[Made]:
         """The same items; trouble with the next one of any process is everybody's."""
@@ -239,7 +231,7 @@ def _exchange(operation: Callable[..., object], *arguments: object) -> None:
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
-        what = "lost another process of the run, in the middle of a step"
+        what = "lost another process of the run, in the middle of common work"
         fix = "see what that one or its launcher said, then go on with --resume"
         raise LostProcess(f"process {dist.get_rank()} of {dist.get_world_size()}", what, fix) from error
 

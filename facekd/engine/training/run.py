@@ -36,12 +36,12 @@ class Listener:
 
 @dataclass(frozen=True)
 class Run:
-    """A session with the folder it writes to and those who watch it; of several processes, rank 0 alone does.
+    """A session with the folder it writes to and those who watch it; of several processes, rank 0 alone is watched.
 
     Attributes:
         session: The run.
         folder: Its folder.
-        sets: What it is measured on; nothing but in rank 0.
+        sets: What it is measured on.
         listener: Who is told.
         poll: Whether to stop.
         taken: What the steps told whose numbers nobody has read yet.

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from facekd.engine.evaluation.evaluation_sets import OpenedSet, identity_set, open_set
-from facekd.engine.evaluation.evaluator import evaluate_resolutions
+from facekd.engine.evaluation.evaluator import measure_resolutions
 from facekd.engine.evaluation.figures import EvalSettings
-from facekd.engine.evaluation.resolution_modes import resolution_modes
+from facekd.engine.evaluation.resolution_modes import resolution_modes, sides_of
+from facekd.engine.evaluation.seeing import as_seen, rows_of_set
+from facekd.engine.evaluation.uncertain_pairs import Seen
+from facekd.engine.resumable import Watched
 from facekd.engine.signals import Poll
 from facekd.engine.training.session import Session
+from facekd.engine.training.shares import Make, Rows, led
 from facekd.engine.training.sources import synthetic_source
 from facekd.models.embedder import TorchEmbedder
 from facekd.recipe.evaluation import Evaluate, EvaluationSet
@@ -34,7 +40,10 @@ def _open(item: EvaluationSet) -> OpenedSet:
 
 
 def evaluate_student(session: Session, sets: list[OpenedSet], poll: Poll, *, bootstrap: int) -> list[dict[str, Any]]:
-    """Results of the weights that would be deployed now, one per set and resolution, set by set.
+    """Results of the weights that would be deployed now, one per set and resolution, set by set; none but in rank 0.
+
+    Every process of the run calls this and embeds its share of each set, in whole batches, with rank 0's weights: the
+    figures are to the bit those of one process that has them.
 
     Args:
         session: The run.
@@ -42,7 +51,8 @@ def evaluate_student(session: Session, sets: list[OpenedSet], poll: Poll, *, boo
         poll: Asked between batches whether to stop.
         bootstrap: Replicates behind each interval; 0 leaves intervals out.
     """
-    section = session.recipe.evaluate
+    section, world = session.recipe.evaluate, session.world
+    world.follow(session.deployed)
     embedder = TorchEmbedder(
         module=session.deployed,
         name=session.recipe.name,
@@ -56,8 +66,21 @@ def evaluate_student(session: Session, sets: list[OpenedSet], poll: Poll, *, boo
     settings = EvalSettings(tuple(section.fpr), section.flip, bootstrap=bootstrap, allow_resize=resize, device=device)
     session.deployed.eval()
     modes = resolution_modes(section.resolutions, section.gallery)
-    measured = (evaluate_resolutions(embedder, opened, settings, modes, poll=poll) for opened in sets)
-    return [found.result for of_set in measured for found in of_set]
+    seen = [(opened, side) for opened in sets for side in sides_of(modes)]
+    shape, watched = (embedder.embedding_size,), Watched(poll=poll)
+    work = [
+        Rows(rows_of_set(embedder, opened, settings, side, watched), settings.batch_size, shape)
+        for opened, side in seen
+    ]
+
+    def measure(made: Sequence[Make]) -> list[dict[str, Any]]:
+        def see(opened: OpenedSet, side: int | None) -> Seen:
+            return as_seen(embedder, opened, settings, made[seen.index((opened, side))](0, len(opened.images)))
+
+        found = (measure_resolutions(embedder, opened, settings, modes, partial(see, opened)) for opened in sets)
+        return [one.result for of_set in found for one in of_set]
+
+    return led(world, measure, work) or []
 
 
 def figure_of_merit(results: list[dict[str, Any]]) -> float | None:

@@ -83,6 +83,8 @@ def ask_subsets(
 ) -> tuple[Subset, ...]:
     """Ask every teacher of a subset once what the run will want to know of it, and prove its classifier.
 
+    Called by all processes of a run.
+
     Raises:
         FacekdError: An embedding or classifier that cannot be used.
     """
@@ -93,8 +95,9 @@ def ask_subsets(
         classifier = None
         if any_needs(recipe.losses, "subset_classifiers"):
             place = classifier_of(subset.section, subset.teacher)
-            classifier = inherit_classifier(
-                place, subset.teacher, subset.source, caches.clean, poll=asking.watched.poll
-            )
+            with asking.world.together():
+                classifier = inherit_classifier(
+                    place, subset.teacher, subset.source, caches.clean, poll=asking.watched.poll
+                )
         found.append(replace(subset, cached=caches.steps, classifier=classifier))
     return tuple(found)

@@ -1,7 +1,8 @@
-"""What a run takes from its teacher: embeddings of every training image."""
+"""What a run takes from its teacher: embeddings of every training image, asked for by all of its processes."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from facekd.data.embedding_cache import cache_key, open_cache
+from facekd.data.embedding_cache import BLOCK, Embed, cache_key, open_cache
 from facekd.data.identities import IdentitySource
 from facekd.data.images import resize
 from facekd.data.loading import TrainingImages
 from facekd.engine.resumable import Watched
+from facekd.engine.training.distributed import ALONE, World
+from facekd.engine.training.shares import Rows, led
 from facekd.errors import InputError
 from facekd.files import value_digest
 from facekd.models.embedder import Embedder
@@ -29,10 +32,12 @@ class Asking:
     Attributes:
         root: Folder of caches.
         watched: Progress and stopping.
+        world: The processes that ask, each with a model of its own.
     """
 
     root: Path
     watched: Watched
+    world: World = ALONE
 
 
 Views = Callable[[int], Sequence[np.ndarray]]
@@ -86,7 +91,8 @@ def teacher_cache(
     """Teacher embeddings of every view of every training image, ``(images, count, dim)``, memory-mapped.
 
     Computed once per teacher, preprocessing, data set and kind of view, and shared by every run whose folder has the
-    same parent.
+    same parent. Of several processes each asks about its share of every block, and rank 0 writes; what was stopped goes
+    on with any number of them, and they leave the bytes that one does.
 
     Args:
         embedder: The teacher.
@@ -99,7 +105,8 @@ def teacher_cache(
     Raises:
         InputError: The teacher gives a NaN or infinity.
     """
-    watched = asking.watched
+    watched, world = asking.watched, asking.world
+    at_once, shape = math.ceil(EMBED_BATCH / count), (count, embedder.embedding_size)
 
     def embed(start: int, stop: int) -> np.ndarray:
         if watched.poll:
@@ -111,8 +118,13 @@ def teacher_cache(
             raise InputError(embedder.name, f"gives a non-finite embedding for {name}", "check the teacher's weights")
         return rows
 
-    preprocessing = value_digest(embedder.preprocessing.to_metadata())
-    key = cache_key(teacher=embedder.digest, preprocessing=preprocessing, data=source.digest, views=kind)
-    report = partial(watched.progress, "teacher embeddings") if watched.progress else None
-    shape = (len(source), count, embedder.embedding_size)
-    return open_cache(asking.root, key, shape=shape, embed=embed, report=report)
+    def kept(rows: Embed) -> np.ndarray:
+        preprocessing = value_digest(embedder.preprocessing.to_metadata())
+        key = cache_key(teacher=embedder.digest, preprocessing=preprocessing, data=source.digest, views=kind)
+        report = partial(watched.progress, "teacher embeddings") if watched.progress else None
+        block = world.size * at_once * math.ceil(BLOCK / at_once)
+        return open_cache(asking.root, key, shape=(len(source), *shape), embed=rows, report=report, multiple=block)
+
+    found = led(world, lambda made: kept(made[0]), [Rows(embed, at_once, shape)])
+    with world.together():
+        return kept(embed) if found is None else found

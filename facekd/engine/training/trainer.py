@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +96,7 @@ def train(
         world.share_of(recipe.train.batch_size)
         source = _opened(recipe, out)
         plan, (teacher, series, subsets) = sized(recipe, source, str(place))
-        sets = open_sets(recipe.evaluate) if world.leads else []
+        sets = open_sets(recipe.evaluate)
     with ExitStack() as held:
         folder = RunFolder(out)
         with world.together():
@@ -109,9 +108,9 @@ def train(
             if world.leads:
                 folder.prepare(recipe, resume=resume, overwrite=overwrite)
             dataset = make_dataset(recipe, source)
-        asking = Asking(out.parent / "teacher-cache", Watched(listener.progress, poll))
-        caches = world.first(partial(make_caches, recipe, dataset, source, teacher, asking))
-        caches = replace(caches, subsets=world.first(partial(ask_subsets, recipe, dataset, subsets, asking)))
+        asking = Asking(out.parent / "teacher-cache", Watched(listener.progress, poll), world)
+        caches = make_caches(recipe, dataset, source, teacher, asking)
+        caches = replace(caches, subsets=ask_subsets(recipe, dataset, subsets, asking))
         with world.together():
             session = make_session(recipe, plan, source, dataset, teacher, caches, place)
             session.series = series
@@ -121,8 +120,11 @@ def train(
             _begin(run, resume)
         with dead_workers_named():
             _loop(run)
+        results = _evaluate(run, FINAL_BOOTSTRAP) if sets else []
         with world.together():
-            return _finish(run) if world.leads else []
+            if world.leads:
+                _finish(run)
+        return results
 
 
 def _refuse_folder(recipe: Recipe, out: Path, resume: bool) -> None:
@@ -182,7 +184,7 @@ def _loop(run: Run) -> None:
     try:
         with world.together():
             _keep_snapshot_if_due(run)
-            _evaluate_if_due(run)
+        _evaluate_if_due(run)
         for batch in world.agreed(make_batches(session)):
             with world.alike():
                 run.taken.append(take_step(session, network, batch.to(session.device)))
@@ -203,9 +205,9 @@ def _loop(run: Run) -> None:
                 if save and world.leads:
                     save_checkpoint(folder.checkpoints, session.checkpoint())
                 run.poll()
-                began = time.perf_counter()
-                _evaluate_if_due(run)
-                since += time.perf_counter() - began
+            began = time.perf_counter()
+            _evaluate_if_due(run)
+            since += time.perf_counter() - began
     except (Interrupted, DataError, DeviceError, Elsewhere):
         run.settle()
         if world.leads:
@@ -228,13 +230,14 @@ def _evaluate(run: Run, bootstrap: int) -> list[dict[str, Any]]:
     session = run.session
     run.settle()
     results = evaluate_student(session, run.sets, run.poll, bootstrap=bootstrap)
-    run.record({"step": session.step, "evaluation": results})
-    session.evaluated = session.step
-    merit = figure_of_merit(results)
-    if merit is not None and merit > session.best.get("figure", float("-inf")):
-        session.best = {"figure": merit, "step": float(session.step)}
-        if session.recipe.evaluate.select == "best":
-            _save_deployed(session, run.folder)
+    with session.world.together():
+        run.record({"step": session.step, "evaluation": results})
+        session.evaluated = session.step
+        merit = figure_of_merit(results)
+        if merit is not None and merit > session.best.get("figure", float("-inf")):
+            session.best = {"figure": merit, "step": float(session.step)}
+            if session.recipe.evaluate.select == "best":
+                _save_deployed(session, run.folder)
     return results
 
 
@@ -274,9 +277,9 @@ def _save_student(session: Session, path: Path) -> str:
         )
 
 
-def _finish(run: Run) -> list[dict[str, Any]]:
+def _finish(run: Run) -> None:
+    """Write what is left of the run."""
     session, folder = run.session, run.folder
-    results = _evaluate(run, FINAL_BOOTSTRAP) if run.sets else []
     if session.recipe.evaluate.select == "last":
         _save_deployed(session, folder)
     objective = session.objective
@@ -289,4 +292,3 @@ def _finish(run: Run) -> list[dict[str, Any]]:
     for line in spread_lines(session):
         run.tell(line)
     run.tell(f"student written to {folder.student}")
-    return results

@@ -209,8 +209,6 @@ def trouble(world: World, folder: Path) -> None:
                 raise DataError("c.png", "is no image")
     except (DataError, Elsewhere) as found:
         met.append(type(found).__name__)
-    made = folder / "made"
-    met.append(world.first(lambda: "found" if made.exists() else made.write_text("") or "made"))
     (folder / f"{world.rank}.txt").write_text("\n".join(met))
 
 
@@ -224,7 +222,6 @@ def test_trouble_of_one__is_the_end_of_all_and_told_by_one(tmp_path: Path) -> No
         "1",
         f"Elsewhere 3 {silent.format(1)}",
         "Elsewhere",
-        "made",
     ]
     assert (tmp_path / "1.txt").read_text().splitlines() == [
         "DataError 3 a.png: is no image",
@@ -232,7 +229,6 @@ def test_trouble_of_one__is_the_end_of_all_and_told_by_one(tmp_path: Path) -> No
         "1",
         "DataError 3 b.png: is no image",
         "DataError",
-        "found",
     ]
 
 
@@ -249,7 +245,7 @@ def lost(world: World, folder: Path) -> None:
 def test_a_process_that_is_gone__ends_the_others_with_a_line(tmp_path: Path) -> None:
     assert in_several(lost, tmp_path)[1] == 9
     assert (tmp_path / "told").read_text() == (
-        "5 process 0 of 2: lost another process of the run, in the middle of a step "
+        "5 process 0 of 2: lost another process of the run, in the middle of common work "
         "(see what that one or its launcher said, then go on with --resume)"
     )
 
