@@ -228,7 +228,8 @@ def _evaluate_if_due(run: Run) -> None:
 def _evaluate(run: Run, bootstrap: int) -> list[dict[str, Any]]:
     """Measure the weights that would be deployed; keep them if they are the best so far and the recipe wants that."""
     session = run.session
-    run.settle()
+    with session.world.alike():
+        run.settle()
     results = evaluate_student(session, run.sets, run.poll, bootstrap=bootstrap)
     with session.world.together():
         run.record({"step": session.step, "evaluation": results})
