@@ -93,7 +93,8 @@ PROTOCOLS = ("auto", "lfw", "pairs", "all-pairs")
 @click.option(
     "--by",
     metavar="COLUMN",
-    help="Also measure each group that a column of the list names: of images, or of pairs (a race, an age, a quality).",
+    help="Also measure each group that a column of the list names: of images, or of pairs (a race, an age, a quality). "
+    "Of stored embeddings, --on is then the list that names their images.",
 )
 @click.option(
     "--uncertainty",
@@ -154,7 +155,7 @@ def command(
 
     A pair is accepted when its cosine is at least the threshold. The TPR at an FPR is the largest whose FPR does not
     exceed it; an FPR that the impostor pairs are too few to show is refused, with the number needed. The 95 % intervals
-    resample people, not pairs. Stored embeddings are compared all with all, without --on.
+    resample people, not pairs. Stored embeddings are compared all with all, without --on, or with one that --by reads.
 
     Templates of IJB-B and IJB-C are made of images as --norm, --det and --flip say; published figures differ in these.
 
@@ -171,12 +172,13 @@ def command(
       facekd eval runs/sure --on faces.csv --uncertainty
       facekd eval --verify figures.json
       facekd eval embeddings.npz --fpr 1e-5
+      facekd eval embeddings.npz --on faces.csv --by race
     """
     if verify is not None:
         verify_report(context, verify, asked["device"])
         return
     requirements = [parse_requirement(text) for text in demands]
-    _check_arguments(asked["models"], asked["sets"], asked["images"])
+    _check_arguments(asked["models"], asked["sets"], asked["images"], asked["by"])
     check_template_options(context, asked["sets"], asked["protocol"])
     request = _request(asked, [r.fpr for r in requirements if r.fpr is not None])
     caches = Caches(asked["cache"] or TEMPLATE_CACHE, asked["cache"])
@@ -202,9 +204,8 @@ def _request(asked: Mapping[str, Any], demanded: Sequence[float]) -> Request:
     if asked["cross"] and asked["uncertainty"]:
         raise UsageError("--cross", "compares embeddings, whose variances are of two models", "leave --uncertainty out")
     fprs = asked["fprs"] or usual_rates(sets, asked["protocol"], FPRS)
-    if asked["by"] is not None and (asked["drop_same"] or stored):
-        other = "--drop-same" if asked["drop_same"] else "stored embeddings"
-        raise UsageError("--by", f"cannot be had with {other}", "leave one of them out")
+    if asked["by"] is not None and asked["drop_same"]:
+        raise UsageError("--by", "cannot be had with --drop-same", "leave one of them out")
     return Request(
         models=tuple(map(str, models)),
         sets=tuple(map(str, sets)),
@@ -236,14 +237,17 @@ def _stored(models: Sequence[Path]) -> list[Path]:
     return [path for path in models if path.suffix.lower() == ".npz"]
 
 
-def _check_arguments(models: Sequence[Path], sets: Sequence[Path], images: Path | None) -> None:
+def _check_arguments(models: Sequence[Path], sets: Sequence[Path], images: Path | None, by: str | None) -> None:
     stored = _stored(models)
     if not models:
         raise UsageError("MODEL", "missing", "name a model, or check a report with --verify FILE")
     check_models(models)
     check_paths(*sets, images)
-    if stored and sets:
-        raise UsageError(str(stored[0]), "stored embeddings are compared all with all", "leave --on out")
+    if stored and sets and by is None:
+        what = "stored embeddings are compared all with all"
+        raise UsageError(str(stored[0]), what, "leave --on out, or name a column of the list with --by")
+    if stored and by is not None and len(sets) != 1:
+        raise UsageError("--by", f"needs one list that names the images of {stored[0]}", "name it: --on faces.csv")
     if len(stored) < len(models) and not sets:
         raise UsageError("--on", "missing", "name a set: --on lfw.bin")
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from facekd import __version__
+from facekd.engine.evaluation.across_groups import across_groups
 from facekd.engine.evaluation.across_sets import across_sets
 from facekd.engine.evaluation.request import Request
 from facekd.engine.evaluation.resolution_modes import resolution_modes
@@ -107,7 +108,7 @@ def perform(
     how = (request.fprs, request.flip, request.batch, *drawn, request.allow_resize, details)
     settings = EvalSettings(*how, device=device, cache=caches.others)
     opened = []
-    for path in request.sets:
+    for path in request.sets if any(not _is_stored(model) for model in request.models) else ():
         opened.append(_open_set(Path(path), request))
         opening(opened[-1])
     for warning in dict.fromkeys(line for one in opened for line in one.warnings):
@@ -172,8 +173,8 @@ def written(done: Done) -> dict[str, Any]:
 
     made = environment(resolve_device(done.request.device))
     kept = {"facekd": __version__, "arguments": done.request.as_dict(), "environment": made, "results": done.results}
-    summaries = across_sets(done.results)
-    return kept | ({"across_sets": summaries} if summaries else {})
+    summaries = {"across_sets": across_sets(done.results), "across_groups": across_groups(done.results)}
+    return kept | {name: found for name, found in summaries.items() if found}
 
 
 def _doubt(
@@ -204,9 +205,8 @@ def _evaluations(
 ) -> Iterator[tuple[Evaluated, Faces]]:
     """Figures of every model on every set in every mode with its faces; each model is loaded once and doubted on the
     first set."""
-    from facekd.engine.embed import load_embeddings
-    from facekd.engine.evaluation.evaluator import evaluate_resolutions, evaluate_stored
-    from facekd.engine.evaluation.report_faces import Faces, faces_of_set, faces_of_templates
+    from facekd.engine.evaluation.evaluator import evaluate_resolutions
+    from facekd.engine.evaluation.report_faces import faces_of_set, faces_of_templates
     from facekd.engine.evaluation.template_sets import TemplateSet
     from facekd.engine.resumable import Watched
     from facekd.engine.signals import interruptible
@@ -215,10 +215,8 @@ def _evaluations(
     modes = resolution_modes(request.resolutions, request.gallery)
     with interruptible("facekd eval", "stopped; nothing was written") as poll, progress_bar() as progress:
         for path in map(Path, request.models):
-            if path.suffix.lower() == ".npz":
-                stored = load_embeddings(path)
-                for found in evaluate_stored(stored, path.name, settings, uncertainty=request.uncertainty):
-                    yield found, Faces(stored.names.__getitem__)
+            if _is_stored(path):
+                yield from _of_stored(path, request, settings)
                 continue
             embedder = load(path)
             asked = with_variance(embedder, path) if request.uncertainty else embedder
@@ -239,6 +237,25 @@ def _evaluations(
                         yield found, faces
                 if one is opened[0] and not request.count_failures:
                     doubt(embedder, one, progress=report, poll=poll)
+
+
+def _is_stored(model: str | Path) -> bool:
+    return Path(model).suffix.lower() == ".npz"
+
+
+def _of_stored(path: Path, request: Request, settings: EvalSettings) -> Iterator[tuple[Evaluated, Faces]]:
+    """Figures of stored embeddings, and of their groups where a list tells them."""
+    from facekd.engine.embed import load_embeddings
+    from facekd.engine.evaluation.evaluation_sets import groups_of_stored
+    from facekd.engine.evaluation.evaluator import evaluate_stored
+    from facekd.engine.evaluation.report_faces import Faces
+
+    stored, groups = load_embeddings(path), None
+    if request.by is not None:
+        groups = groups_of_stored(path.name, stored.names, stored.labels, Path(request.sets[0]), request.by)
+    faces = Faces(stored.names.__getitem__)
+    for found in evaluate_stored(stored, path.name, settings, uncertainty=request.uncertainty, groups=groups):
+        yield found, faces
 
 
 def _crossed(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from facekd.engine.evaluation.across_groups import across_groups, describe_groups
 from facekd.engine.evaluation.across_sets import across_sets, describe
 from facekd.engine.evaluation.resolution_modes import describe_resolution
 
@@ -13,6 +14,7 @@ from .common import console
 if TYPE_CHECKING:
     from facekd.engine.evaluation.evaluation_sets import OpenedSet
     from facekd.engine.evaluation.figures import EvalSettings
+
 
 WELL_FOUNDED = 30
 SHOWN_REJECTS = (0.0, 0.1, 0.2, 0.3)
@@ -109,7 +111,8 @@ def _rate(value: float | None, form: str) -> str:
 
 
 def _notes(results: Sequence[dict[str, Any]], opened: Sequence[OpenedSet], settings: EvalSettings) -> Iterator[str]:
-    yield from map(describe, across_sets(results))
+    for lines in (*map(describe, across_sets(results)), *map(describe_groups, across_groups(results))):
+        yield from lines
     for result in results:
         supported = {point["fpr"]: point["supported"] for point in result["tpr_at_fpr"]}
         for point in result.get("by_uncertainty", ()):

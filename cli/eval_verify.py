@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
+from facekd.engine.evaluation.across_groups import across_groups
 from facekd.engine.evaluation.across_sets import across_sets
 from facekd.engine.evaluation.verifying import Report, first_difference, read_report, require_digest
 from facekd.errors import InputError, RequirementError, UsageError
@@ -76,6 +77,8 @@ def _compare(report: Report, results: list[dict[str, object]], environment: dict
     other = [name for name, value in environment.items() if report.environment.get(name) != value]
     found = first_difference(report.results, results, exact=not other)
     found = found or first_difference(report.across_sets, across_sets(results), exact=not other)
+    if report.across_groups is not None:
+        found = found or first_difference(report.across_groups, across_groups(results), exact=not other)
     if found:
         raise RequirementError(report.where, found)
     how = "to the last bit" if not other else f"within 0.001, for the report was made with another {', '.join(other)}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -40,3 +41,26 @@ def read_column(path: Path, column: str) -> np.ndarray:
             raise InputError(f"{shown(path)}:{line}", f"says nothing in the column {column}", "fill it in every row")
         values.append(value)
     return np.array(values, dtype=object)
+
+
+def column_of_images(path: Path, column: str, names: Sequence[str]) -> np.ndarray:
+    """What a column of a list says of images known by name, a text an image, in their order.
+
+    Args:
+        path: A list with the column ``path``; it may hold other images as well.
+        column: The name of the column, in any case.
+        names: Of the images, as the column ``path`` has them.
+
+    Raises:
+        InputError: The list is none of these, says two things of an image, or nothing of one of ``names``.
+    """
+    listed = [str(PurePosixPath(text)) for text in read_column(path, "path")]
+    said: dict[str, str] = {}
+    for image, value in zip(listed, read_column(path, column), strict=True):
+        if said.setdefault(image, value) != value:
+            raise InputError(shown(path), f"says {said[image]} and {value} of {shown(image)}", "list each image once")
+    unsaid = [name for name in names if str(PurePosixPath(name)) not in said]
+    if unsaid:
+        what = f"lists {len(names) - len(unsaid):,} of {len(names):,} images, not {shown(unsaid[0])}"
+        raise InputError(shown(path), what, "give the list the embeddings were made from")
+    return np.array([said[str(PurePosixPath(name))] for name in names], dtype=object)

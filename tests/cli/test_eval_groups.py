@@ -71,7 +71,28 @@ def test_pictures_and_report_name_the_groups(files: Path, tmp_path: Path) -> Non
     options = ("--by", "kind", "--plot", tmp_path / "curves.svg", "--report", tmp_path / "report.html")
     results(files, "all.csv", tmp_path / "by.json", *options)
     assert (tmp_path / "curves.svg").stat().st_size > 1000
-    assert "kind" in (tmp_path / "report.html").read_text()
+    page, found = (tmp_path / "report.html").read_text(), json.loads((tmp_path / "by.json").read_text())
+    (summary,) = found["across_groups"]
+    tprs = [one["tpr_at_fpr"][0]["tpr"] for one in found["results"][1:]]
+    assert summary["groups"] == ["a", "b"] and summary["tpr_at_fpr"][0]["spread"] == abs(tprs[0] - tprs[1])
+    assert "Across groups" in page and "EER on all.csv, kind a, b" in page
+    for figure in ("mean", "std", "spread"):
+        assert f'value="{json.dumps(summary["eer"][figure])}"' in page
+
+
+def test_the_spread_of_groups_is_told_and_verified(files: Path, tmp_path: Path) -> None:
+    words = ("eval", files / "net.safetensors", "--on", files / "pairs.csv", "--by", "quality", "--fpr", 1e-3)
+    told = run(*words, *FIXED, "--json", tmp_path / "by.json")
+    assert "net.safetensors on pairs.csv over 2 groups by quality, TPR @ 0.1" in told.output.replace("\n", "")
+    report = json.loads((tmp_path / "by.json").read_text())
+    assert report["across_groups"][0]["refused"] == [{"fpr": 1e-3, "groups": ["x", "y"]}]
+    report["across_groups"][0]["eer"]["std"] += 1e-6
+    (tmp_path / "by.json").write_text(json.dumps(report))
+    changed = run("eval", "--verify", tmp_path / "by.json")
+    assert changed.exit_code == 1 and "net.safetensors on pairs.csv by quality: eer.std is " in changed.stderr
+    del report["across_groups"]
+    (tmp_path / "by.json").write_text(json.dumps(report))
+    assert run("eval", "--verify", tmp_path / "by.json").exit_code == 0  # written before there were any
 
 
 @pytest.mark.parametrize(
@@ -95,3 +116,64 @@ def test_an_empty_cell_is_named_with_its_line(files: Path) -> None:
     (files / "hole.csv").write_text("\n".join(lines))
     told = run("eval", files / "net.safetensors", "--on", files / "hole.csv", "--by", "kind", *FIXED)
     assert told.exit_code == 2 and "hole.csv:4: says nothing in the column kind" in told.output
+
+
+def stored(files: Path) -> Path:
+    """The embeddings of all images, in a file."""
+    out = files / "all.npz"
+    if not out.exists():
+        words = (files / "net.safetensors", files / "all.csv", "--device", "cpu", "--allow-resize", "-o", out)
+        assert run("embed", *words).exit_code == 0
+    return out
+
+
+def test_groups_of_stored_embeddings_are_those_of_the_model(files: Path, tmp_path: Path) -> None:
+    by_model = results(files, "all.csv", tmp_path / "model.json", "--by", "kind")
+    whose = tmp_path / "whose.csv"
+    lines = (files / "all.csv").read_text().split("\n")
+    lines = [line.replace("faces/", "./faces//") for line in reversed(lines[1:])]
+    whose.write_text("\n".join(["PATH,identity,Kind", "gone.png,nobody,c", *lines]))
+    words = ("eval", stored(files), "--on", whose, "--by", "KIND", "--json", tmp_path / "npz.json")
+    told = run(*words, "--device", "cpu", "--bootstrap", 20, "--fpr", 0.1, "--report", tmp_path / "page.html")
+    assert told.exit_code == 0, told.output
+    found = json.loads((tmp_path / "npz.json").read_text())["results"]
+    assert [one.get("group") for one in found] == [None, *({"column": "kind", "value": g} for g in "ab")]
+    for one, other in zip(found, by_model, strict=True):
+        differing = {key for key in one.keys() | other.keys() if one.get(key) != other.get(key)}
+        assert differing <= {"set", "set_digest", "seconds"}
+    assert found[1]["auc"] != found[2]["auc"]
+    verified = run("eval", "--verify", tmp_path / "npz.json")
+    assert verified.exit_code == 0 and "3 results computed again" in verified.stdout
+    whose.write_text(whose.read_text().replace(",b", ",a", 5))
+    changed = run("eval", "--verify", tmp_path / "npz.json")
+    assert changed.exit_code == 1 and "all.npz, kind a: pairs is " in changed.stderr
+
+
+def test_a_model_and_stored_embeddings_share_a_list(files: Path, tmp_path: Path) -> None:
+    words = ("eval", files / "net.safetensors", stored(files), "--on", files / "all.csv", "--by", "kind")
+    told = run(*words, *FIXED, "--json", tmp_path / "both.json")
+    assert told.exit_code == 0, told.output
+    found = json.loads((tmp_path / "both.json").read_text())["results"]
+    assert [one["set"] for one in found] == ["all.csv"] * 3 + ["all.npz"] * 3
+    assert [one["auc"] for one in found[:3]] == [one["auc"] for one in found[3:]]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--on", "all.csv"), "leave --on out, or name a column of the list with --by"),
+        (("--by", "kind"), "--by: needs one list that names the images of .*all.npz"),
+        (("--by", "kind", "--on", "all.csv", "--on", "a.csv"), "--by: needs one list"),
+        (("--by", "kind", "--on", "a.csv"), r"a\.csv: lists 25 of 50 images, not faces/"),
+        (("--by", "quality", "--on", "pairs.csv"), r"pairs\.csv:1: no column 'path'"),
+        (("--by", "kind", "--on", "faces"), "faces is no list with columns"),
+        (("--by", "path", "--on", "all.csv"), r"all\.npz, path .*: 0 (genuine|impostor) pairs"),
+        (("--by", "kind", "--on", "twice.csv"), r"twice\.csv: says [ab] and c of faces/"),
+    ],
+)
+def test_a_list_that_does_not_fit_stored_embeddings_is_refused(files: Path, options: tuple, message: str) -> None:
+    lines = (files / "all.csv").read_text()
+    (files / "twice.csv").write_text(lines + "\n" + lines.split("\n")[1].rsplit(",", 1)[0] + ",c")
+    given = [files / word if at and options[at - 1] == "--on" else word for at, word in enumerate(options)]
+    told = run("eval", stored(files), *given, "--device", "cpu", "--fpr", 0.1, "--bootstrap", 0)
+    assert told.exit_code == 2 and re.search(message, told.output), told.output

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from statistics import mean, stdev
 from typing import Any
+
+from facekd.engine.evaluation.evenness import evenness, told, told_tprs, tpr_evenness
 
 
 def across_sets(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -17,11 +18,13 @@ def across_sets(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         results: Entries of ``results`` in the JSON of ``facekd eval``.
 
     Returns:
-        ``model``, ``model_digest``, ``flip``, ``sets``, ``accuracy`` (mean, and std divided by the number less one) and
-        ``skewed_error_ratio``, None where a set has no error.
+        ``model``, ``model_digest``, ``flip``, ``sets``, ``accuracy`` (mean, std and spread, see
+        :func:`facekd.engine.evaluation.evenness.evenness`), its ``skewed_error_ratio``, None where a set has no error,
+        and ``tpr_at_fpr``: the same of the TPRs at each FPR that every set can show.
 
     Example:
         >>> one = {"model": "m", "model_digest": "d", "flip": True, "resolution": None}
+        >>> one |= {"tpr_at_fpr": []}
         >>> sets = [one | {"set": name, "accuracy": {"mean": value}} for name, value in (("a", 0.9), ("b", 0.8))]
         >>> (found,) = across_sets(sets)
         >>> round(found["accuracy"]["mean"], 3), round(found["skewed_error_ratio"], 3)
@@ -36,29 +39,30 @@ def across_sets(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         if len({result["set"] for result in own}) < 2:
             continue
         accuracies = [result["accuracy"]["mean"] for result in own]
-        least = 1 - max(accuracies)
+        even = evenness(accuracies, [1 - accuracy for accuracy in accuracies])
         found.append(
             {
                 "model": model,
                 "model_digest": digest,
                 "flip": flip,
                 "sets": [result["set"] for result in own],
-                "accuracy": {"mean": mean(accuracies), "std": stdev(accuracies)},
-                "skewed_error_ratio": (1 - min(accuracies)) / least if least > 0 else None,
+                "accuracy": {name: even[name] for name in ("mean", "std", "spread")},
+                "skewed_error_ratio": even["skewed_error_ratio"],
+                "tpr_at_fpr": tpr_evenness(own),
             }
         )
     return found
 
 
-def describe(summary: Mapping[str, Any]) -> str:
-    """A summary in one line.
+def describe(summary: Mapping[str, Any]) -> list[str]:
+    """A summary in a line for the accuracy and one for each FPR.
 
     Example:
-        >>> figures = {"accuracy": {"mean": 0.85, "std": 0.0707}, "skewed_error_ratio": 2.0}
-        >>> describe({"model": "m", "sets": ["a", "b"], **figures})
-        'm over 2 sets: accuracy 0.8500 +- 0.0707, largest error 2.00 times the smallest'
+        >>> accuracy = {"mean": 0.85, "std": 0.0707, "spread": 0.1}
+        >>> told = {"accuracy": accuracy, "skewed_error_ratio": 2.0, "tpr_at_fpr": []}
+        >>> describe({"model": "m", "sets": ["a", "b"], **told})
+        ['m over 2 sets, accuracy: 0.8500 +- 0.0707, spread 0.1000, largest error 2.00 times the smallest']
     """
-    ratio, accuracy = summary["skewed_error_ratio"], summary["accuracy"]
-    told = "one set without an error" if ratio is None else f"largest error {ratio:.2f} times the smallest"
     head = f"{summary['model']} over {len(summary['sets'])} sets"
-    return f"{head}: accuracy {accuracy['mean']:.4f} +- {accuracy['std']:.4f}, {told}"
+    accuracy = summary["accuracy"] | {"skewed_error_ratio": summary["skewed_error_ratio"]}
+    return [f"{head}, accuracy: {told(accuracy, 'set')}", *told_tprs(head, summary["tpr_at_fpr"], "set")]

@@ -11,7 +11,7 @@ import numpy as np
 from facekd.data.align import size_doubt
 from facekd.data.identities import IdentitySource
 from facekd.data.ijb import is_ijb
-from facekd.data.list_column import read_column
+from facekd.data.list_column import column_of_images, read_column
 from facekd.data.open_source import IDENTITY_SUFFIXES, open_identities
 from facekd.data.tinyface import is_tinyface
 from facekd.data.verification import ImageSource, VerificationSet, distinct_pairs, open_verification_set, sniff_list
@@ -122,16 +122,47 @@ def grouped(opened: OpenedSet, path: Path, column: str) -> OpenedSet:
         InputError: No such column, a row that says nothing in it, or a group without genuine or impostor pairs.
         UsageError: The set is no list with columns.
     """
-    if path.suffix.lower() not in (".csv", ".tsv", ".parquet"):
-        raise UsageError("--by", f"{path} is no list with columns", "give a .csv, .tsv or .parquet list")
+    _require_columns(path)
     groups = Groups(column.lower(), read_column(path, column))
+    if not isinstance(opened.data, VerificationSet):
+        _require_countable_groups(opened.name, groups, opened.data.labels)
+        return replace(opened, groups=groups)
     for name in groups.names:
-        chosen, where = groups.values == name, f"{opened.name}, {column} {name}"
-        if not isinstance(opened.data, VerificationSet):
-            require_countable(where, opened.data.labels[chosen])
-        elif len(np.unique(opened.data.genuine[chosen])) < 2:
+        if len(np.unique(opened.data.genuine[groups.values == name])) < 2:
+            where = f"{opened.name}, {column} {name}"
             raise InputError(where, "holds genuine or impostor pairs only", "add pairs of the other kind")
     return replace(opened, groups=groups)
+
+
+def groups_of_stored(name: str, names: Sequence[str], labels: np.ndarray, path: Path, column: str) -> Groups:
+    """Groups of stored embeddings by a column of a list that names their images; no image is read.
+
+    Args:
+        name: What to call the embeddings in an error.
+        names: Of their images.
+        labels: (n,) who each shows.
+        path: The list.
+        column: A column beside ``path``.
+
+    Raises:
+        InputError: No such column, an image of which the list says nothing, or a group without genuine or impostor
+            pairs.
+        UsageError: The list has no columns.
+    """
+    _require_columns(path)
+    groups = Groups(column.lower(), column_of_images(path, column, names))
+    _require_countable_groups(name, groups, labels)
+    return groups
+
+
+def _require_columns(path: Path) -> None:
+    if path.suffix.lower() not in (".csv", ".tsv", ".parquet"):
+        raise UsageError("--by", f"{path} is no list with columns", "give a .csv, .tsv or .parquet list")
+
+
+def _require_countable_groups(where: str, groups: Groups, labels: np.ndarray) -> None:
+    for name in groups.names:
+        require_countable(f"{where}, {groups.column} {name}", labels[groups.values == name])
 
 
 def _size_doubted(opened: OpenedSet) -> OpenedSet:

@@ -13,7 +13,7 @@ import numpy as np
 
 from facekd.data.verification import VerificationSet, some_pairs
 from facekd.engine.embed import StoredEmbeddings
-from facekd.engine.evaluation.evaluation_sets import OpenedSet, require_countable
+from facekd.engine.evaluation.evaluation_sets import Groups, OpenedSet, require_countable
 from facekd.engine.evaluation.figures import EvalSettings, figures, measure_all_pairs, measure_pairs
 from facekd.engine.evaluation.resolution_modes import FULL, Resolution
 from facekd.engine.evaluation.seeing import see_set
@@ -112,7 +112,7 @@ def measure_resolutions(
                 seen[side] = see(side)
         embedded = time.perf_counter()
         head = _head(embedder, opened, settings, mode) | told
-        for part, measured in _parts(seen[mode.probe], seen[mode.gallery], opened, settings):
+        for part, measured in _parts(seen[mode.probe], seen[mode.gallery], _compared(opened), opened.groups, settings):
             yield _evaluation(head | part, measured, began, embedded)
 
 
@@ -154,15 +154,19 @@ def evaluate_cross(
         head = _head(models[probe], opened, settings, FULL) | precisions[probe]
         if probe != gallery:
             head |= {"gallery_model": models[gallery].name, "gallery_model_digest": models[gallery].digest}
-        for part, measured in _parts(seen[probe], seen[gallery], opened, settings):
+        for part, measured in _parts(seen[probe], seen[gallery], _compared(opened), opened.groups, settings):
             yield _evaluation(head | part, measured, began, embedded)
 
 
+def _compared(opened: OpenedSet) -> VerificationSet | np.ndarray:
+    """The pairs of a set, or who each image shows, for all pairs."""
+    return opened.data if isinstance(opened.data, VerificationSet) else opened.data.labels
+
+
 def _parts(
-    probe: Seen, gallery: Seen, opened: OpenedSet, settings: EvalSettings
+    probe: Seen, gallery: Seen, data: VerificationSet | np.ndarray, groups: Groups | None, settings: EvalSettings
 ) -> Iterator[tuple[dict[str, Any], Measured]]:
     """What is measured of the whole set, and of each of its groups under its name."""
-    data, groups = opened.data, opened.groups
     everything = [(None, None)] if groups is None else [(None, None), *((n, groups.values == n) for n in groups.names)]
     for name, chosen in everything:
         part = {} if groups is None or name is None else {"group": {"column": groups.column, "value": name}}
@@ -171,11 +175,11 @@ def _parts(
             for kind, measured in _scored(probe, gallery, some, settings):
                 yield part | kind, measured
         elif chosen is None:
-            for kind, measured in _scored(probe, gallery, data.labels, settings):
+            for kind, measured in _scored(probe, gallery, data, settings):
                 yield part | kind, measured
         else:
             sides = probe.part(chosen), gallery.part(chosen)
-            for kind, measured in _scored(*sides, data.labels[chosen], settings):
+            for kind, measured in _scored(*sides, data[chosen], settings):
                 yield part | kind, with_images(measured, np.flatnonzero(chosen))
 
 
@@ -205,7 +209,12 @@ def _head(embedder: Embedder, opened: OpenedSet, settings: EvalSettings, mode: R
 
 
 def evaluate_stored(
-    stored: StoredEmbeddings, name: str, settings: EvalSettings, *, uncertainty: bool = False
+    stored: StoredEmbeddings,
+    name: str,
+    settings: EvalSettings,
+    *,
+    uncertainty: bool = False,
+    groups: Groups | None = None,
 ) -> Iterator[Evaluation]:
     """All pairs of stored embeddings; as :func:`evaluate_set`, with ``flip`` as the file says or None.
 
@@ -214,9 +223,10 @@ def evaluate_stored(
         name: What to call them.
         settings: How.
         uncertainty: Heed the variances beside them.
+        groups: What parts of them are measured by as well, all pairs within each.
 
     Yields:
-        The figures by cosine and, with variances, those by mutual likelihood.
+        The figures by cosine and, with variances, those by mutual likelihood; then those of each group.
 
     Raises:
         InputError: No genuine pair, no impostor pair, or too many.
@@ -233,8 +243,8 @@ def evaluate_stored(
     head |= {"set_digest": _stored_digest(stored), "protocol": "all-pairs"}
     head |= {"flip": stored.flip, "resolution": None, "precision": stored.precision}
     began = time.perf_counter()
-    for kind, measured in _scored(seen, seen, stored.labels, settings):
-        yield _evaluation(head | kind, measured, began, began)
+    for part, measured in _parts(seen, seen, stored.labels, groups, settings):
+        yield _evaluation(head | part, measured, began, began)
 
 
 def _stored_digest(stored: StoredEmbeddings) -> str:

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from facekd.engine.evaluation.across_groups import across_groups
 from facekd.engine.evaluation.across_sets import across_sets
 from facekd.engine.evaluation.curves import Evaluated, Frame, Group, Line, curves_of, grouped
 from facekd.engine.evaluation.plots import DASHES, PALETTE, draw_lines, draw_scores, inline_svg, plain
 from facekd.engine.evaluation.report_faces import Card, Faces, hardest_cards
+from facekd.engine.evaluation.resolution_modes import describe_resolution
 from facekd.engine.model_facts import ModelFacts
 from facekd.files import write_text
 
@@ -110,14 +112,22 @@ def report_html(evaluations: Sequence[Evaluated], faces: Sequence[Faces], told: 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    pages.filters |= {"amount": _amount, "size": _size, "short": plain, "exactly": json.dumps}
+    pages.filters |= {
+        "amount": _amount,
+        "size": _size,
+        "short": plain,
+        "exactly": json.dumps,
+        "resolution": describe_resolution,
+    }
     whose = {id(evaluation): one for evaluation, one in zip(evaluations, faces, strict=True)}
+    results = [one.result for one in evaluations]
     sections = [_section(group, [whose[id(one)] for one in group.evaluations]) for group in grouped(evaluations)]
     return pages.get_template("report.html").render(
         told=told,
         command=shlex.join(told.command),
         sections=sections,
-        summaries=across_sets([one.result for one in evaluations]),
+        summaries=across_sets(results),
+        divided=across_groups(results),
         palette=PALETTE,
         dashes=[_css_dashes(dash) for dash in DASHES],
         well_founded=WELL_FOUNDED,

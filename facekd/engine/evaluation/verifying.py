@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,22 @@ RATE_TOLERANCE = 1e-3
 """How far rates and thresholds may be apart where machine or versions differ: rounding moves a score by some 1e-6."""
 COUNT_TOLERANCE = 2
 """How far false accepts and false alarms may be apart there."""
+FOLLOWING = ("skewed_error_ratio",)
+"""Quotients of rates that are compared: of small ones they move by more than the rates do."""
 UNCOMPARED = ("seconds",)
-ADDED = ("supported",)
-"""What points have come to tell since the first release: not held against a report that was written before."""
+ADDED = (
+    "supported",
+    "accuracy.ci95",
+    "eer.ci95",
+    "tpir_at_fpir.ci95",
+    "auc_ci95",
+    "rank_ci95",
+    "rank_merged_ci95",
+    "no_interval",
+)
+"""Ends of paths to what results have come to tell since the first release: not held against a report from before."""
+ADDED_TO_SUMMARIES = ("accuracy.spread", "tpr_at_fpr")
+"""What summaries over sets have come to tell, likewise."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +46,8 @@ class Report:
         environment: Where it was done; see :func:`facekd.engine.run_folder.environment`.
         results: What came out.
         across_sets: Summaries of them; see :func:`facekd.engine.evaluation.across_sets.across_sets`.
+        across_groups: Those of groups; see :func:`facekd.engine.evaluation.across_groups.across_groups`. None where the
+            file was written before there were any.
     """
 
     where: str
@@ -39,6 +55,7 @@ class Report:
     environment: Mapping[str, Any]
     results: Sequence[Mapping[str, Any]]
     across_sets: Sequence[Mapping[str, Any]] = ()
+    across_groups: Sequence[Mapping[str, Any]] | None = None
 
     def set_digests(self, name: str) -> set[str]:
         """Digests it knows a set of this name by."""
@@ -72,15 +89,17 @@ def read_report(path: Path) -> Report:
         isinstance(result, dict) and all(isinstance(result.get(key), str) for key in keys) for result in results
     ):
         raise InputError(where, "a result does not name model and set with their digests", "evaluate again")
-    environment, summaries = found.get("environment"), found.get("across_sets", [])
-    if not isinstance(summaries, list) or not all(isinstance(one, dict) for one in summaries):
-        raise InputError(where, "across_sets is not a list of summaries", "evaluate again")
+    environment, summaries, groups = found.get("environment"), found.get("across_sets", []), found.get("across_groups")
+    for key, kept in (("across_sets", summaries), ("across_groups", groups or [])):
+        if not isinstance(kept, list) or not all(isinstance(one, dict) for one in kept):
+            raise InputError(where, f"{key} is not a list of summaries", "evaluate again")
     return Report(
         where=where,
         request=request_from(found.get("arguments"), where),
         environment=environment if isinstance(environment, dict) else {},
         results=results,
         across_sets=summaries,
+        across_groups=groups,
     )
 
 
@@ -128,7 +147,8 @@ def first_difference(
         return f"there are {len(found)} results or summaries, the report holds {len(written)}"
     for before, now in zip(written, found, strict=True):
         name = _name(now)
-        for key, left, right in _pairs("", before, now):
+        added = (*ADDED, *(ADDED_TO_SUMMARIES if "sets" in now else ()))
+        for key, left, right in _pairs("", before, now, added):
             if not _agree(key, left, right, exact):
                 return f"{name}: {key} is {_told(right)}, the report says {_told(left)}"
     return None
@@ -138,25 +158,29 @@ def _name(result: Mapping[str, Any]) -> str:
     """What a result or a summary is of."""
     if "sets" in result:
         return f"{result['model']} over {len(result['sets'])} sets"
+    if "groups" in result:
+        return f"{result['model']} on {result['set']} by {result['column']}"
     resolution = result.get("resolution")
     mode = f" ({describe_resolution(resolution)})" if resolution else ""
     gallery = f" in {result['gallery_model']}" if "gallery_model" in result else ""
-    return f"{result['model']}{gallery} on {result['set']}{mode}"
+    group = f", {result['group']['column']} {result['group']['value']}" if "group" in result else ""
+    return f"{result['model']}{gallery} on {result['set']}{mode}{group}"
 
 
 _ABSENT = object()
 
 
-def _pairs(key: str, before: Any, now: Any) -> Iterator[tuple[str, Any, Any]]:
+def _pairs(key: str, before: Any, now: Any, added: tuple[str, ...]) -> Iterator[tuple[str, Any, Any]]:
     """Every pair of leaves of two values, in the order of the second, with the path to it."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         for name in [*now, *(name for name in before if name not in now)]:
-            if (key or name not in UNCOMPARED) and (name not in ADDED or name in before):
-                path = f"{key}.{name}" if key else str(name)
-                yield from _pairs(path, before.get(name, _ABSENT), now.get(name, _ABSENT))
+            path = f"{key}.{name}" if key else str(name)
+            new = name not in before and re.sub(r"\[[^]]*\]", "", path).endswith(added)
+            if path not in UNCOMPARED and not new:
+                yield from _pairs(path, before.get(name, _ABSENT), now.get(name, _ABSENT), added)
     elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
         for place, (left, right) in enumerate(zip(before, now, strict=True)):
-            yield from _pairs(f"{key}[{_place(place, right)}]", left, right)
+            yield from _pairs(f"{key}[{_place(place, right)}]", left, right, added)
     else:
         yield key, before, now
 
@@ -166,6 +190,8 @@ def _place(place: int, entry: Any) -> str:
 
 
 def _agree(key: str, before: Any, now: Any, exact: bool) -> bool:
+    if not exact and key.endswith(FOLLOWING):
+        return True
     if type(before) is not type(now):
         return False
     if exact or isinstance(now, bool) or not isinstance(now, int | float):
