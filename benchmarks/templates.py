@@ -29,7 +29,8 @@ from facekd.data.ijb import IjbFolder
 from facekd.data.ijb_lists import Faces
 from facekd.data.ijb_protocols import TemplatePairs, read_pairs
 from facekd.engine.evaluation.figures import EvalSettings
-from facekd.engine.evaluation.template_evaluation import IJB_FPRS, measure_template_pairs
+from facekd.engine.evaluation.template_evaluation import IJB_FPRS
+from facekd.engine.evaluation.template_pairs import measure_template_pairs
 from facekd.metrics.templates import Membership, template_pair_scores
 
 GALLERY, PROBES, DIM = 3_531, 19_593, 512

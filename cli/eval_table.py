@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from facekd.engine.evaluation.evaluation_sets import OpenedSet
     from facekd.engine.evaluation.figures import EvalSettings
 
+from .interval_lines import interval_lines
 
 WELL_FOUNDED = 30
 SHOWN_REJECTS = (0.0, 0.1, 0.2, 0.3)
@@ -113,6 +114,7 @@ def _rate(value: float | None, form: str) -> str:
 def _notes(results: Sequence[dict[str, Any]], opened: Sequence[OpenedSet], settings: EvalSettings) -> Iterator[str]:
     for lines in (*map(describe, across_sets(results)), *map(describe_groups, across_groups(results))):
         yield from lines
+    yield from interval_lines((f"{_who(result)} on {_what(result)}".replace("\n", " "), result) for result in results)
     for result in results:
         supported = {point["fpr"]: point["supported"] for point in result["tpr_at_fpr"]}
         for point in result.get("by_uncertainty", ()):

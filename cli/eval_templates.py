@@ -12,6 +12,7 @@ from click.core import ParameterSource
 from facekd.errors import UsageError
 
 from .common import console
+from .interval_lines import interval_lines
 
 if TYPE_CHECKING:
     from facekd.engine.evaluation.figures import EvalSettings
@@ -256,11 +257,11 @@ def _notes(results: Sequence[dict[str, Any]], sets: Sequence[TemplateSet]) -> It
         for entry in result["refused"]:
             yield f"{result['set']}: {_refusal(entry)}"
     told = {result["set"] for result in results if any(point["ci95"] for point in result["tpr_at_fpr"])}
+    heads = [" ".join([result["model"], "on", *" ".join(_head(result)[1:]).split()]) for result in results]
+    yield from interval_lines(zip(heads, results, strict=True))
     for one in sets:
         if not one.subjects_known and one.name in told:
             yield f"intervals on {one.name} resample pairs, for the people are unknown: take them as too narrow"
-        elif not one.subjects_known and one.protocol == "ijb-1:1":
-            yield f"no intervals on {one.name}: its people are unknown, and its pairs are too many to resample"
 
 
 def _failures(result: dict[str, Any]) -> str:

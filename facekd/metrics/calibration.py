@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from facekd.metrics.intervals import LEVEL, multiplicities
+from facekd.metrics.resampling import LEVEL, multiplicities
 
 KNOTS = np.round(np.linspace(-0.2, 1.0, 25), 2)
 """Scores at which the probability is told with its interval."""

@@ -31,6 +31,7 @@ class Search:
             :data:`FAILED_OTHER` where one of them, or the probe, failed.
         top: (k,) float32, the highest scores of all probes with other subjects, highest first.
         failed: Comparisons with other subjects that failed.
+        top_probes: (k,) int64, whose each of ``top`` is; None where none were kept.
 
     Example:
         >>> rows = torch.tensor([[1.0, 0.0], [0.6, 0.8]])
@@ -44,6 +45,7 @@ class Search:
     highest: Tensor
     top: Tensor
     failed: int = 0
+    top_probes: Tensor | None = None
 
     @property
     def mated(self) -> Tensor:
@@ -93,7 +95,8 @@ def search_gallery(
         raise ValueError(f"{sizes}, subjects of {len(probe_subjects)} and {len(gallery_subjects)}")
     block = max(1, BLOCK_SCORES // len(gallery))
     absent, other = ~gallery.any(dim=1), FAILED_OTHER if errors else FAILED_MATE
-    parts, top, failed = [], probes.new_empty(0, dtype=torch.float32), 0
+    parts, failed = [], 0
+    top, whose = probes.new_empty(0, dtype=torch.float32), probes.new_empty(0, dtype=torch.int64)
     for start in range(0, len(probes), block):
         rows = probes[start : start + block]
         scores = gallery_scores(rows, gallery, absent)
@@ -108,7 +111,9 @@ def search_gallery(
         ranked[mate == FAILED_MATE] = UNRANKED
         parts.append((mate, ranked, others.amax(dim=1)))
         if keep:
-            best = others.flatten().topk(min(keep, others.numel())).values
-            top = torch.cat([top, best[best > NOBODY]]).sort(descending=True).values[:keep]
+            best, places = others.flatten().topk(min(keep, others.numel()))
+            places = start + places[best > NOBODY] // len(gallery)
+            top, order = torch.cat([top, best[best > NOBODY]]).sort(descending=True, stable=True)
+            top, whose = top[:keep], torch.cat([whose, places])[order[:keep]]
     mates, ranks, highest = (torch.cat(column) for column in zip(*parts, strict=True))
-    return Search(mates, ranks, highest, top, failed)
+    return Search(mates, ranks, highest, top, failed, whose if keep else None)

@@ -19,12 +19,8 @@ from torch import Tensor
 
 from facekd.metrics.all_pairs import AllPairs, impostor_subjects
 from facekd.metrics.allowed import allowed_accepts
+from facekd.metrics.resampling import Interval, dense_subjects, multiplicities, quantiles
 from facekd.metrics.scores import Scores, ascending
-
-LEVEL = 0.95
-"""The share of samples whose interval should hold the truth."""
-
-Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -40,22 +36,6 @@ class _Pairs:
 
     def weights(self, multiplicities: np.ndarray) -> np.ndarray:
         return multiplicities[self.left] * multiplicities[self.right]
-
-
-def multiplicities(replicate: int, subjects: int, seed: int = 0) -> np.ndarray:
-    """How often each subject is drawn in a replicate: as many draws as subjects, decided by seed and number alone.
-
-    Args:
-        replicate: Its number.
-        subjects: How many there are.
-        seed: Of the whole bootstrap.
-
-    Example:
-        >>> int(multiplicities(3, 50).sum())
-        50
-    """
-    drawn = np.random.default_rng([seed, replicate]).integers(0, subjects, subjects)
-    return np.bincount(drawn, minlength=subjects)
 
 
 def bootstrap_pairs(
@@ -92,13 +72,9 @@ def bootstrap_pairs(
     """
     genuine_scores, impostor_scores = _checked(genuine, "genuine scores"), _checked(impostor, "impostor scores")
     sizes = genuine_scores.size, impostor_scores.size
-    if subjects is None:
-        own = np.arange(sum(sizes))[:, None].repeat(2, axis=1)
-        subjects = own[: sizes[0]], own[sizes[0] :]
-    if tuple(len(side) for side in subjects) != sizes:
+    if subjects is not None and tuple(len(side) for side in subjects) != sizes:
         raise ValueError(f"subjects of {len(subjects[0])} and {len(subjects[1])} pairs for {sizes[0]} and {sizes[1]}")
-    dense = np.unique(np.concatenate(subjects), return_inverse=True)[1].reshape(-1, 2)
-    count = int(dense.max()) + 1
+    dense, count = dense_subjects(None if subjects is None else np.concatenate(subjects), sum(sizes))
     positive = _ordered(genuine_scores, dense[: sizes[0]], count)
     negative = _ordered(-impostor_scores, dense[sizes[0] :], count)
     below = np.searchsorted(positive.scores, -negative.scores, side="right")
@@ -107,7 +83,7 @@ def bootstrap_pairs(
         drawn = _drawn(replicate, count, seed)
         weights = negative.weights(drawn).cumsum()
         rates[replicate] = _rates(positive.weights(drawn), weights, below, fprs, int(weights[-1]))
-    return _quantiles(rates)
+    return quantiles(rates)
 
 
 def bootstrap_all_pairs(
@@ -221,7 +197,7 @@ def bootstrap_highest(
             else:
                 rates[replicate] = found
         waiting, weighed = late, min(impostors.count, 4 * weighed)
-    return _quantiles(rates)
+    return quantiles(rates)
 
 
 def _checked(scores: Scores, name: str) -> np.ndarray:
@@ -261,11 +237,3 @@ def _rates(
     if rejected.max(initial=0) == impostor.size:
         return None
     return (lost[-1] - lost[below[rejected]]) / lost[-1]
-
-
-def _quantiles(rates: np.ndarray) -> list[Interval]:
-    defined = rates[~np.isnan(rates).any(axis=1)]
-    if not len(defined):
-        return [(0.0, 1.0)] * rates.shape[1]
-    low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    return list(zip(low.tolist(), high.tolist(), strict=True))

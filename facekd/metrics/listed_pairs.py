@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from facekd.metrics.intervals import HighImpostors, Interval, bootstrap_highest, multiplicities
+from facekd.metrics.intervals import HighImpostors, bootstrap_highest
+from facekd.metrics.resampling import Interval, multiplicities
 
 MOST_WEIGHTS = 200_000_000
 """Impostor pairs times replicates that are weighed one by one."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from facekd.metrics.curve_intervals import CurveIntervals
 from facekd.metrics.roc import Eer, OperatingPoint, Refused
 from facekd.metrics.sureness import Sureness
 from facekd.metrics.verification import KFold
@@ -147,6 +148,8 @@ class Measured:
         details: What pictures are drawn from; None unless asked for.
         auc_error: The most by which ``auc`` may be off; above 0 where the scores were too many to be held.
         sureness: What the model's uncertainty tells at each point; empty unless asked for.
+        curve: 95 % intervals of AUC and EER; None where there are none.
+        no_interval: Why figures that could have an interval have none.
 
     Example:
         >>> from facekd.metrics.roc import eer
@@ -165,6 +168,8 @@ class Measured:
     details: Details | None = None
     auc_error: float = 0.0
     sureness: tuple[Sureness, ...] = ()
+    curve: CurveIntervals | None = None
+    no_interval: tuple[str, ...] = ()
 
 
 def with_images(measured: Measured, images: np.ndarray) -> Measured:

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from facekd.metrics.allowed import allowed_accepts
-from facekd.metrics.intervals import HighImpostors, Interval, bootstrap_highest, multiplicities
+from facekd.metrics.intervals import HighImpostors, bootstrap_highest
+from facekd.metrics.resampling import Interval, multiplicities
 from facekd.metrics.swept_pairs import SweptPairs
 
 MOST_WEIGHED = 400_000

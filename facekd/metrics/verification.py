@@ -21,6 +21,7 @@ class KFold:
         std: Its standard deviation over the folds (divided by their number).
         threshold: Mean chosen threshold, as a cosine.
         per_fold: Test accuracy of each fold, in the order of the fold numbers.
+        interval: 95 % interval of the mean, where it was asked for.
 
     Example:
         >>> found = kfold_distances(np.array([0.5, 1.5, 0.5, 1.5]), np.array([1, 0, 1, 0]), np.array([0, 0, 1, 1]))
@@ -32,6 +33,7 @@ class KFold:
     std: float
     threshold: float
     per_fold: tuple[float, ...]
+    interval: tuple[float, float] | None = None
 
 
 def contiguous_folds(count: int, folds: int = 10) -> np.ndarray:
@@ -182,6 +184,29 @@ def kfold_distances(distances: Tensor | np.ndarray, genuine: Tensor | np.ndarray
         >>> kfold_distances(np.array([0.505, 1.5, 0.705, 1.2]), genuine, folds).per_fold  # 0.705 is missed at 0.51
         (1.0, 0.5)
     """
+    cell, shape = fold_cells(distances, genuine, folds)
+    accuracy, best = fold_accuracies(np.bincount(cell, minlength=int(np.prod(shape))).reshape(shape))
+    threshold = 1 - float(STEPS[best].mean()) / 2
+    return KFold(float(accuracy.mean()), float(accuracy.std()), threshold, tuple(accuracy.tolist()))
+
+
+def fold_cells(
+    distances: Tensor | np.ndarray, genuine: Tensor | np.ndarray, folds: Tensor | np.ndarray
+) -> tuple[np.ndarray, tuple[int, int, int]]:
+    """Where each pair is counted in a table of kind, fold and first step that accepts it, and the shape of that table.
+
+    Args:
+        distances: (p,) squared distances of unit vectors.
+        genuine: (p,) whether a pair is of one person.
+        folds: (p,) fold number of each pair.
+
+    Raises:
+        ValueError: Shapes that differ, non-finite distances, or fewer than two folds.
+
+    Example:
+        >>> fold_cells(np.array([0.0, 0.005]), np.array([False, True]), np.array([4, 7]))  # 0 < 0.01 and 0.005 < 0.01
+        (array([   1, 1204]), (2, 2, 401))
+    """
     distances, genuine, folds = (torch.as_tensor(given).cpu().numpy() for given in (distances, genuine, folds))
     genuine = genuine.astype(bool)
     if not distances.shape == genuine.shape == folds.shape or distances.ndim != 1:
@@ -191,20 +216,25 @@ def kfold_distances(distances: Tensor | np.ndarray, genuine: Tensor | np.ndarray
     names, fold = np.unique(folds, return_inverse=True)
     if names.size < 2:
         raise ValueError(f"{names.size} folds where cross-validation needs at least 2")
-    correct, sizes = _correct(distances, genuine, fold, names.size)
-    training = (correct.sum(axis=0) - correct) / (distances.size - sizes)[:, None]
+    shape = 2, names.size, STEPS.size + 1
+    return (genuine * shape[1] + fold) * shape[2] + np.searchsorted(STEPS, distances, side="right"), shape
+
+
+def fold_accuracies(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Test accuracy of each fold, and the step chosen on all other folds.
+
+    Args:
+        counts: (2, folds, steps + 1) impostor and genuine pairs, or their weights, by :func:`fold_cells`; every fold
+            holds some.
+
+    Example:
+        >>> counts = np.zeros((2, 2, 401))
+        >>> counts[1, :, 51], counts[0, :, 151] = 1, 1  # genuine pairs below 0.51, impostors from 1.5 up
+        >>> [found.tolist() for found in fold_accuracies(counts)]
+        [[1.0, 1.0], [51, 51]]
+    """
+    accepted, totals = counts.cumsum(axis=2)[:, :, :-1], counts.sum(axis=2)
+    correct, sizes = accepted[1] + totals[0][:, None] - accepted[0], totals.sum(axis=0)
+    training = (correct.sum(axis=0) - correct) / (sizes.sum() - sizes)[:, None]
     best = training.argmax(axis=1)
-    accuracy = correct[np.arange(names.size), best] / sizes
-    threshold = 1 - float(STEPS[best].mean()) / 2
-    return KFold(float(accuracy.mean()), float(accuracy.std()), threshold, tuple(accuracy.tolist()))
-
-
-def _correct(distances: np.ndarray, genuine: np.ndarray, fold: np.ndarray, folds: int) -> tuple[np.ndarray, np.ndarray]:
-    """Right decisions by fold and step (folds, steps), and pairs by fold (folds,)."""
-    bins = STEPS.size + 1
-    first_accepting = np.searchsorted(STEPS, distances, side="right")
-    cell = (genuine * folds + fold) * bins + first_accepting
-    counts = np.bincount(cell, minlength=2 * folds * bins).reshape(2, folds, bins)
-    accepted = counts.cumsum(axis=2)[:, :, :-1]
-    totals = counts.sum(axis=2)
-    return accepted[1] + totals[0][:, None] - accepted[0], totals.sum(axis=0)
+    return correct[np.arange(sizes.size), best] / sizes, best

@@ -75,6 +75,11 @@ def test_1_n_tells_both_definitions(files: Path, tmp_path: Path) -> None:
         ("merged", 0.2),
         ("merged", 0.1),
     ]
+    for point in found["tpir_at_fpir"]:
+        assert point["ci95"][0] <= point["tpir"] <= point["ci95"][1]
+        told = f"TPIR ({point['definition']}) @ {point['fpir']:g} {point['ci95'][0]:.4f}-{point['ci95'][1]:.4f}"
+        assert told in result.stdout
+    assert set(found["rank_ci95"]) == set(found["rank_merged_ci95"]) == {"1", "5", "10"}
     for text in (
         "rank 10",
         "TPIR @",
@@ -104,6 +109,12 @@ def test_tinyface_ranks_and_other_sets_beside_it(files: Path, tmp_path: Path) ->
     found, result = evaluated(files, tmp_path, "--on", files / "faces", "--fpr", 0.5, "--bootstrap", 0, on="tiny")
     assert [r["protocol"] for r in found] == ["tinyface", "all-pairs"]
     assert set(found[0]["rank"]) == {"1", "5", "20"} and found[0]["rank"]["5"] == 1.0
+    assert found[0]["rank_ci95"] is None and found[0]["no_interval"] == "no replicates were asked for"
+    assert "no 95 % interval on tiny where none is told: no replicates were asked for" in result.stdout
+    (sure,), shown = evaluated(files, tmp_path, "--bootstrap", 50, "--report", tmp_path / "page.html", on="tiny")
+    assert set(sure["rank_ci95"]) == {"1", "5", "20"} and sure["rank_ci95"]["5"] == [1.0, 1.0]
+    assert "net.safetensors on tiny" in shown.stdout and "rank 5 1.0000-1.0000" in shown.stdout
+    assert "no_interval" not in sure and "no interval" not in (tmp_path / "page.html").read_text()
     assert "rank 20" in result.stdout and "AUC" in result.stdout
 
 

@@ -73,6 +73,9 @@ FIGURES: list[tuple[str, Callable[[Any], object], str]] = [
     ("eer", lambda r: r["eer"].update(high=0.123), "eer.high is "),
     ("tpr", lambda r: r["tpr_at_fpr"][0].update(tpr=0.875), "tpr_at_fpr[fpr 0.1].tpr is "),
     ("interval", lambda r: r["tpr_at_fpr"][0]["ci95"].__setitem__(1, 0.99), "tpr_at_fpr[fpr 0.1].ci95[1] is "),
+    ("area", lambda r: r["auc_ci95"].__setitem__(0, 0.5), "auc_ci95[0] is "),
+    ("crossing", lambda r: r["eer"]["ci95"].__setitem__(1, 0.5), "eer.ci95[1] is "),
+    ("reason", lambda r: r.update(no_interval="none"), "no_interval is absent, the report says "),
     ("count", lambda r: r.update(impostor=r["impostor"] + 1), "impostor is 252, the report says 253"),
     (
         "needed",
@@ -104,9 +107,14 @@ def test_a_report_from_before_points_told_their_mark_still_agrees(made: Path) ->
     changed(made, lambda report: [p.pop("supported") for r in report["results"] for p in r["tpr_at_fpr"]])
     result = run("eval", "--verify", made)
     assert result.exit_code == 0 and "equal to the last bit" in result.stdout
+    changed(made, lambda report: [(r.pop("auc_ci95"), r["eer"].pop("ci95")) for r in report["results"]])
+    assert run("eval", "--verify", made).exit_code == 0
     changed(made, lambda report: report["results"][0]["tpr_at_fpr"][0].update(supported=True))
     result = run("eval", "--verify", made)
     assert result.exit_code == 1 and "supported is false, the report says true" in result.stderr
+    changed(made, lambda report: report["results"][0]["tpr_at_fpr"][0].pop("ci95"))
+    result = run("eval", "--verify", made)
+    assert result.exit_code == 1 and "tpr_at_fpr[fpr 0.1].ci95 is " in result.stderr
 
 
 def test_another_machine_is_allowed_its_rounding_and_no_more(made: Path) -> None:

@@ -9,7 +9,8 @@ import torch
 from benchmarks.interval_coverage import FPR, coverage, true_tpr, world
 from facekd.metrics import intervals
 from facekd.metrics.all_pairs import all_pair_scores, impostor_subjects
-from facekd.metrics.intervals import bootstrap_all_pairs, bootstrap_pairs, multiplicities
+from facekd.metrics.intervals import bootstrap_all_pairs, bootstrap_pairs
+from facekd.metrics.resampling import multiplicities
 from facekd.metrics.roc import operating_points
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from facekd.data.verification import VerificationSet
-from facekd.metrics.all_pairs import AllPairs, all_pair_scores, count_pairs
-from facekd.metrics.details import all_pairs_images, extreme_places, hard_pairs, roc_curve, score_histogram
+from facekd.engine.evaluation.compared import Compared, compared_all_pairs, compared_pairs
+from facekd.metrics.all_pairs import all_pair_scores, count_pairs
+from facekd.metrics.details import extreme_places, hard_pairs, roc_curve, score_histogram
+from facekd.metrics.fold_intervals import bootstrap_kfold
 from facekd.metrics.identification import RefusedFpir
-from facekd.metrics.intervals import Interval, bootstrap_all_pairs, bootstrap_pairs
 from facekd.metrics.measured import Details, HardPair, Measured
 from facekd.metrics.roc import Refused, auc, eer, operating_points
 from facekd.metrics.scores import ascending
@@ -29,6 +30,8 @@ ROUNDING = 1e-5
 """By how much rounding may take a cosine beyond 1."""
 HELD_PAIRS = 5_000_000
 """Of all pairs, impostor scores up to so many are held, 4 bytes each; of more, what decides is swept together."""
+NOT_ASKED = "no replicates were asked for"
+TOO_DEEP = "a TPR with more false accepts than are kept is not resampled"
 
 
 @dataclass(frozen=True)
@@ -57,76 +60,32 @@ class EvalSettings:
     device: str = "cpu"
     cache: Path | None = None
 
-
-@dataclass(frozen=True)
-class Compared:
-    """The pairs of a set, whatever scores them.
-
-    Attributes:
-        genuine: How many are of one person.
-        impostor: How many are of two people.
-        images: The two images (k, 2) behind chosen places of the genuine pairs, or of the others where False.
-        intervals: Of the TPR at each FPR, from genuine scores and impostor scores in the order of the pairs.
-    """
-
-    genuine: int
-    impostor: int
-    images: Callable[[Tensor, bool], Tensor]
-    intervals: Callable[[Tensor, Tensor, Sequence[float]], list[Interval]]
+    @property
+    def drawn(self) -> dict[str, int]:
+        """How intervals are drawn, as the functions that draw them take it."""
+        return {"replicates": self.bootstrap, "seed": self.seed}
 
 
-def compared_pairs(data: VerificationSet, settings: EvalSettings) -> Compared:
-    """The listed pairs of a set.
-
-    Args:
-        data: The set.
-        settings: How intervals are drawn.
-    """
-    by_kind = {kind: torch.from_numpy(np.ascontiguousarray(data.pairs[data.genuine == kind])) for kind in (True, False)}
-    subjects = None
-    if data.subjects is not None:
-        people = data.subjects[data.pairs]
-        subjects = people[data.genuine], people[~data.genuine]
-
-    def intervals(genuine: Tensor, impostor: Tensor, fprs: Sequence[float]) -> list[Interval]:
-        replicates, seed = settings.bootstrap, settings.seed
-        return bootstrap_pairs(genuine, impostor, subjects, fprs, replicates=replicates, seed=seed)
-
-    counts = len(by_kind[True]), len(by_kind[False])
-    return Compared(*counts, lambda places, kind: by_kind[kind][places.cpu()], intervals)
-
-
-def compared_all_pairs(pairs: AllPairs, labels: np.ndarray, settings: EvalSettings) -> Compared:
-    """All pairs of images with identities.
-
-    Args:
-        pairs: Their cosines, in whose order other scores are.
-        labels: (n,) who each image shows.
-        settings: How intervals are drawn.
-    """
-
-    def intervals(genuine: Tensor, impostor: Tensor, fprs: Sequence[float]) -> list[Interval]:
-        scored = replace(pairs, genuine=genuine, impostor=impostor)
-        return bootstrap_all_pairs(scored, fprs, replicates=settings.bootstrap, seed=settings.seed)
-
-    def images(places: Tensor, kind: bool) -> Tensor:
-        return all_pairs_images(pairs, labels, places, genuine=kind)
-
-    return Compared(pairs.genuine.numel(), pairs.impostor.numel(), images, intervals)
-
-
-def pair_cosines(probe: np.ndarray, gallery: np.ndarray, data: VerificationSet) -> tuple[Tensor, Tensor, KFold | None]:
+def pair_cosines(
+    probe: np.ndarray, gallery: np.ndarray, data: VerificationSet, settings: EvalSettings
+) -> tuple[Tensor, Tensor, KFold | None]:
     """Cosines of the genuine and of the impostor pairs of a set, and its accuracy where its pairs lie in folds.
 
     Args:
         probe: (n, dim) embeddings that the first image of each pair is looked up in.
         gallery: (n, dim) embeddings that the second is looked up in.
         data: The set.
+        settings: How the interval of the accuracy is drawn.
     """
     scores, distances = pair_scores(probe, data.pairs, gallery=gallery)
     genuine = torch.from_numpy(np.asarray(data.genuine, dtype=bool))
-    folded = np.unique(data.folds).size > 1
-    accuracy = kfold_distances(distances, data.genuine, data.folds) if folded else None
+    accuracy = None
+    if np.unique(data.folds).size > 1:
+        accuracy = kfold_distances(distances, data.genuine, data.folds)
+        if settings.bootstrap:
+            people = None if data.subjects is None else data.subjects[data.pairs]
+            found = bootstrap_kfold(distances.numpy(), data.genuine, data.folds, people, **settings.drawn)
+            accuracy = replace(accuracy, interval=found)
     return scores[genuine], scores[~genuine], accuracy
 
 
@@ -139,7 +98,7 @@ def measure_pairs(probe: np.ndarray, gallery: np.ndarray, data: VerificationSet,
         data: The set.
         settings: How.
     """
-    genuine, impostor, accuracy = pair_cosines(probe, gallery, data)
+    genuine, impostor, accuracy = pair_cosines(probe, gallery, data, settings)
     return replace(measure_scores(compared_pairs(data, settings), genuine, impostor, settings), accuracy=accuracy)
 
 
@@ -162,7 +121,8 @@ def measure_all_pairs(probe: np.ndarray, gallery: np.ndarray, labels: np.ndarray
 
 def _measure_swept(swept: SweptPairs, settings: EvalSettings) -> Measured:
     fprs = [point.fpr for point in swept.points]
-    drawn = {"replicates": settings.bootstrap, "seed": settings.seed}
+    intervals = tuple(bootstrap_swept_pairs(swept, fprs, **settings.drawn)) if settings.bootstrap else None
+    lacking = [curve_too_long()] + ([TOO_DEEP] if None in (intervals or ()) else [])
     return Measured(
         genuine=swept.genuine.scores.numel(),
         impostor=swept.impostors,
@@ -171,9 +131,15 @@ def _measure_swept(swept: SweptPairs, settings: EvalSettings) -> Measured:
         auc=swept.auc,
         auc_error=swept.auc_error,
         eer=swept.eer,
-        intervals=tuple(bootstrap_swept_pairs(swept, fprs, **drawn)) if settings.bootstrap else None,
+        intervals=intervals,
+        no_interval=tuple(lacking) if settings.bootstrap else (NOT_ASKED,),
         details=swept_details(swept) if settings.details else None,
     )
+
+
+def curve_too_long() -> str:
+    """Why AUC and EER have no interval."""
+    return f"AUC and EER of more than {HELD_PAIRS:,} impostor pairs are not resampled"
 
 
 def measure_scores(compared: Compared, genuine: Tensor, impostor: Tensor, settings: EvalSettings) -> Measured:
@@ -187,9 +153,10 @@ def measure_scores(compared: Compared, genuine: Tensor, impostor: Tensor, settin
     """
     own, other = ascending(genuine), ascending(impostor)
     points, refused = operating_points(own, other, settings.fprs)
-    intervals = None
+    crossing, intervals, curve = eer(own, other), None, None
     if settings.bootstrap:
         intervals = tuple(compared.intervals(genuine, impostor, [point.fpr for point in points]))
+        curve = compared.curve(genuine, impostor, crossing.value) if other.numel() <= HELD_PAIRS else None
     details = None
     if settings.details:
         details = Details(
@@ -204,8 +171,10 @@ def measure_scores(compared: Compared, genuine: Tensor, impostor: Tensor, settin
         points=tuple(points),
         refused=tuple(refused),
         auc=auc(own, other),
-        eer=eer(own, other),
+        eer=crossing,
         intervals=intervals,
+        curve=curve,
+        no_interval=() if curve else (curve_too_long() if settings.bootstrap else NOT_ASKED,),
         details=details,
     )
 
@@ -233,7 +202,7 @@ def figures(measured: Measured) -> dict[str, Any]:
     Args:
         measured: What was found; its details are left out.
     """
-    accuracy = measured.accuracy
+    accuracy, curve = measured.accuracy, measured.curve
     intervals = (
         [None] * len(measured.points)
         if measured.intervals is None
@@ -244,10 +213,17 @@ def figures(measured: Measured) -> dict[str, Any]:
         "genuine": measured.genuine,
         "impostor": measured.impostor,
         "failed_images": 0,
-        "accuracy": accuracy and {"mean": accuracy.mean, "std": accuracy.std, "threshold": accuracy.threshold},
+        "accuracy": accuracy
+        and {
+            "mean": accuracy.mean,
+            "std": accuracy.std,
+            "threshold": accuracy.threshold,
+            "ci95": accuracy.interval and list(accuracy.interval),
+        },
         "auc": measured.auc,
+        "auc_ci95": curve and list(curve.auc),
         **({"auc_error": measured.auc_error} if measured.auc_error else {}),
-        "eer": asdict(measured.eer),
+        "eer": {**asdict(measured.eer), "ci95": curve and list(curve.eer)},
         "tpr_at_fpr": [
             {
                 "fpr": point.fpr,
@@ -263,7 +239,21 @@ def figures(measured: Measured) -> dict[str, Any]:
             for point, interval in zip(measured.points, intervals, strict=True)
         ],
         "refused": refusals(measured.refused),
+        **why_no_interval(measured.no_interval),
     }
+
+
+def why_no_interval(reasons: Sequence[str]) -> dict[str, str]:
+    """The reasons for which some figures have no interval, as in the JSON; nothing where all have one.
+
+    Args:
+        reasons: Clauses.
+
+    Example:
+        >>> why_no_interval(["a", "b"]), why_no_interval([])
+        ({'no_interval': 'a; b'}, {})
+    """
+    return {"no_interval": "; ".join(reasons)} if reasons else {}
 
 
 def refusals(entries: Sequence[Refused | RefusedFpir]) -> list[dict[str, Any]]:

@@ -15,7 +15,8 @@ from facekd.data.identities import first_few
 from facekd.data.ijb import AlignedCrops, aligned_side
 from facekd.data.ijb_protocols import TemplatePairs, TemplateSearch
 from facekd.data.lists import FileImages
-from facekd.engine.evaluation.figures import EvalSettings, figures, score_ends
+from facekd.engine.evaluation.figures import EvalSettings, figures
+from facekd.engine.evaluation.template_pairs import measure_template_scores
 from facekd.engine.evaluation.template_search import RANKS, measure_search
 from facekd.engine.evaluation.template_sets import TemplateSet
 from facekd.engine.evaluation.two_views import NamedImages, ViewCache, embed_two_views
@@ -26,20 +27,13 @@ from facekd.engine.kept_rows import content_digest
 from facekd.engine.precision import precision_told
 from facekd.engine.resumable import Watched
 from facekd.engine.uncertainty import bare
-from facekd.metrics.details import HARDEST, extreme_places, hard_pairs, roc_curve, score_histogram
-from facekd.metrics.failures import as_errors, as_non_matches
-from facekd.metrics.intervals import Interval, bootstrap_pairs
-from facekd.metrics.listed_pairs import bootstrap_listed_pairs
-from facekd.metrics.measured import Details, HardPair, Measured, SearchDetails
-from facekd.metrics.roc import auc, eer, operating_points
+from facekd.metrics.failures import as_non_matches
+from facekd.metrics.measured import Measured, SearchDetails
 from facekd.metrics.templates import Aggregation, aggregate_templates, spoiled_templates, template_pair_scores
 from facekd.models.embedder import Embedder
 
 IJB_FPRS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 IJB_FPIRS = (1e-2, 1e-1)
-
-MOST_UNKNOWN_PAIRS = 200_000
-"""Pairs of unknown people above which no interval is computed."""
 
 
 @dataclass(frozen=True)
@@ -181,64 +175,6 @@ def _as_non_matches(made: _Made, opened: TemplateSet, settings: EvalSettings) ->
     return {key: found[key] for key in ("rank", "rank_merged", "tpir_at_fpir", "refused")}
 
 
-def measure_template_pairs(templates: Tensor, pairs: TemplatePairs, settings: EvalSettings) -> Measured:
-    """Measure listed pairs of templates; a failed template is part of every comparison it stands in.
-
-    Args:
-        templates: (t, dim) from :func:`facekd.metrics.templates.aggregate_templates`, zero where one failed.
-        pairs: What is compared.
-        settings: How.
-    """
-    return measure_template_scores(template_pair_scores(templates, pairs.left, pairs.right).numpy(), pairs, settings)
-
-
-def measure_template_scores(scores: np.ndarray, pairs: TemplatePairs, settings: EvalSettings) -> Measured:
-    """Measure scores of listed pairs of templates; a comparison that failed is an error at every threshold.
-
-    Args:
-        scores: (p,) of each pair, NaN where a template failed; see :mod:`facekd.metrics.failures`.
-        pairs: What is compared.
-        settings: How.
-    """
-    unsorted = scores[pairs.genuine], scores[~pairs.genuine]
-    del scores
-    failed = as_errors(*unsorted)
-    genuine, impostor = (torch.from_numpy(np.sort(side)) for side in unsorted)
-    points, refused = operating_points(genuine, impostor, settings.fprs, failed=failed[1])
-    fprs = [point.fpr for point in points]
-    intervals = _intervals(*unsorted, pairs, fprs, settings) if settings.bootstrap else None
-    details = None
-    if settings.details:
-        details = Details(
-            curve=roc_curve(genuine, impostor),
-            histogram=score_histogram(genuine, impostor, score_ends(genuine, impostor)),
-            hardest_impostor=_hardest(pairs, unsorted[1], impostor[: len(impostor) - failed[1]], False),
-            hardest_genuine=_hardest(pairs, unsorted[0], genuine[failed[0] :], True),
-        )
-    return Measured(
-        genuine=genuine.numel(),
-        impostor=impostor.numel(),
-        points=tuple(points),
-        refused=tuple(refused),
-        auc=auc(genuine, impostor),
-        eer=eer(genuine, impostor),
-        intervals=None if intervals is None else tuple(intervals),
-        details=details,
-    )
-
-
-def _hardest(pairs: TemplatePairs, scores: np.ndarray, living: Tensor, genuine: bool) -> tuple[HardPair, ...]:
-    """The worst of one kind of pairs, of scores in the order of the list, and of those that did not fail ascending."""
-    if not living.numel():
-        return ()
-    worst = living[:HARDEST] if genuine else living[-HARDEST:]
-    candidates = np.flatnonzero((scores >= float(worst[0])) & (scores <= float(worst[-1])))
-    hard = torch.from_numpy(scores[candidates])
-    chosen = candidates[extreme_places(hard, highest=not genuine).numpy()]
-    sides = [side[pairs.genuine == genuine][chosen] for side in (pairs.left, pairs.right)]
-    return hard_pairs(torch.from_numpy(scores), torch.from_numpy(chosen), np.stack(sides, axis=1))
-
-
 def _fitted(opened: TemplateSet, size: tuple[int, int], allow_resize: bool) -> tuple[NamedImages, str]:
     """The images as a model that takes ``size`` sees them, and in a word how."""
     if isinstance(opened.images, AlignedCrops):
@@ -265,22 +201,3 @@ class _Fitting:
 
     def sample_name(self, index: int) -> str:
         return self.images.sample_name(index)
-
-
-def _intervals(
-    genuine: np.ndarray, impostor: np.ndarray, pairs: TemplatePairs, fprs: Sequence[float], settings: EvalSettings
-) -> list[Interval] | None:
-    """Of people where they are known; of pairs where they are not and the pairs are few; else None."""
-    replicates, seed = settings.bootstrap, settings.seed
-    if pairs.subjects is None:
-        few = len(pairs.genuine) <= MOST_UNKNOWN_PAIRS
-        return bootstrap_pairs(genuine, impostor, None, fprs, replicates=replicates, seed=seed) if few else None
-    people = _subjects_of_pairs(pairs, pairs.subjects)
-    return bootstrap_listed_pairs(genuine, impostor, people, fprs, replicates=replicates, seed=seed)
-
-
-def _subjects_of_pairs(pairs: TemplatePairs, subjects: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The subject of each genuine pair and the two of each impostor pair, in as few bytes as they fit in."""
-    narrow = subjects.astype(np.uint16) if subjects.max() < 2**16 else subjects
-    other = ~pairs.genuine
-    return narrow[pairs.left[pairs.genuine]], narrow[pairs.left][other], narrow[pairs.right][other]

@@ -11,13 +11,16 @@ import torch
 from torch import Tensor
 
 from facekd.data.ijb_protocols import TemplateList, TemplateSearch
-from facekd.engine.evaluation.figures import EvalSettings, refusals
+from facekd.engine.evaluation.figures import NOT_ASKED, EvalSettings, refusals, why_no_interval
 from facekd.metrics.gallery_search import Search, search_gallery
 from facekd.metrics.hard_probes import best_matches, hard_probes
 from facekd.metrics.identification import merged_keep, merged_points, nist_points, rank_rates
 from facekd.metrics.measured import HardProbe, SearchDetails
+from facekd.metrics.search_intervals import SearchIntervals, bootstrap_merged, bootstrap_searches
 
 RANKS = {"ijb-1:n": (1, 5, 10), "tinyface": (1, 5, 20)}
+DEEPER = 5000
+"""Of the scores with others, how many beyond twice those that decide are kept for the replicates of an interval."""
 MOST_RANKS = 1000
 """The CMC curve goes to the last rank of the largest gallery, and no further than this."""
 
@@ -38,7 +41,7 @@ def measure_search(
     every, merged = search.galleries[0], apart[0]
     if len(apart) > 1:
         every = _merged(search.galleries)
-        keep = merged_keep(len(search.probes.rows), settings.fprs)
+        keep = 2 * merged_keep(len(search.probes.rows), settings.fprs) + DEEPER
         merged = _searched(templates, search.probes, every, keep, errors=errors)
     found = {
         "gallery": {one.name: len(one.rows) for one in search.galleries},
@@ -48,7 +51,7 @@ def measure_search(
         "eer": None,
         "tpr_at_fpr": [],
         "rank": _by_rank(apart, ranks),
-        **_identified(apart, merged, settings.fprs, ranks),
+        **_identified(apart, merged, search.probes.subjects, settings, ranks),
     }
     if not settings.details:
         return found, None
@@ -59,17 +62,38 @@ def measure_search(
 
 
 def _identified(
-    apart: Sequence[Search], merged: Search, fpirs: Sequence[float], ranks: Sequence[int]
+    apart: Sequence[Search], merged: Search, subjects: np.ndarray, settings: EvalSettings, ranks: Sequence[int]
 ) -> dict[str, Any]:
-    if len(apart) == 1:
-        return {"rank_merged": None, "tpir_at_fpir": [], "refused": []}
-    points, refused = nist_points(apart, fpirs)
-    merged_found, merged_refused = merged_points(merged, fpirs)
+    """What is found by false alarms, and the intervals of all."""
+    several, drawn = len(apart) > 1, settings.drawn
+    points, refused = nist_points(apart, settings.fprs) if several else ([], [])
+    merged_found, merged_refused = merged_points(merged, settings.fprs) if several else ([], [])
+    intervals = merged_intervals = None
+    if settings.bootstrap:
+        intervals = bootstrap_searches(apart, subjects, ranks, [point.fpir for point in points], **drawn)
+    if settings.bootstrap and several:
+        merged_intervals = bootstrap_merged(merged, subjects, ranks, [point.fpir for point in merged_found], **drawn)
+    tpirs = [found for side in (intervals, merged_intervals) if side for found in side.tpir]
+    tpirs = tpirs or [None] * len(points + merged_found)
+    lacking = [] if settings.bootstrap else [NOT_ASKED]
+    lacking += ["a TPIR with more false alarms than are kept is not resampled"] if intervals and None in tpirs else []
     return {
-        "rank_merged": _by_rank([merged], ranks),
-        "tpir_at_fpir": [{**asdict(point), "threshold": list(point.threshold)} for point in points + merged_found],
+        "rank_ci95": _intervals_by_rank(intervals, ranks),
+        "rank_merged": _by_rank([merged], ranks) if several else None,
+        "rank_merged_ci95": _intervals_by_rank(merged_intervals, ranks),
+        "tpir_at_fpir": [
+            {**asdict(point), "threshold": list(point.threshold), "ci95": interval and list(interval)}
+            for point, interval in zip(points + merged_found, tpirs, strict=True)
+        ],
         "refused": refusals([*refused, *merged_refused]),
+        **why_no_interval(lacking),
     }
+
+
+def _intervals_by_rank(found: SearchIntervals | None, ranks: Sequence[int]) -> dict[str, list[float]] | None:
+    if found is None:
+        return None
+    return {str(rank): list(interval) for rank, interval in zip(ranks, found.rank, strict=True)}
 
 
 def _by_rank(searches: Sequence[Search], ranks: Sequence[int]) -> dict[str, float]:

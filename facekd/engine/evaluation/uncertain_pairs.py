@@ -12,15 +12,8 @@ import torch
 from torch import Tensor
 
 from facekd.data.verification import VerificationSet
-from facekd.engine.evaluation.figures import (
-    HELD_PAIRS,
-    Compared,
-    EvalSettings,
-    compared_all_pairs,
-    compared_pairs,
-    measure_scores,
-    pair_cosines,
-)
+from facekd.engine.evaluation.compared import Compared, compared_all_pairs, compared_pairs
+from facekd.engine.evaluation.figures import HELD_PAIRS, EvalSettings, measure_scores, pair_cosines
 from facekd.errors import UsageError
 from facekd.metrics.all_pairs import all_pair_scores, count_pairs
 from facekd.metrics.measured import Measured
@@ -110,7 +103,7 @@ def measure_with_uncertainty(
     sides, accuracy = _joined(probe, gallery), None
     if isinstance(data, VerificationSet):
         compared = compared_pairs(data, settings)
-        genuine, impostor, accuracy = pair_cosines(probe.embeddings, gallery.embeddings, data)
+        genuine, impostor, accuracy = pair_cosines(probe.embeddings, gallery.embeddings, data, settings)
     else:
         pairs = all_pair_scores(probe.embeddings, data, gallery=gallery.embeddings)
         compared, genuine, impostor = compared_all_pairs(pairs, data, settings), pairs.genuine, pairs.impostor

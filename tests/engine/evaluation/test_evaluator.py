@@ -26,7 +26,7 @@ KEYS = ["model", "model_digest", "set", "protocol", "flip", "pairs", "genuine", 
 KEYS.insert(3, "set_digest")
 KEYS.insert(6, "resolution")
 KEYS.insert(7, "precision")
-KEYS += ["accuracy", "auc", "eer", "tpr_at_fpr", "refused", "seconds"]
+KEYS += ["accuracy", "auc", "auc_ci95", "eer", "tpr_at_fpr", "refused", "seconds"]
 POINT = "fpr tpr threshold attained_fpr false_accepts impostors ci95 nearest_fpr_tpr supported"
 SETTINGS = EvalSettings(fprs=(0.1, 1e-2, 1e-6), bootstrap=60)
 
@@ -112,8 +112,14 @@ def test_result_of_pairs_holds_the_contract_and_the_figures() -> None:
     assert accepted[data.genuine].mean() == point["tpr"] and 0.2 < point["tpr"] < 1
     assert int(accepted[~data.genuine].sum()) == point["false_accepts"] <= 20
     assert point["ci95"][0] < point["tpr"] < point["ci95"][1]
-    assert set(result["accuracy"]) == {"mean", "std", "threshold"} and 0.8 < result["accuracy"]["mean"] < 1
-    assert set(result["eer"]) == {"value", "low", "high", "threshold"} and set(result["seconds"]) == {"embed", "score"}
+    assert set(result["accuracy"]) == {"mean", "std", "threshold", "ci95"} and 0.8 < result["accuracy"]["mean"] < 1
+    assert set(result["eer"]) == {"value", "low", "high", "threshold", "ci95"}
+    assert set(result["seconds"]) == {"embed", "score"}
+    spans = (result["auc_ci95"], result["eer"]["ci95"], result["accuracy"]["ci95"])
+    for (low, high), value in zip(
+        spans, (result["auc"], result["eer"]["value"], result["accuracy"]["mean"]), strict=True
+    ):
+        assert low < value < high
 
 
 def test_all_pairs_and_stored_embeddings_agree_with_brute_force() -> None:
@@ -131,7 +137,7 @@ def test_all_pairs_and_stored_embeddings_agree_with_brute_force() -> None:
     stored = StoredEmbeddings(rows, LABELS, [str(i) for i in range(80)], [], "net", "d2", None)
     again = next(evaluate_stored(stored, "e.npz", SETTINGS)).result
     assert list(again) == KEYS and (again["model"], again["flip"]) == ("net", None)
-    same = ("auc", "eer", "tpr_at_fpr", "refused", "pairs")
+    same = ("auc", "auc_ci95", "eer", "tpr_at_fpr", "refused", "pairs")
     assert {key: again[key] for key in same} == {key: result[key] for key in same}
 
 
@@ -171,6 +177,8 @@ def test_no_flip_no_bootstrap_one_fold() -> None:
     ).result
     assert result["flip"] is False and result["accuracy"] is None
     assert [point["ci95"] for point in result["tpr_at_fpr"]] == [None]
+    assert (result["auc_ci95"], result["eer"]["ci95"]) == (None, None)
+    assert result["no_interval"] == "no replicates were asked for"
     flipped = evaluate_set(Glance(), OpenedSet("p", "pairs", one_fold), SETTINGS).result
     assert flipped["auc"] > result["auc"]
 
@@ -178,8 +186,21 @@ def test_no_flip_no_bootstrap_one_fold() -> None:
 def test_unknown_people_resample_pairs() -> None:
     known, unknown = OpenedSet("p", "pairs", pair_set()), OpenedSet("p", "pairs", pair_set(subjects=None))
     assert known.subjects_known and not unknown.subjects_known and identity_set("f", FACES).subjects_known
-    intervals = [evaluate_set(Glance(), one, SETTINGS).result["tpr_at_fpr"][0]["ci95"] for one in (known, unknown)]
-    assert intervals[0] != intervals[1]
+    results = [evaluate_set(Glance(), one, SETTINGS).result for one in (known, unknown)]
+    for found in (lambda r: r["tpr_at_fpr"][0]["ci95"], lambda r: r["auc_ci95"], lambda r: r["accuracy"]["ci95"]):
+        assert found(results[0]) != found(results[1])
+
+
+def test_intervals_of_all_pairs_are_those_of_the_same_pairs_listed() -> None:
+    every = np.array([(i, j) for i in range(80) for j in range(i + 1, 80)])
+    listed = replace(pair_set(), pairs=every, genuine=LABELS[every[:, 0]] == LABELS[every[:, 1]], folds=every[:, 0] * 0)
+    settings = replace(SETTINGS, bootstrap=200)
+    found = [
+        evaluate_set(Glance(), one, settings).result
+        for one in (OpenedSet("p", "pairs", listed), identity_set("faces", FACES))
+    ]
+    for figure in (lambda r: r["auc_ci95"], lambda r: r["eer"]["ci95"]):
+        assert figure(found[0]) == pytest.approx(figure(found[1]), abs=2e-4)  # cosines in float64 and in float32
 
 
 def test_bad_images_and_embeddings_stop_the_evaluation() -> None:
@@ -273,7 +294,9 @@ def test_more_pairs_than_are_held__are_swept_to_the_same_figures(monkeypatch: py
     area = swept.result.pop("auc_error")
     assert area < 1e-4 and abs(swept.result.pop("auc") - held.result.pop("auc")) <= area
     del swept.result["seconds"], held.result["seconds"]
-    assert swept.result == held.result
+    assert swept.result.pop("no_interval") == "AUC and EER of more than 1,000 impostor pairs are not resampled"
+    assert swept.result.pop("auc_ci95") is swept.result["eer"].pop("ci95") is None
+    assert held.result.pop("auc_ci95") and held.result["eer"].pop("ci95") and swept.result == held.result
     assert swept.measured.details.hardest_genuine == held.measured.details.hardest_genuine
 
 

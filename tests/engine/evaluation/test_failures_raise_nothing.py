@@ -16,7 +16,7 @@ import torch
 
 from facekd.data.ijb_protocols import TemplateList, TemplatePairs, TemplateSearch
 from facekd.engine.evaluation.figures import EvalSettings, figures
-from facekd.engine.evaluation.template_evaluation import measure_template_scores
+from facekd.engine.evaluation.template_pairs import measure_template_scores
 from facekd.engine.evaluation.template_search import measure_search
 from facekd.metrics.failures import as_non_matches
 from facekd.metrics.templates import (

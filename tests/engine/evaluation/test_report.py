@@ -64,6 +64,7 @@ MODELS = [KNOWN, ModelFacts(HOSTILE, f"digest-{HOSTILE}")]
 EVALUATIONS = [evaluation("runs/a", 0.8), evaluation("runs/a", 1.1, resolution={"probe": 14, "gallery": None})]
 EVALUATIONS += [evaluation(HOSTILE, 1.4), evaluation(HOSTILE, 1.7, resolution={"probe": 14, "gallery": None})]
 EVALUATIONS.append(evaluation("runs/a", 0.9, "another set"))
+ACCURACY = {"mean": 0.75, "std": 0.125, "threshold": 0.5, "ci95": None}
 TOLD = Told(MODELS, [HOSTILE], ["facekd", "eval", HOSTILE], MACHINE, {"models": [HOSTILE]}, "2026-01-02 03:04 UTC")
 
 
@@ -189,7 +190,7 @@ def test_without_pictures_intervals_or_points_the_page_still_stands() -> None:
     settings, rows = EvalSettings((1e-5,), bootstrap=0, details=True), np.eye(6)[:, :4] + 0.1
     bare = measure_all_pairs(rows, rows, np.arange(6) // 2, settings)
     one = EVALUATIONS[0]
-    result = {**one.result, **figures(bare), "flip": None, "accuracy": {"mean": 0.75, "std": 0.125, "threshold": 0.5}}
+    result = {**one.result, **figures(bare), "flip": None, "accuracy": ACCURACY}
     page = report_html([Evaluation(result, bare)], [Faces(lambda index: f"row {index}")], TOLD)
     assert "no picture" in page and "row 0" in page and "Thresholds to deploy" not in page and "0.7500" in page
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from facekd.data.embedding_cache import BLOCK
 from facekd.data.images import encode_png, resize
-from facekd.engine.evaluation import template_evaluation
+from facekd.engine.evaluation import template_pairs
 from facekd.engine.evaluation.figures import EvalSettings
 from facekd.engine.evaluation.report_faces import faces_of_templates
 from facekd.engine.evaluation.requirements import parse_requirement, require
@@ -30,8 +30,21 @@ from facekd.models.preprocessing import Preprocessing
 
 SETTINGS = EvalSettings(fprs=(0.1, 1e-2, 1e-6), bootstrap=40)
 HEAD = ["model", "model_digest", "set", "set_digest", "precision", "protocol", "norm", "det", "flip", "resolution"]
-PAIRS = ["pairs", "genuine", "impostor", "failed_images", "accuracy", "auc", "eer", "tpr_at_fpr", "refused"]
-SEARCH = ["gallery", "probes", "accuracy", "auc", "eer", "tpr_at_fpr", "rank", "rank_merged", "tpir_at_fpir", "refused"]
+PAIRS = ["pairs", "genuine", "impostor", "failed_images", "accuracy", "auc", "auc_ci95", "eer", "tpr_at_fpr", "refused"]
+SEARCH = [
+    "gallery",
+    "probes",
+    "accuracy",
+    "auc",
+    "eer",
+    "tpr_at_fpr",
+    "rank",
+    "rank_ci95",
+    "rank_merged",
+    "rank_merged_ci95",
+    "tpir_at_fpir",
+    "refused",
+]
 
 
 @dataclass(frozen=True)
@@ -278,9 +291,22 @@ def test_unknown_people_resample_pairs_where_these_are_few(
     assert not unknown.subjects_known
     known, pairs = (evaluate(one, tmp_path, AGGREGATIONS[:1])[0].result["tpr_at_fpr"] for one in (opened, unknown))
     assert known[0]["ci95"] != pairs[0]["ci95"] and known[0]["tpr"] == pairs[0]["tpr"]
-    monkeypatch.setattr(template_evaluation, "MOST_UNKNOWN_PAIRS", 1000)
+    areas = [evaluate(one, tmp_path, AGGREGATIONS[:1])[0].result["auc_ci95"] for one in (opened, unknown)]
+    assert areas[0] != areas[1] and all(low < high for low, high in areas)
+    monkeypatch.setattr(template_pairs, "MOST_UNKNOWN_PAIRS", 1000)
     (many,) = evaluate(unknown, tmp_path, AGGREGATIONS[:1])
     assert [point["ci95"] for point in many.result["tpr_at_fpr"]] == [None, None]
+    assert many.result["auc_ci95"] is many.result["eer"]["ci95"] is None
+    assert many.result["no_interval"] == "people are unknown, and more than 1,000 pairs are not resampled"
+
+
+def test_pairs_that_are_too_many_have_no_interval_of_the_curve(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(template_pairs, "HELD_PAIRS", 1000)
+    (found,) = evaluate(open_template_set(folder, "ijb-1:1"), tmp_path, AGGREGATIONS[:1])
+    assert found.result["auc_ci95"] is None and all(point["ci95"] for point in found.result["tpr_at_fpr"])
+    assert "AUC and EER of more than 5,000,000 impostor pairs" in found.result["no_interval"]
 
 
 def test_details_hold_the_curve_of_the_templates(folder: Path, tmp_path: Path) -> None:
