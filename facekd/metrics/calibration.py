@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from facekd.metrics.resampling import LEVEL, multiplicities
+from facekd.metrics.resampling import multiplicities, quantiles
 
 KNOTS = np.round(np.linspace(-0.2, 1.0, 25), 2)
 """Scores at which the probability is told with its interval."""
@@ -32,9 +32,12 @@ class Calibration:
         steps: (k, 2) scores and isotonic probabilities, both ascending; between them it is linear.
         low: (25,) lower ends of the 95 % interval of the logistic probability at :data:`KNOTS`.
         high: (25,) upper ends.
+        isotonic_low: (25,) lower ends of the 95 % interval of the isotonic probability at :data:`KNOTS`.
+        isotonic_high: (25,) upper ends.
 
     Example:
-        >>> line = Calibration(10.0, -4.0, np.array([[0.1, 0.2], [0.6, 0.9]]), KNOTS * 0, KNOTS * 0 + 1)
+        >>> ends = KNOTS * 0, KNOTS * 0 + 1
+        >>> line = Calibration(10.0, -4.0, np.array([[0.1, 0.2], [0.6, 0.9]]), *ends, *ends)
         >>> float(line.probability(np.array([0.4]))[0]), line.isotonic(np.array([0.35, 0.9])).round(2).tolist()
         (0.5, [0.55, 0.9])
     """
@@ -44,6 +47,8 @@ class Calibration:
     steps: np.ndarray
     low: np.ndarray
     high: np.ndarray
+    isotonic_low: np.ndarray
+    isotonic_high: np.ndarray
 
     def probability(self, scores: np.ndarray, prior: float = 0.5) -> np.ndarray:
         """Logistic probabilities.
@@ -96,18 +101,18 @@ def calibrate(
     ones = [np.ones(side.size) for side in sides]
     positive, negative = (_shares(*both) for both in zip(cells, ones, strict=True))
     slope, intercept = _logistic(positive, negative)
-    drawn = []
+    drawn, stepped = [], []
     people = subjects or tuple(np.arange(side.size)[:, None].repeat(2, axis=1) for side in sides)
     count = 1 + max(int(side.max()) for side in people)
     for replicate in range(replicates):
         weights = _replicate_weights(people, count, replicate, seed, pairs=subjects is None)
         if all(side.sum() for side in weights):
-            shares = (_shares(*both) for both in zip(cells, weights, strict=True))
+            shares = [_shares(*both) for both in zip(cells, weights, strict=True)]
             line = _logistic(*shares)
             drawn.append(_sigmoid(line[1] + line[0] * KNOTS))
-    tail = (1 - LEVEL) / 2
-    low, high = np.quantile(drawn, [tail, 1 - tail], axis=0) if drawn else (np.zeros(KNOTS.size), np.ones(KNOTS.size))
-    return Calibration(slope, intercept, _isotonic(positive, negative), low, high)
+            stepped.append(np.interp(KNOTS, *_isotonic(*shares).T))
+    ends = [np.array(quantiles(np.array(found).reshape(-1, KNOTS.size))).T for found in (drawn, stepped)]
+    return Calibration(slope, intercept, _isotonic(positive, negative), *ends[0], *ends[1])
 
 
 def distance_of(cosine: float) -> float:
@@ -165,16 +170,25 @@ def _logistic(positive: np.ndarray, negative: np.ndarray) -> tuple[float, float]
 
 
 def _isotonic(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
-    from sklearn.isotonic import IsotonicRegression
+    """Scores and probabilities (k, 2): where a flat stretch begins and where it ends."""
+    from sklearn.isotonic import isotonic_regression
 
-    scores, truth, weights = _table(positive, negative)
-    fitted = IsotonicRegression(y_min=0, y_max=1).fit(scores, truth, sample_weight=weights)
-    return np.stack([fitted.X_thresholds_, fitted.y_thresholds_], axis=1)
+    held = np.flatnonzero(positive + negative)
+    both = (positive + negative)[held]
+    fitted = isotonic_regression(positive[held] / both, sample_weight=both, y_min=0, y_max=1)
+    steps = np.flatnonzero(np.diff(fitted) != 0)
+    kept = np.unique(np.concatenate([[0], steps, steps + 1, [held.size - 1]]))
+    return np.stack([_centres()[held[kept]], fitted[kept]], axis=1)
+
+
+def _centres() -> np.ndarray:
+    """The score that each cell stands for."""
+    return np.asarray((np.arange(CELLS) + 0.5) * (2 / CELLS) - 1)
 
 
 def _table(positive: np.ndarray, negative: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Scores, truth and weights of the cells that hold pairs; the weights sum to twice a thousand."""
-    centres = (np.arange(CELLS) + 0.5) * (2 / CELLS) - 1
+    centres = _centres()
     held = [side > 0 for side in (positive, negative)]
     scores = np.concatenate([centres[side] for side in held])
     truth = np.repeat([1, 0], [int(side.sum()) for side in held])

@@ -72,7 +72,8 @@ def test_probabilities_rise_with_the_score_inside_their_interval(files: Path) ->
     assert (odds["genuine"], odds["impostor"], odds["resampled"]) == (180, 2376, "people")
     for name in ("cosine", "logistic", "isotonic"):
         assert sorted(knot[name] for knot in odds["knots"]) == [knot[name] for knot in odds["knots"]]
-    assert all(knot["ci95"][0] <= knot["ci95"][1] for knot in odds["knots"])
+    assert all(knot[name][0] <= knot[name][1] for knot in odds["knots"] for name in ("ci95", "isotonic_ci95"))
+    assert any(knot["isotonic_ci95"][0] < knot["isotonic"] < knot["isotonic_ci95"][1] for knot in odds["knots"])
 
 
 def test_pairs_can_be_given_and_another_place(files: Path, tmp_path: Path) -> None:

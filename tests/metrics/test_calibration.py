@@ -8,6 +8,7 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
 from facekd.metrics.calibration import KNOTS, calibrate, distance_of, percent_of
+from facekd.metrics.resampling import multiplicities
 
 
 def normal_scores(seed: int, genuine: int = 6000, impostor: int = 9000) -> tuple[np.ndarray, np.ndarray]:
@@ -74,3 +75,32 @@ def test_a_threshold_written_in_other_ways() -> None:
     one, other = np.array([1.0, 0.0]), np.array([0.6, 0.8])
     assert distance_of(float(one @ other)) == pytest.approx(np.linalg.norm(one - other))
     assert (percent_of(-1.0), percent_of(0.6)) == (0.0, 80.0)
+
+
+def test_both_intervals__are_those_of_pairs_copied_out() -> None:
+    """scikit-learn on the scores of every replicate, each pair as often as its people were drawn."""
+    draw, people = np.random.default_rng(4), 12
+    own, left = np.repeat(np.arange(people), 5), draw.integers(0, people, 150)
+    right = (left + draw.integers(1, people, 150)) % people
+    sides = draw.normal(0.4, 0.2, own.size).clip(-1, 1), draw.normal(0.1, 0.2, 150).clip(-1, 1)
+    sides = tuple((np.floor((side + 1) * 5000) + 0.5) / 5000 - 1 for side in sides)  # where cells have their middle
+    subjects = np.stack([own, own], axis=1), np.stack([left, right], axis=1)
+    found = calibrate(*sides, subjects, replicates=25, seed=3)
+    lines, steps = [], []
+    for number in range(25):
+        times = multiplicities(number, people, 3)
+        both = [np.repeat(sides[0], times[own]), np.repeat(sides[1], times[left] * times[right])]
+        scores, truth = np.concatenate(both), np.repeat([1, 0], [both[0].size, both[1].size])
+        weights = np.where(truth, 1000 / both[0].size, 1000 / both[1].size)
+        line = LogisticRegression(C=1e4, tol=1e-8, max_iter=500).fit(scores[:, None], truth, sample_weight=weights)
+        lines.append(line.predict_proba(KNOTS[:, None])[:, 1])
+        isotonic = IsotonicRegression(out_of_bounds="clip").fit(scores, truth, sample_weight=weights)
+        steps.append(isotonic.predict(KNOTS))
+    for ends, drawn in (((found.low, found.high), lines), ((found.isotonic_low, found.isotonic_high), steps)):
+        np.testing.assert_allclose(ends, np.quantile(drawn, [0.025, 0.975], axis=0), atol=2e-4)
+    assert (found.isotonic_low < found.isotonic_high).sum() > 10
+
+
+def test_the_isotonic_interval__has_no_end_without_replicates() -> None:
+    found = calibrate(*normal_scores(1), replicates=0)
+    assert (found.isotonic_low == 0).all() and (found.isotonic_high == 1).all()

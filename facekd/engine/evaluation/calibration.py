@@ -124,7 +124,8 @@ def calibration_record(
     """What is written beside the model."""
     measured, line = found.measured, found.line
     intervals = measured.intervals or (None,) * len(measured.points)
-    columns = (KNOTS, line.probability(KNOTS), line.low, line.high, line.isotonic(KNOTS))
+    columns = (KNOTS, line.probability(KNOTS), line.low, line.high)
+    steps = (line.isotonic(KNOTS), line.isotonic_low, line.isotonic_high)
     return {
         "facekd": __version__,
         "model": embedder.name,
@@ -155,8 +156,16 @@ def calibration_record(
             "impostor": found.fitted[1],
             "resampled": "people" if found.subjects_known else "pairs",
             "knots": [
-                {"cosine": knot, "logistic": chance, "ci95": [low, high], "isotonic": step}
-                for knot, chance, low, high, step in zip(*(column.tolist() for column in columns), strict=True)
+                {
+                    "cosine": knot,
+                    "logistic": chance,
+                    "ci95": [low, high],
+                    "isotonic": step,
+                    "isotonic_ci95": [least, most],
+                }
+                for knot, chance, low, high, step, least, most in zip(
+                    *(column.tolist() for column in (*columns, *steps)), strict=True
+                )
             ],
         },
     }
