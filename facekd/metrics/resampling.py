@@ -13,19 +13,20 @@ LEVEL = 0.95
 Interval = tuple[float, float]
 
 
-def multiplicities(replicate: int, subjects: int, seed: int = 0) -> np.ndarray:
-    """How often each subject is drawn in a replicate: as many draws as subjects, decided by seed and number alone.
+def multiplicities(replicate: int, subjects: int, seed: int = 0, draws: int | None = None) -> np.ndarray:
+    """How often each subject is drawn in a replicate, decided by seed and number alone.
 
     Args:
         replicate: Its number.
         subjects: How many there are.
         seed: Of the whole bootstrap.
+        draws: How many are drawn; as many as there are where None.
 
     Example:
-        >>> int(multiplicities(3, 50).sum())
-        50
+        >>> int(multiplicities(3, 50).sum()), int(multiplicities(3, 50, draws=14).sum())
+        (50, 14)
     """
-    drawn = np.random.default_rng([seed, replicate]).integers(0, subjects, subjects)
+    drawn = np.random.default_rng([seed, replicate]).integers(0, subjects, subjects if draws is None else draws)
     return np.bincount(drawn, minlength=subjects)
 
 

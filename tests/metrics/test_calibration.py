@@ -94,11 +94,21 @@ def test_both_intervals__are_those_of_pairs_copied_out() -> None:
         weights = np.where(truth, 1000 / both[0].size, 1000 / both[1].size)
         line = LogisticRegression(C=1e4, tol=1e-8, max_iter=500).fit(scores[:, None], truth, sample_weight=weights)
         lines.append(line.predict_proba(KNOTS[:, None])[:, 1])
-        isotonic = IsotonicRegression(out_of_bounds="clip").fit(scores, truth, sample_weight=weights)
-        steps.append(isotonic.predict(KNOTS))
-    for ends, drawn in (((found.low, found.high), lines), ((found.isotonic_low, found.isotonic_high), steps)):
-        np.testing.assert_allclose(ends, np.quantile(drawn, [0.025, 0.975], axis=0), atol=2e-4)
+        times = multiplicities(number, people, 3, draws=5)  # 12 to the power of two thirds
+        both = [np.repeat(sides[0], times[own]), np.repeat(sides[1], times[left] * times[right])]
+        if both[0].size and both[1].size:
+            steps.append(_isotonic_at_knots(*both))
+    np.testing.assert_allclose((found.low, found.high), np.quantile(lines, [0.025, 0.975], axis=0), atol=2e-4)
+    middle = _isotonic_at_knots(*sides)
+    wanted = middle + (5 / 12) ** (1 / 3) * (np.quantile(steps, [0.025, 0.975], axis=0) - middle)
+    np.testing.assert_allclose((found.isotonic_low, found.isotonic_high), wanted.clip(0, 1), atol=1e-9)
     assert (found.isotonic_low < found.isotonic_high).sum() > 10
+
+
+def _isotonic_at_knots(genuine: np.ndarray, impostor: np.ndarray) -> np.ndarray:
+    scores, truth = np.concatenate([genuine, impostor]), np.repeat([1, 0], [genuine.size, impostor.size])
+    weights = np.where(truth, 1000 / genuine.size, 1000 / impostor.size)
+    return IsotonicRegression(out_of_bounds="clip").fit(scores, truth, sample_weight=weights).predict(KNOTS)
 
 
 def test_the_isotonic_interval__has_no_end_without_replicates() -> None:
