@@ -130,3 +130,18 @@ def interval_coverage(data: Record) -> str:
         f"{len(listed['fprs'])} FPRs take {_spread(seconds)} s."
     )
     return "\n\n".join([told, markdown_table(head, rows), timed])
+
+
+def figure_coverage(data: Record) -> str:
+    """How often 95 % intervals of other figures than the TPR hold the truth."""
+    people = sorted({row["people"] for row in data["rows"]})
+    rows = []
+    for name in dict.fromkeys(row["figure"] for row in data["rows"]):
+        own = {row["people"]: row for row in data["rows"] if row["figure"] == name}
+        held = [f"{own[size]['coverage']:.3f} +- {own[size]['standard_error']:.3f}" for size in people]
+        rows.append([name, f"{own[people[0]]['truth']:.4f}", *held])
+    told = (
+        f"{data['rows'][0]['worlds']:,} worlds of each size whose truth is known, {data['replicates']} replicates "
+        "behind each interval. The share of intervals that hold the truth:"
+    )
+    return f"{told}\n\n{markdown_table(['figure', 'truth', *(f'{size} people' for size in people)], rows)}"

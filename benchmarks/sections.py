@@ -7,7 +7,14 @@ from collections.abc import Callable
 from benchmarks.classifier_tables import classifier_loss
 from benchmarks.export_tables import exported_latency, exports, latency
 from benchmarks.ijb_tables import ijb_real
-from benchmarks.measuring_tables import all_pairs, embedding_speed, interval_coverage, lfw_models, templates
+from benchmarks.measuring_tables import (
+    all_pairs,
+    embedding_speed,
+    figure_coverage,
+    interval_coverage,
+    lfw_models,
+    templates,
+)
 from benchmarks.method_tables import methods
 from benchmarks.tables import Record, data_loading, demo, real_faces_in_full, synthetic_hardness, synthetic_speed
 from benchmarks.torture_table import torture
@@ -34,6 +41,7 @@ TRAINING_COMMAND = "python -m benchmarks.training_speed --out benchmarks/results
 STUDENTS_COMMAND = "python -m benchmarks.student_speed --out benchmarks/results/student_speed.json"
 FORECASTS_COMMAND = "python -m benchmarks.forecasts --out benchmarks/results/forecasts.json"
 COVERAGE_COMMAND = "python -m benchmarks.interval_coverage --out benchmarks/results/interval_coverage.json"
+FIGURES_COMMAND = "python -m benchmarks.figure_coverage --out benchmarks/results/figure_coverage.json"
 UNCERTAINTY_COMMAND = "python -m benchmarks.uncertainty"
 METHODS_COMMAND = "python -m benchmarks.methods{}"
 
@@ -60,6 +68,7 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Record], str]]] = {
     "templates": ("1:1 at the size of IJB-C", TEMPLATES_COMMAND, templates),
     "ijb_real": ("IJB templates of real photographs", IJB_COMMAND, ijb_real),
     "interval_coverage": ("Do intervals hold the truth", COVERAGE_COMMAND, interval_coverage),
+    "figure_coverage": ("Do intervals of other figures", FIGURES_COMMAND, figure_coverage),
     "classifier_loss": ("The softmax over identities", CLASSIFIER_COMMAND, classifier_loss),
     "training_speed": ("A step of distillation", TRAINING_COMMAND, training_speed),
     "student_speed": ("What students compute", STUDENTS_COMMAND, student_speed),
