@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from facekd.errors import CheckpointError
@@ -25,32 +28,68 @@ _BEFORE = f'"{SEAL}":"'.encode()
 _FIX = "copy or download it again"
 
 
-def encode(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+@dataclass(frozen=True)
+class Blocks:
+    """A tensor that is at hand some rows at a time.
+
+    Attributes:
+        shape: Of all of it.
+        dtype: Of its elements.
+        rows: Gives it in pieces, first rows first; it may be asked more than once.
+
+    Example:
+        >>> torch.cat(list(Blocks((2, 3), torch.float32, lambda: iter(torch.ones(2, 3).split(1))).rows())).shape
+        torch.Size([2, 3])
+    """
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    rows: Callable[[], Iterator[Tensor]]
+
+
+Held = Tensor | Blocks
+
+
+def encode(tensors: Mapping[str, Held], metadata: Mapping[str, str]) -> bytes:
     """The file's bytes: equal content, equal bytes.
 
     Example:
-        >>> import torch
         >>> a, b = torch.zeros(1), torch.ones(1)
         >>> encode({"a": a, "b": b}, {"x": "1", "y": "2"}) == encode({"b": b, "a": a}, {"y": "2", "x": "1"})
         True
     """
-    return b"".join(_head_and_body(tensors, metadata))
+    head, names = _head(tensors, metadata)
+    return b"".join((head, *_body(tensors, names)))
 
 
-def _head_and_body(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> tuple[bytes, memoryview]:
+def _head(tensors: Mapping[str, Held], metadata: Mapping[str, str]) -> tuple[bytes, list[str]]:
+    """The header with its length before it, and the tensors in the order of the file.
+
+    The library says in which order and under which names of types; it is given no elements.
+    """
     from safetensors.torch import save
 
-    plain = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
-    length = struct.unpack("<Q", plain[:8])[0]
-    header = json.loads(plain[8 : 8 + length])
+    plain = save({name: torch.empty(0, dtype=tensor.dtype) for name, tensor in tensors.items()})
+    header = json.loads(plain[8 : 8 + struct.unpack("<Q", plain[:8])[0]])
+    end = 0
+    for name, entry in header.items():
+        start, end = end, end + math.prod(tensors[name].shape) * tensors[name].dtype.itemsize
+        entry |= {"shape": list(tensors[name].shape), "data_offsets": [start, end]}
     ordered = {"__metadata__": {key: str(metadata[key]) for key in sorted(metadata)}} | header
     text = json.dumps(ordered, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text, memoryview(plain)[8 + length :]
+    return struct.pack("<Q", len(text)) + text, list(header)
 
 
-def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    """Write atomically.
+def _body(tensors: Mapping[str, Held], names: Iterable[str]) -> Iterator[memoryview]:
+    for name in names:
+        held = tensors[name]
+        for piece in held.rows() if isinstance(held, Blocks) else (held,):
+            yield piece.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+
+
+def write(path: Path, tensors: Mapping[str, Held], metadata: Mapping[str, str]) -> str:
+    """Write atomically, and never hold more than one piece of one tensor beside the tensors.
 
     Returns:
         SHA-256 of the file, in hex.
@@ -58,29 +97,33 @@ def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
     Raises:
         DeviceError: The disk refused; a file that was there before stands.
     """
-    return _written(path, *_head_and_body(tensors, metadata))
+    head, names = _head(tensors, metadata)
+    return _written(path, head, _body(tensors, names))
 
 
-def write_sealed(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+def write_sealed(path: Path, tensors: Mapping[str, Held], metadata: Mapping[str, str]) -> str:
     """:func:`write` of a file that carries its own digest, for those whose digest nobody else may have recorded."""
-    head, body = _head_and_body(tensors, {**metadata, SEAL: _BLANK.decode()})
+    head, names = _head(tensors, {**metadata, SEAL: _BLANK.decode()})
     start = head.index(_BEFORE) + len(_BEFORE)
-    return _written(path, head[:start] + _seal_of(head, start, body) + head[start + len(_BLANK) :], body)
+    seal = _seal_of(head, start, _body(tensors, names))
+    return _written(path, head[:start] + seal + head[start + len(_BLANK) :], _body(tensors, names))
 
 
-def _written(path: Path, *parts: bytes | memoryview) -> str:
+def _written(path: Path, head: bytes, body: Iterable[memoryview]) -> str:
     def fill(temporary: Path) -> None:
         with open(temporary, "wb") as stream:
-            for part in parts:
-                stream.write(part)
+            stream.write(head)
+            for piece in body:
+                stream.write(piece)
 
     return write_atomic(path, fill)
 
 
-def _seal_of(head: bytes, start: int, body: bytes | memoryview) -> bytes:
+def _seal_of(head: bytes, start: int, body: Iterable[memoryview]) -> bytes:
     """The digest that belongs at ``start``."""
     digest = hashlib.sha256(head[:start] + _BLANK + head[start + len(_BLANK) :])
-    digest.update(body)
+    for piece in body:
+        digest.update(piece)
     return digest.hexdigest().encode()
 
 
@@ -88,7 +131,7 @@ def _check_seal(data: bytes, length: int, where: str) -> None:
     head = data[: 8 + length]
     start = head.find(_BEFORE) + len(_BEFORE)
     found = head[start : start + len(_BLANK)] if start >= len(_BEFORE) else b""
-    if found != _seal_of(head, start, memoryview(data)[8 + length :]):
+    if found != _seal_of(head, start, [memoryview(data)[8 + length :]]):
         fix = f"{_FIX}; if a tool changed it, drop {SEAL} from its metadata"
         raise CheckpointError(where, "is not as it was written: its SHA-256 differs from the one it carries", fix)
 
