@@ -22,9 +22,8 @@ from facekd.recipe.loss_sections import (
     Rkd,
     SharedHeadKD,
     Sp,
-    Stkd,
-    StkdSimilarity,
 )
+from facekd.recipe.mixup_sections import Stkd, StkdSimilarity
 from facekd.recipe.subset_sections import SubsetKD, SubsetL2
 from facekd.recipe.uncertainty_sections import Dul, DulRegression, Pad, PadLogit, PadRelation, Pfe
 
