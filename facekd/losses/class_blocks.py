@@ -55,6 +55,7 @@ class ClassShare(NamedTuple):
         size: Processes in all.
         gather: Gives the rows of all processes, in the order of their ranks.
         classes: In all, where this process holds the rows of its own part and no others; None where it holds all.
+        first: Place among them of the first it holds, where they are not shared out as :meth:`of` does.
 
     Example:
         >>> ClassShare(1, 3, lambda rows: rows).of(10)
@@ -65,6 +66,7 @@ class ClassShare(NamedTuple):
     size: int
     gather: Callable[[Tensor], Tensor]
     classes: int | None = None
+    first: int | None = None
 
     def of(self, classes: int) -> slice:
         """Which of so many classes."""
@@ -81,19 +83,20 @@ def own_and_others(
 
     Args:
         student: Raw embeddings, ``(batch, dim)``.
-        class_weights: One row per class, ``(classes, dim)``, of any length and any floating type; those of
-            ``share.of(share.classes)`` where that says how many there are. Rows stored as bfloat16 move a cosine by
-            about 5e-5 at 512 dimensions, whatever the number of classes.
+        class_weights: One row per class, ``(classes, dim)``, of any length and any floating type; those of this
+            process alone where ``share.classes`` says how many there are, perhaps none. Rows stored as bfloat16 move a
+            cosine by about 5e-5 at 512 dimensions, whatever the number of classes.
         labels: Class of each image, ``(batch,)``, in [0, classes), which is not checked.
         scale: Factor from cosine to logit.
         share: Sum over the classes together with other processes, each a part of them: ``batch (dim + 1)`` numbers of
-            each are exchanged, and ``batch dim`` more where each holds its part alone. Of a frozen classifier only.
+            each are exchanged, and ``batch dim`` more where each holds its part alone. The gradient of the embeddings
+            is whole in each, that of a classifier in training is of the rows a process holds.
 
     Returns:
         ``own`` and ``others``, ``(batch,)`` each, float32 or wider. Without another class ``others`` is minus infinity.
 
     Raises:
-        ValueError: The classifier is in training, and its classes are to be shared.
+        ValueError: The classifier is in training and whole in each process, which would have the gradient of a part.
 
     Example:
         Two other classes at right angles: ln(e^0 + e^0).
@@ -104,8 +107,8 @@ def own_and_others(
     """
     rows = unit_rows(student)
     rows = rows.to(torch.promote_types(rows.dtype, class_weights.dtype))
-    if share is not None and class_weights.requires_grad:
-        raise ValueError("class_weights is in training, expected a frozen classifier: its gradient is not shared")
+    if share is not None and share.classes is None and class_weights.requires_grad:
+        raise ValueError("class_weights is in training and whole, expected the rows of this process's share alone")
     own, others = _OwnAndOthers.apply(rows, class_weights, labels.long(), scale, share)
     return own, others
 
@@ -121,26 +124,27 @@ class _OwnAndOthers(torch.autograd.Function):
             held, first = class_weights[part], part.start
             own_rows = unit_rows(class_weights[labels]).to(rows.dtype)
         else:
-            held, first = class_weights, share.of(share.classes).start
+            held, first = class_weights, share.of(share.classes).start if share.first is None else share.first
             own_rows = _fetched(held, labels - first, share).to(rows.dtype)
-        others, mean = _sum_others(rows, held, labels - first, scale, needed)
+        places = labels - first
+        others, mean = _sum_others(rows, held, places, scale, needed)
         if share is not None:
             others, mean = _joined(others, mean, share)
         trained = class_weights if ctx.needs_input_grad[1] else None
         ctx.scale = scale
-        ctx.save_for_backward(rows, own_rows, mean, others, labels, trained)
+        ctx.save_for_backward(rows, own_rows, mean, others, places, trained)
         return (rows * own_rows).sum(dim=1), others
 
     @staticmethod
     @once_differentiable  # type: ignore[misc,untyped-decorator]
     def backward(ctx: Any, of_own: Tensor, of_others: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
-        rows, own_rows, mean, others, labels, trained = ctx.saved_tensors
+        rows, own_rows, mean, others, places, trained = ctx.saved_tensors
         to_rows = to_classes = None
         if mean is not None:
             to_rows = of_own[:, None] * own_rows + (ctx.scale * of_others)[:, None] * mean
         if trained is not None:
             passed = of_own, ctx.scale * of_others
-            to_classes = _gradient_of_classes(rows, trained, labels, ctx.scale, others, passed)
+            to_classes = _gradient_of_classes(rows, trained, places, ctx.scale, others, passed)
         return to_rows, to_classes, None, None, None
 
 

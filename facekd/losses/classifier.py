@@ -191,8 +191,9 @@ def margin_softmax(
     _check_choice("margin_gradient", margin_gradient, MARGIN_GRADIENTS)
     if kind == "cosface" and margin_gradient != "exact":
         raise ValueError(f"margin_gradient {margin_gradient} has no effect with kind cosface; leave it out")
-    check_classifier("student", student, "class_weights", class_weights)
     in_all = None if class_share is None else class_share.classes
+    if in_all is None or len(class_weights):  # of a sample of all classes, a process may hold none
+        check_classifier("student", student, "class_weights", class_weights)
     check_labels(labels, len(student), len(class_weights) if in_all is None else in_all)
     if neighbours is None:
         own, others = own_and_others(student, class_weights, labels, scale=scale, share=class_share)

@@ -1,6 +1,6 @@
 """Losses that learn with the embedding how far it may be off: a Gaussian about it in place of a point.
 
-They are means over dimensions, so that a weight means the same at any width. ``dul`` has nine parameters because each
+They are means over dimensions, so that a weight means the same at any width. ``dul`` has ten parameters because each
 is a field of the step or one key of a recipe, under the same name.
 """
 
@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor
 
+from facekd.losses.class_blocks import ClassShare
 from facekd.losses.classifier import check_labels, margin_softmax
 from facekd.losses.common import check_classifier, check_log_variance, unit_rows, widen
 from facekd.losses.feature import variance_weighted
@@ -22,6 +23,7 @@ def dul(
     noise: Tensor,
     class_weights: Tensor,
     labels: Tensor,
+    class_share: ClassShare | None = None,
     *,
     kl_weight: float = 0.01,
     margin: float = 0.5,
@@ -46,6 +48,7 @@ def dul(
         noise: Standard normal numbers, ``(batch, dim)``; zeros give the deterministic loss.
         class_weights: One row per class, ``(classes, dim)``. Receives a gradient if it asks for one.
         labels: Index of each image's class, ``(batch,)``, integers in [0, classes).
+        class_share: The classes this process sums over, where others do the rest.
         kl_weight: Weight of the divergence, 0 or more.
         margin: In radians, or with ``cosface`` a cosine; see :func:`facekd.losses.classifier.apply_margin`.
         scale: Factor from cosine to logit, greater than 0.
@@ -72,7 +75,9 @@ def dul(
     if noise.shape != student.shape:
         raise ValueError(f"noise has shape {tuple(noise.shape)}, student {tuple(student.shape)}; expected the same")
     drawn = reparameterised(student, log_variance, noise)
-    classified = margin_softmax(drawn, class_weights, labels, margin=margin, scale=scale, kind=kind)
+    classified = margin_softmax(
+        drawn, class_weights, labels, class_share=class_share, margin=margin, scale=scale, kind=kind
+    )
     return classified + kl_weight * unit_gaussian_divergence(student, log_variance)
 
 

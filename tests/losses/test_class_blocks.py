@@ -184,9 +184,46 @@ def test_shares__a_label_beyond_all_the_classes_is_refused_and_one_of_another_pa
     assert margin_softmax(student, rows, torch.full((BATCH,), 20), class_share=share).isfinite()
 
 
-def test_shares__of_a_classifier_in_training_are_refused() -> None:
+@pytest.mark.parametrize(("size", "classes"), [(size, classes) for size in (1, 2, 3) for classes in (3, 7, 50)])
+def test_shares__of_a_classifier_in_training_give_its_rows_the_gradient_of_the_plain_form(
+    size: int, classes: int
+) -> None:
+    student, rows, labels = batch(1.0, classes)
+
+    def work(share: ClassShare) -> list[Tensor]:
+        share = share._replace(classes=classes)
+        given = student.clone().requires_grad_(), rows[share.of(classes)].clone().requires_grad_()
+        loss = margin_softmax(*given, labels, class_share=share)
+        return [loss.detach(), *torch.autograd.grad(loss, given)]
+
+    found = Ring(size).run(work)
+    wanted = with_gradients(plain, student, rows, labels)
+    for loss, to_student, _ in found:
+        assert torch.equal(loss, found[0][0]) and torch.equal(to_student, found[0][1])
+        torch.testing.assert_close([loss, to_student], wanted[:2], rtol=1e-11, atol=1e-14)
+    torch.testing.assert_close(torch.cat([each[2] for each in found]), wanted[2], rtol=1e-11, atol=1e-14)
+
+
+@pytest.mark.parametrize("counts", [(4, 0, 3), (0, 7, 0), (1, 5, 1)])
+def test_shares__may_be_uneven_and_empty(counts: tuple[int, ...]) -> None:
+    student, rows, labels = batch(1.0, classes=7)
+
+    def work(share: ClassShare) -> list[Tensor]:
+        first = sum(counts[: share.rank])
+        given = student.clone().requires_grad_(), rows[first:][: counts[share.rank]].clone().requires_grad_()
+        loss = margin_softmax(*given, labels, class_share=share._replace(classes=7, first=first))
+        return [loss.detach(), *torch.autograd.grad(loss, given)]
+
+    found = Ring(3).run(work)
+    wanted = with_gradients(plain, student, rows, labels)
+    for each in found:
+        torch.testing.assert_close(each[:2], wanted[:2], rtol=1e-11, atol=1e-14)
+    torch.testing.assert_close(torch.cat([each[2] for each in found]), wanted[2], rtol=1e-11, atol=1e-14)
+
+
+def test_shares__of_a_classifier_in_training_that_is_whole_are_refused() -> None:
     student, rows, labels = batch(1.0, classes=20)
-    with pytest.raises(ValueError, match="class_weights is in training, expected a frozen classifier"):
+    with pytest.raises(ValueError, match="class_weights is in training and whole, expected the rows of this process"):
         margin_softmax(student, rows.requires_grad_(), labels, class_share=ClassShare(0, 1, lambda rows: rows))
 
 
