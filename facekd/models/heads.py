@@ -17,17 +17,29 @@ class MarginClassifier(nn.Module):
     Args:
         classes: Number of identities.
         embedding_size: Width of the embedding.
+        part: The classes that are held; all, where it is None.
 
-    The weights start from a normal distribution of spread 0.01, as the field does; losses normalise them at use.
+    The weights start from a normal distribution of spread 0.01, as the field does; losses normalise them at use. A part
+    starts as it does in the whole: all rows are drawn, and of the others a block is held at a time.
 
     Example:
-        >>> MarginClassifier(10, 4).class_weights.shape
-        torch.Size([10, 4])
+        >>> MarginClassifier(10, 4).class_weights.shape, MarginClassifier(10, 4, slice(5, 8)).class_weights.shape
+        (torch.Size([10, 4]), torch.Size([3, 4]))
     """
 
-    def __init__(self, classes: int, embedding_size: int) -> None:
+    DRAWN_NUMBERS = 2**22  # at a time
+
+    def __init__(self, classes: int, embedding_size: int, part: slice | None = None) -> None:
         super().__init__()
-        self.class_weights = nn.Parameter(torch.randn(classes, embedding_size) * 0.01)
+        part = slice(0, classes) if part is None else part
+        self.class_weights = nn.Parameter(torch.empty(part.stop - part.start, embedding_size))
+        size = 16 * max(1, self.DRAWN_NUMBERS // (16 * embedding_size))  # torch draws by sixteen: blocks do not show
+        with torch.no_grad():
+            for start in range(0, classes, size):
+                block = torch.randn(min(size, classes - start), embedding_size) * 0.01
+                kept = block[max(0, part.start - start) : max(0, part.stop - start)]
+                place = max(0, start - part.start)
+                self.class_weights[place : place + len(kept)] = kept
 
 
 class FrozenClassifier(nn.Module):

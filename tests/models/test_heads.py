@@ -18,6 +18,21 @@ def test_margin_classifier_is_one_parameter() -> None:
     assert head.class_weights.std().item() == pytest.approx(0.01, rel=0.02)
 
 
+@pytest.mark.parametrize(
+    ("classes", "dim", "part"), [(100, 8, slice(0, 100)), (101, 5, slice(17, 90)), (7, 3, slice(5, 7))]
+)
+def test_a_part_of_a_margin_classifier_starts_as_in_the_whole(
+    classes: int, dim: int, part: slice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    wanted = torch.randn(classes, dim) * 0.01
+    after = torch.rand(3)
+    monkeypatch.setattr(MarginClassifier, "DRAWN_NUMBERS", 32 * dim)
+    torch.manual_seed(0)
+    assert torch.equal(MarginClassifier(classes, dim, part).class_weights, wanted[part])
+    assert torch.equal(torch.rand(3), after)
+
+
 def test_frozen_classifier_is_stored_but_never_trained() -> None:
     given = torch.randn(5, 4)
     head = FrozenClassifier(given)

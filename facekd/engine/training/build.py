@@ -19,7 +19,7 @@ from facekd.data.superclasses import group_identities
 from facekd.engine.fitting import training_reader
 from facekd.engine.training.inheritance import LEAST_AGREEMENT, Classifier, class_means, inherit_classifier
 from facekd.engine.training.objective import Objective
-from facekd.engine.training.outputs import Sizes, SubsetSizes
+from facekd.engine.training.outputs import Sizes
 from facekd.engine.training.plan import Plan, architecture_of, cached_views, classifier_of, clean_views
 from facekd.engine.training.session import Session
 from facekd.engine.training.sources import augment_settings, resolution_settings
@@ -35,6 +35,7 @@ from facekd.engine.training.teacher import (
 )
 from facekd.errors import UsageError
 from facekd.files import value_digest
+from facekd.losses import ClassShare
 from facekd.models.architecture import PROJECTED_FROM
 from facekd.models.embedder import Embedder, open_device
 from facekd.models.heads import Projected
@@ -95,7 +96,7 @@ def make_student(section: Student, seed: int, teacher: Embedder | None = None) -
     return (student.requires_grad_(False) if section.frozen else student), notes
 
 
-def make_optimizer(section: Optimizer, student: nn.Module, objective: Objective) -> torch.optim.Optimizer:
+def make_optimizer(section: Optimizer, student: nn.Module, objective: nn.Module) -> torch.optim.Optimizer:
     """The optimizer over what is trained.
 
     Matrices of the student, of its own classifier and of a projector decay; biases, normalisation and PReLU slopes do
@@ -201,14 +202,17 @@ def some_embeddings(teacher: Embedder, source: IdentitySource, caches: Caches) -
     return torch.from_numpy(np.array(rows[:, 0]))
 
 
-def _subset_sizes(subset: Subset) -> SubsetSizes:
-    return SubsetSizes(
-        name=subset.section.name,
-        teacher_size=subset.teacher.embedding_size,
-        images=len(subset.source),
-        columns=torch.from_numpy(subset.source.columns),
-        share=subset.section.share,
-        class_weights=None if subset.classifier is None else subset.classifier.class_weights,
+def _sizes(recipe: Recipe, plan: Plan, teacher: Embedder | None, caches: Caches, share: ClassShare | None) -> Sizes:
+    width = architecture_of(recipe.student, teacher).width
+    return Sizes(
+        classes=plan.identities,
+        embedding_size=width,
+        teacher_size=width if teacher is None else teacher.embedding_size,
+        batch_size=recipe.train.batch_size,
+        steps_per_epoch=plan.steps_per_epoch,
+        projected=recipe.student.projector == "drop",
+        subsets=tuple(one.sizes() for one in caches.subsets),
+        class_share=share,
     )
 
 
@@ -222,8 +226,11 @@ def make_session(
     place: torch.device,
     *,
     least_agreement: float = LEAST_AGREEMENT,
+    class_share: ClassShare | None = None,
 ) -> Session:
     """Build every part of a run, its inherited classifier proved to fit, by as much as ``least_agreement`` says.
+
+    Of several processes each has its ``class_share`` of the classifier, where the losses allow that.
 
     Raises:
         FacekdError: A part that cannot be built, or does not fit another.
@@ -235,16 +242,7 @@ def make_session(
         student.start_at(some_embeddings(teacher, source, caches))
     if recipe.train.channels_last:
         student = student.to(memory_format=torch.channels_last)
-    width = architecture_of(recipe.student, teacher).width
-    sizes = Sizes(
-        classes=len(source.names),
-        embedding_size=width,
-        teacher_size=width if teacher is None else teacher.embedding_size,
-        batch_size=recipe.train.batch_size,
-        steps_per_epoch=plan.steps_per_epoch,
-        projected=recipe.student.projector == "drop",
-        subsets=tuple(map(_subset_sizes, caches.subsets)),
-    )
+    sizes = _sizes(recipe, plan, teacher, caches, class_share)
     objective = Objective(recipe.losses, sizes, None if classifier is None else classifier.class_weights).to(place)
     size = recipe.student.input_size
     return Session(

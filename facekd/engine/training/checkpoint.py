@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from facekd import __version__
 from facekd.errors import CheckpointError, NonFiniteError
 from facekd.files import append_line, disk_errors, remove_unfinished
 from facekd.models import safetensors_file
+from facekd.models.safetensors_file import Blocks
 
 KEPT = 2
 FORMAT = "facekd-checkpoint-1"
@@ -34,11 +36,13 @@ class Checkpoint:
         step: Steps taken.
         tensors: Every tensor of the run, by dotted name.
         facts: JSON values: digests, thread count, best figure so far.
+        blocks: Tensors of which other processes hold a part; asked for as they are written, and read as any other.
     """
 
     step: int
     tensors: Mapping[str, Tensor]
     facts: Mapping[str, Any]
+    blocks: Mapping[str, Blocks] = field(default_factory=dict)
 
 
 def flatten(prefix: str, state: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -108,24 +112,34 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
         DeviceError: The disk refused; earlier checkpoints stand.
     """
     path = folder / checkpoint_name(checkpoint.step)
-    _require_finite(checkpoint)
+    for name, tensor in checkpoint.tensors.items():
+        _require_finite(checkpoint.step, name, tensor)
+    blocks = {
+        name: replace(held, rows=partial(_finite_rows, checkpoint.step, name, held))
+        for name, held in checkpoint.blocks.items()
+    }
     facts = {"format": FORMAT, "step": checkpoint.step, "facekd": __version__, **checkpoint.facts}
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    digest = safetensors_file.write(path, checkpoint.tensors, {"facts": json.dumps(facts)})
+    digest = safetensors_file.write(path, {**checkpoint.tensors, **blocks}, {"facts": json.dumps(facts)})
     line = {"step": checkpoint.step, "file": path.name, "bytes": path.stat().st_size, "sha256": digest}
     append_line(folder / "checkpoints.jsonl", json.dumps(line), durable=True)
     _forget_others(folder, path)
     return path
 
 
-def _require_finite(checkpoint: Checkpoint) -> None:
+def _require_finite(step: int, name: str, tensor: Tensor) -> None:
     """Losses and gradients are looked at in every step; this finds what reaches the state past them."""
-    for name, tensor in checkpoint.tensors.items():
-        if not torch.isfinite(tensor).all():
-            what = f"{name} is not finite; no checkpoint was written"
-            fix = "go on with --resume from the one before, and a lower optimizer.learning_rate in a new run"
-            raise NonFiniteError(f"step {checkpoint.step}", what, fix)
+    if not torch.isfinite(tensor).all():
+        what = f"{name} is not finite; no checkpoint was written"
+        fix = "go on with --resume from the one before, and a lower optimizer.learning_rate in a new run"
+        raise NonFiniteError(f"step {step}", what, fix)
+
+
+def _finite_rows(step: int, name: str, held: Blocks) -> Iterator[Tensor]:
+    for rows in held.rows():
+        _require_finite(step, name, rows)
+        yield rows
 
 
 def _recorded(folder: Path) -> dict[str, str]:

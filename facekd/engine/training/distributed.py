@@ -2,9 +2,8 @@
 
 The embeddings of all shares are gathered, and each process computes the objective of the joined batch. So a loss that
 compares images with each other, a threshold or centre kept from step to step, and a head with BatchNorm see what they
-see in one process; they, and the classifier in training, change alike everywhere without being exchanged. Only the
-student's gradients are summed. The price is that every process holds the classifier, and computes the term of one in
-training; the softmax over the classes of a frozen one is shared out among them.
+see in one process, and change alike everywhere without being exchanged. The student's gradients are summed. Of the
+classifier each process holds, and trains, some classes and no others, unless a loss asks for the logits of all.
 
 Rank 0 writes while the others wait; embeddings of many images are made by all of them (``shares.py``). What one process
 alone may meet (an undecodable image, a signal, a full disk) is agreed upon at places where every one of them passes,
@@ -174,7 +173,7 @@ class World:
 
     @property
     def class_share(self) -> ClassShare | None:
-        """The classes of a frozen classifier that this process sums over; all, where it is alone."""
+        """The classes of a classifier that this process sums over; None where it is alone."""
         return None if self.size == 1 else ClassShare(self.rank, self.size, self.gather)
 
     @torch.no_grad()
@@ -189,7 +188,7 @@ class World:
         if not tensors:
             return
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-        _exchange(dist.all_reduce, flat)
+        exchange(dist.all_reduce, flat)
         for tensor, summed in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(summed.view(tensor.shape))
 
@@ -198,14 +197,14 @@ class World:
         if self.size == 1:
             return held
         received = held.clone(memory_format=torch.contiguous_format)
-        _exchange(dist.broadcast, received, 0)
+        exchange(dist.broadcast, received, 0)
         return received
 
-    def follow(self, *modules: nn.Module) -> None:
-        """Give every process rank 0's parameters and buffers, bit for bit."""
+    def follow(self, *modules: nn.Module, besides: str | None = None) -> None:
+        """Give every process rank 0's parameters and buffers, bit for bit, besides one of which each has its own."""
         if self.size == 1:
             return
-        for held in (held for module in modules for held in module.state_dict().values()):
+        for held in (held for module in modules for name, held in module.state_dict().items() if name != besides):
             held.copy_(self.same(held))
 
 
@@ -217,7 +216,7 @@ class _Gather(torch.autograd.Function):
     def forward(context: Any, share: Tensor, rank: int, size: int) -> Tensor:
         context.rows = slice(rank * len(share), (rank + 1) * len(share))
         whole = share.new_empty((size * len(share), *share.shape[1:]))
-        _exchange(dist.all_gather_into_tensor, whole, share.contiguous())
+        exchange(dist.all_gather_into_tensor, whole, share.contiguous())
         return whole
 
     @staticmethod
@@ -225,7 +224,8 @@ class _Gather(torch.autograd.Function):
         return gradients[0][context.rows], None, None
 
 
-def _exchange(operation: Callable[..., object], *arguments: object) -> None:
+def exchange(operation: Callable[..., object], *arguments: object) -> None:
+    """Do something of ``torch.distributed``; where another process is gone, that is a :class:`LostProcess`."""
     try:
         operation(*arguments)
     except RuntimeError as error:

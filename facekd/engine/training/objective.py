@@ -28,12 +28,37 @@ def loss_inputs(name: str) -> list[str]:
     return [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
 
 
+OWN = "own.class_weights"
+"""The classifier in training, as the state of an objective names it."""
+
+
 def _labelled(outputs: StepOutputs, name: str) -> Any:
     """A field with the labelled images only, where it has a row per image."""
     value = getattr(outputs, name)
     if name == "subsets":
         return tuple(one._replace(teacher=outputs.of_labelled(one.teacher)) for one in value)
     return outputs.of_labelled(value) if name in PER_IMAGE else value
+
+
+def shared_classes(losses: Sequence[Loss], sizes: Sizes) -> ClassShare | None:
+    """The classes that a process holds of the classifier some losses stand on; None where it holds all of them.
+
+    That is the classifier in training where there is one, and else the inherited one. It is held in parts by several
+    processes unless a loss asks for the rows or the logits of all classes, or there are fewer of these than processes.
+
+    Args:
+        losses: Of the recipe.
+        sizes: What they are for; the process is said there.
+    """
+    names = {"class_weights"}
+    if not any_needs(losses, "own_classifier"):
+        names.add("teacher_class_weights")
+    asking = [loss for loss in losses if not names.isdisjoint(loss_inputs(loss.name))]
+    shared = all("class_share" in loss_inputs(loss.name) and not getattr(loss, "candidates", None) for loss in asking)
+    share = sizes.class_share
+    if share is None or not asking or not shared or sizes.classes < share.size:
+        return None
+    return share._replace(classes=sizes.classes)
 
 
 class Objective(nn.Module):
@@ -50,6 +75,7 @@ class Objective(nn.Module):
 
     Attributes:
         notes: What a user should know of how the losses were set up.
+        share: Of the classifier the losses stand on, the classes this process holds; None where it holds all.
 
     Raises:
         RecipeError: A term needs something this run does not have.
@@ -64,12 +90,15 @@ class Objective(nn.Module):
         self.inherited: FrozenClassifier | None = None
         self.projector = linear_projector(sizes.embedding_size, sizes.teacher_size) if sizes.projected else None
         self.projected = in_teacher_space(self.losses) if sizes.projected else frozenset()
-        self.classes_in_all: int | None = None
+        self.share = shared_classes(self.losses, sizes)
         self.parts = nn.ModuleDict()
+        held = None if self.share is None else self.share.of(sizes.classes)
         if any_needs(self.losses, "own_classifier"):
-            self.own = MarginClassifier(sizes.classes, sizes.embedding_size)
+            self.own = MarginClassifier(sizes.classes, sizes.embedding_size, held)
         if teacher_class_weights is not None:
             self.inherited = FrozenClassifier(teacher_class_weights)
+            if held is not None and self.own is None:
+                self.inherited.keep(held)
         wide = replace(sizes, embedding_size=sizes.teacher_size)
         for loss in self.losses:
             part = part_of(loss, wide if loss.name in self.projected else sizes)
@@ -105,22 +134,14 @@ class Objective(nn.Module):
         if problems:
             raise RecipeError(problems)
 
-    def share_classes(self, share: ClassShare) -> bool:
-        """Hold, of the inherited classifier, the classes this process sums over, where no term asks for others.
+    @property
+    def split(self) -> str | None:
+        """The tensor of its state that each process has its own part of, where there is one."""
+        return OWN if self.share is not None and self.own is not None else None
 
-        Returns:
-            Whether it holds a part.
-        """
-        classifiers = {"own_classifier", "teacher_classifier", "any_classifier"}
-        asking = [loss for loss in self.losses if not loss.needs().isdisjoint(classifiers)]
-        shared = all("class_share" in loss_inputs(loss.name) and loss.name not in self.parts for loss in asking)
-        if self.inherited is None or self.own is not None or not shared:
-            return False
-        if len(self.inherited.class_weights) < share.size:
-            return False
-        self.classes_in_all = len(self.inherited.class_weights)
-        self.inherited.keep(share.of(self.classes_in_all))
-        return True
+    def gradients(self) -> dict[str, Tensor]:
+        """The gradients there are, by the names of the state."""
+        return {name: p.grad for name, p in self.named_parameters() if p.grad is not None}
 
     def told(self) -> dict[str, dict[str, float]]:
         """What parts have measured beside the losses, by loss name."""
@@ -153,9 +174,7 @@ class Objective(nn.Module):
         """
         inherited = None if self.inherited is None else self.inherited.class_weights
         own = inherited if self.own is None else self.own.class_weights
-        share = outputs.class_share if self.own is None else None
-        if share is not None:
-            share = share._replace(classes=self.classes_in_all)
+        share = outputs.class_share if self.own is None and self.share is None else self.share
         outputs = replace(outputs, class_weights=own, teacher_class_weights=inherited, class_share=share)
         views = self._views(outputs, step)
         terms: dict[str, Tensor] = {}

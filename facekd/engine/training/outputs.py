@@ -42,6 +42,7 @@ class Sizes:
         steps_per_epoch: To turn a warm-up in epochs into steps.
         projected: Whether a projector to the teacher's width stands on the student's embedding while training.
         subsets: The teachers of some of the identities.
+        class_share: The classes of a classifier this process is to hold, where several share them out.
     """
 
     classes: int
@@ -51,6 +52,7 @@ class Sizes:
     steps_per_epoch: int
     projected: bool = False
     subsets: tuple[SubsetSizes, ...] = ()
+    class_share: ClassShare | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ class StepOutputs:
         teacher: Raw teacher embeddings of the same images, ``(batch, teacher_dim)``.
         labels: Classes, int64 ``(batch,)``; a negative one says the image has no label, and losses that take labels
             skip it.
-        class_weights: The classifier the student is trained on, ``(classes, dim)``.
+        class_weights: The classifier the student is trained on, ``(classes, dim)``; of all classes, or of those
+            this process holds.
         teacher_class_weights: The teacher's classifier, ``(classes, teacher_dim)``.
         log_variance: Log sigma squared of what the loss with a variance head looks at, about the student's embedding,
             ``(batch, dim)`` or ``(batch, 1)``.
@@ -76,7 +79,7 @@ class StepOutputs:
         virtual_labels: The classes of the two images of each mixture, int64 ``(virtual, 2)``.
         virtual_shares: Share of the first image in each, float32 ``(virtual,)``.
         neighbours: The candidates of each class, where a loss is taken among them.
-        class_share: The classes this process sums over, where several share those of a frozen classifier.
+        class_share: The classes this process sums over, where several share them out.
         subset_teachers: Raw embeddings ``(batch, teacher_dim)`` of each teacher of a subset; zeros for other images.
         subsets: These teachers with what a loss holds of them.
         all_labelled: Whether every image is known to have a label. Nobody has to wait for the device then, which is

@@ -16,9 +16,10 @@ from facekd.data.loading import TrainingImages
 from facekd.engine.training.checkpoint import Checkpoint, flatten, optimizer_tensors, restore_optimizer, select
 from facekd.engine.training.distributed import ALONE, World
 from facekd.engine.training.inheritance import Classifier
-from facekd.engine.training.objective import Objective
+from facekd.engine.training.objective import OWN, Objective
 from facekd.engine.training.plan import Plan, architecture_of, pair_sizes
 from facekd.engine.training.series import Series
+from facekd.engine.training.split import Ask, own_part, split_tables, whole_tables
 from facekd.engine.training.subset import Subset
 from facekd.errors import CheckpointError
 from facekd.models.architecture import Architecture
@@ -90,18 +91,22 @@ class Session:
     def join(self, world: World) -> None:
         """Become one of the processes of ``world``, each with the weights and superclasses rank 0 has.
 
-        Of an inherited classifier each keeps the classes it sums over, and rank 0 all of them beside, to be saved.
+        Of an inherited classifier each has the classes it sums over, and rank 0 keeps all beside, to be saved.
         """
         self.world = world
-        share = world.class_share
-        shared = share is not None and self.objective.share_classes(share)
-        if shared and self.classifier is not None and not world.leads:
+        inherited = self.objective.share is not None and self.objective.own is None
+        if inherited and self.classifier is not None and not world.leads:
             self.classifier = replace(self.classifier, class_weights=torch.empty(0))
         if world.size > 1 and self.device.type == "cuda":
             self.student = synchronised(self.student)
         if self.superclasses is not None:
             self.superclasses = world.same(torch.from_numpy(self.superclasses)).numpy()
-        world.follow(self.student, self.objective, *(kept for _, kept in self.averages()))
+        world.follow(self.student, *(kept for _, kept in self.averages()))
+        self.agree()
+
+    def agree(self) -> None:
+        """Give every process what rank 0 has beside the student, but the classes that are each process's own."""
+        self.world.follow(self.objective, besides=self.objective.split)
 
     @property
     def all_labelled(self) -> bool:
@@ -154,13 +159,35 @@ class Session:
             "processes": self.world.size,
         }
 
-    def checkpoint(self) -> Checkpoint:
-        """The state after the steps taken so far."""
+    @property
+    def split(self) -> dict[str, torch.Tensor]:
+        """What this process holds its own classes of, by its name in a checkpoint."""
+        return split_tables(self.objective, self.optimizer)
+
+    def checkpoint(self, ask: Ask) -> Checkpoint:
+        """The state after the steps taken so far.
+
+        Args:
+            ask: Of the other processes, for the classes they hold.
+        """
         tensors = flatten("student", self.student.state_dict()) | flatten("objective", self.objective.state_dict())
         for name, module in self.averages():
             tensors |= flatten(name, module.state_dict())
         facts = {**self.facts(), "best": self.best, "evaluated": self.evaluated}
-        return Checkpoint(self.step, tensors | optimizer_tensors(self.optimizer), facts)
+        tensors |= optimizer_tensors(self.optimizer)
+        blocks = whole_tables(self.split, self.objective.share, ask)
+        return Checkpoint(self.step, {name: tensors[name] for name in tensors if name not in blocks}, facts, blocks)
+
+    def trained_classifier(self, ask: Ask) -> torch.Tensor | None:
+        """The rows of all classes of a classifier in training, in main memory.
+
+        Args:
+            ask: As of :meth:`checkpoint`.
+        """
+        if self.objective.own is None:
+            return None
+        whole = [table for name, table in whole_tables(self.split, self.objective.share, ask).items() if OWN in name]
+        return torch.cat(list(whole[0].rows())) if whole else self.objective.own.class_weights.detach().cpu()
 
     def restore(self, saved: Checkpoint) -> list[str]:
         """Take up a checkpoint.
@@ -178,10 +205,11 @@ class Session:
                 what = f"the {name} changed since it was written ({was.get(name)}, now {now[name]})"
                 raise CheckpointError(f"checkpoint of step {saved.step}", what, "resume with what the run began with")
         held = [("student", self.student), ("objective", self.objective), *self.averages()]
+        tensors = own_part(saved.tensors, self.objective, self.optimizer)
         try:
             for name, module in held:
-                module.load_state_dict(_with_own_classifiers(module, select(name, saved.tensors)))
-            restore_optimizer(self.optimizer, saved.tensors)
+                module.load_state_dict(_with_own_classifiers(module, select(name, tensors)))
+            restore_optimizer(self.optimizer, tensors)
             self.evaluated, self.best = int(saved.facts["evaluated"]), dict(saved.facts["best"])
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
             what = f"holds other things than a run of this recipe: {' '.join(str(error).split())[:200]}"

@@ -25,6 +25,7 @@ from facekd.engine.training.distributed import World
 from facekd.engine.training.outputs import PER_IMAGE, StepOutputs
 from facekd.engine.training.schedule import learning_rate_factor
 from facekd.engine.training.session import Session
+from facekd.engine.training.split import norm_of_all
 from facekd.engine.training.subset import Subset
 from facekd.engine.training.told import LOWER, Told
 from facekd.engine.training.virtual import virtual_fields
@@ -171,12 +172,15 @@ def _told_of_images(session: Session, batch: Batch, share: StepOutputs) -> Calla
 
 def _gradient_norm(session: Session) -> Tensor:
     """The norm of the whole gradient; the backbone's is clipped where the recipe says so."""
-    student = list(session.student.parameters())
+    student, objective = list(session.student.parameters()), session.objective
     clip = session.recipe.optimizer.clip_gradient
     limit = float("inf") if clip is None else clip
     backbone = nn.utils.clip_grad_norm_(student, limit)
-    rest = nn.utils.get_total_norm([p.grad for p in session.objective.parameters() if p.grad is not None])
-    return torch.hypot(backbone, rest.to(backbone))
+    rest = objective.gradients()
+    split = rest.pop(objective.split, None) if objective.split else None
+    beside = nn.utils.get_total_norm(list(rest.values())).to(backbone)
+    apart = norm_of_all(session.world, split).to(backbone) if split is not None else torch.zeros_like(backbone)
+    return torch.hypot(backbone, torch.hypot(beside, apart))
 
 
 def _told_of_gradients(session: Session, step: int) -> str:
@@ -184,7 +188,7 @@ def _told_of_gradients(session: Session, step: int) -> str:
     named = [*session.student.named_parameters(), *session.objective.named_parameters()]
     still = session.step == step + 1
     bad = [name for name, p in named if still and p.grad is not None and not torch.isfinite(p.grad).all()]
-    return ", ".join(bad[:3]) or "the student"
+    return ", ".join(bad[:3]) or session.objective.split or "the student"
 
 
 def teacher_embeddings(session: Session, batch: Batch) -> Tensor | None:

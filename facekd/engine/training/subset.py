@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from facekd.data.subset import SubsetSource
 from facekd.engine.training.inheritance import Classifier
+from facekd.engine.training.outputs import SubsetSizes
 from facekd.models.embedder import Embedder
 from facekd.recipe.subset_sections import SubsetTeacher
 
@@ -29,6 +31,17 @@ class Subset:
     source: SubsetSource
     cached: np.ndarray | None = None
     classifier: Classifier | None = None
+
+    def sizes(self) -> SubsetSizes:
+        """What a loss is built from."""
+        return SubsetSizes(
+            name=self.section.name,
+            teacher_size=self.teacher.embedding_size,
+            images=len(self.source),
+            columns=torch.from_numpy(self.source.columns),
+            share=self.section.share,
+            class_weights=None if self.classifier is None else self.classifier.class_weights,
+        )
 
     def facts(self) -> dict[str, object]:
         """What a student file says of it."""

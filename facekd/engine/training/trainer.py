@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -21,24 +22,25 @@ from facekd.engine.training.compiled import Network, compiled
 from facekd.engine.training.distributed import ALONE, World
 from facekd.engine.training.plan import Plan, checkpoint_steps, make_plan, open_teacher
 from facekd.engine.training.run import Listener, Run
+from facekd.engine.training.saving import keep_snapshot_if_due, save_classifier_used, save_deployed
 from facekd.engine.training.selection import evaluate_student, figure_of_merit, open_sets
 from facekd.engine.training.series import Series, open_series
-from facekd.engine.training.session import Session, provenance
-from facekd.engine.training.snapshots import Snapshot, add_snapshot, is_due, snapshot_file
 from facekd.engine.training.sources import open_source
+from facekd.engine.training.split import Ask, answer, asking
 from facekd.engine.training.step import take_step
 from facekd.engine.training.subset import Subset
 from facekd.engine.training.subsets import ask_subsets, open_subsets, with_subsets
 from facekd.engine.training.teacher import Asking
-from facekd.engine.uncertainty import save_uncertainty, spread_lines
-from facekd.errors import DataError, DeviceError, Elsewhere, Interrupted, UsageError
+from facekd.engine.uncertainty import spread_lines
+from facekd.errors import DataError, DeviceError, Elsewhere, FacekdError, Interrupted, UsageError
 from facekd.files import disk_errors, locked
 from facekd.losses.common import on_the_machine
 from facekd.models.embedder import Embedder
-from facekd.models.weights import save_classifier, save_model
 from facekd.recipe import Recipe, named_files
 
 FINAL_BOOTSTRAP = 1000
+SIGNALLED = 128
+"""Exit codes above it are those of signals."""
 
 
 def plan_run(recipe: Recipe, device: str = "auto") -> Plan:
@@ -108,11 +110,12 @@ def train(
             if world.leads:
                 folder.prepare(recipe, resume=resume, overwrite=overwrite)
             dataset = make_dataset(recipe, source)
-        asking = Asking(out.parent / "teacher-cache", Watched(listener.progress, poll), world)
-        caches = make_caches(recipe, dataset, source, teacher, asking)
-        caches = replace(caches, subsets=ask_subsets(recipe, dataset, subsets, asking))
+        beforehand = Asking(out.parent / "teacher-cache", Watched(listener.progress, poll), world)
+        caches = make_caches(recipe, dataset, source, teacher, beforehand)
+        caches = replace(caches, subsets=ask_subsets(recipe, dataset, subsets, beforehand))
         with world.together():
-            session = make_session(recipe, plan, source, dataset, teacher, caches, place)
+            share = world.class_share
+            session = make_session(recipe, plan, source, dataset, teacher, caches, place, class_share=share)
             session.series = series
         session.join(world)
         run = Run(session, folder, sets, listener, poll)
@@ -122,8 +125,7 @@ def train(
             _loop(run)
         results = _evaluate(run, FINAL_BOOTSTRAP) if sets else []
         with world.together():
-            if world.leads:
-                _finish(run)
+            _together(run, _finish)
         return results
 
 
@@ -176,43 +178,65 @@ def _resume(run: Run) -> None:
 
 
 def _loop(run: Run) -> None:
-    session, folder = run.session, run.folder
+    session = run.session
     recipe, plan, world = session.recipe, session.plan, session.world
     network: Network = compiled(session.student, run.tell) if recipe.train.compile else session.student
     save_every = checkpoint_steps(plan, recipe.train.checkpoint_every)
     since, counted = time.perf_counter(), 0
     try:
         with world.together():
-            _keep_snapshot_if_due(run)
+            keep_snapshot_if_due(run)
         _evaluate_if_due(run)
         for batch in world.agreed(make_batches(session)):
             with world.alike():
                 run.taken.append(take_step(session, network, batch.to(session.device)))
                 last = session.step == plan.total_steps
-                save = session.step % save_every == 0 or last
+                saves = session.step % save_every == 0 or last
                 logs = session.step % recipe.train.log_every == 0 or last
-                record = run.settle() if save or logs or on_the_machine(session.halted) else {}
+                record = run.settle() if saves or logs or on_the_machine(session.halted) else {}
             counted += recipe.train.batch_size
-            if save:
-                world.follow(session.objective)
             with world.together():
                 if logs:
                     elapsed = time.perf_counter() - since
                     record |= {"images_per_second": round(counted / elapsed, 1), "seconds": round(elapsed, 3)}
                     run.record(record)
                     since, counted = time.perf_counter(), 0
-                _keep_snapshot_if_due(run)
-                if save and world.leads:
-                    save_checkpoint(folder.checkpoints, session.checkpoint())
-                run.poll()
+                keep_snapshot_if_due(run)
+                if not saves:
+                    run.poll()
+            if saves:
+                session.agree()
+                with world.together():
+                    _together(run, _save)
+                with world.together():
+                    run.poll()
             began = time.perf_counter()
             _evaluate_if_due(run)
             since += time.perf_counter() - began
-    except (Interrupted, DataError, DeviceError, Elsewhere):
+    except (Interrupted, DataError, DeviceError, Elsewhere) as error:
         run.settle()
-        if world.leads:
-            save_checkpoint(folder.checkpoints, session.checkpoint())
+        if not session.split or _met_by_all(error):
+            _together(run, _save)
         raise
+
+
+def _together(run: Run, work: Callable[[Run, Ask], None]) -> None:
+    """What rank 0 does, while the others give it what they hold of the classifier."""
+    session = run.session
+    if not session.world.leads:
+        answer(session.world, session.split)
+        return
+    with asking(session.world, session.split) as ask:
+        work(run, ask)
+
+
+def _save(run: Run, ask: Ask) -> None:
+    save_checkpoint(run.folder.checkpoints, run.session.checkpoint(ask))
+
+
+def _met_by_all(error: FacekdError) -> bool:
+    """Whether every process ends by saving what it has: one that met a bug or lost its numbers does not."""
+    return error.exit_code in (DataError.exit_code, DeviceError.exit_code) or error.exit_code > SIGNALLED
 
 
 def _evaluate_if_due(run: Run) -> None:
@@ -238,58 +262,16 @@ def _evaluate(run: Run, bootstrap: int) -> list[dict[str, Any]]:
         if merit is not None and merit > session.best.get("figure", float("-inf")):
             session.best = {"figure": merit, "step": float(session.step)}
             if session.recipe.evaluate.select == "best":
-                _save_deployed(session, run.folder)
+                save_deployed(session, run.folder)
     return results
 
 
-def _keep_snapshot_if_due(run: Run) -> None:
-    """Keep the weights of the epoch just ended, where the recipe wants them; those already kept stand."""
-    session, folder = run.session, run.folder
-    train, per_epoch = session.recipe.train, session.plan.steps_per_epoch
-    due = is_due(session.step, steps_per_epoch=per_epoch, epochs=train.epochs, every=train.snapshot_every)
-    if not due or not session.world.leads:
-        return
-    epoch, manifest = session.step // per_epoch, folder.snapshots(train.epochs)
-    if manifest.at(epoch) is None:
-        run.settle()
-        snapshot = Snapshot(epoch, session.step, snapshot_file(epoch), "", session.architecture.width)
-        digest = _save_student(session, manifest.place(snapshot))
-        add_snapshot(manifest, replace(snapshot, sha256=digest))
-
-
-def _save_deployed(session: Session, folder: RunFolder) -> None:
-    """Write the student of the run, and beside it what says how sure it is."""
-    save_uncertainty(session, folder.uncertainty, _save_student(session, folder.student))
-
-
-def _save_student(session: Session, path: Path) -> str:
-    """Write the weights that would be deployed; their digest."""
-    student = session.recipe.student
-    with disk_errors(path):
-        path.parent.mkdir(exist_ok=True)
-        return save_model(
-            path,
-            session.deployed,
-            backbone=student.backbone,
-            embedding_size=session.architecture.width,
-            options=student.options,
-            preprocessing=session.preprocessing,
-            extra=provenance(session),
-        )
-
-
-def _finish(run: Run) -> None:
+def _finish(run: Run, ask: Ask) -> None:
     """Write what is left of the run."""
     session, folder = run.session, run.folder
     if session.recipe.evaluate.select == "last":
-        _save_deployed(session, folder)
-    objective = session.objective
-    if objective.own is not None:
-        save_classifier(folder.classifier, objective.own.class_weights.detach().cpu(), session.source.names, "trained")
-    elif objective.inherited is not None and session.classifier is not None and objective.projector is None:
-        shared = objective.classes_in_all is not None
-        rows = session.classifier.class_weights if shared else objective.inherited.class_weights.detach().cpu()
-        save_classifier(folder.classifier, rows, session.source.names, session.classifier.source)
+        save_deployed(session, folder)
+    save_classifier_used(session, folder, ask)
     for line in spread_lines(session):
         run.tell(line)
     run.tell(f"student written to {folder.student}")

@@ -254,10 +254,10 @@ def test_a_process_that_is_gone__ends_the_others_with_a_line(tmp_path: Path) -> 
 def test_a_frozen_classifier__is_shared_out_unless_another_loss_asks_for_all_of_it(other: str) -> None:
     losses = [OPTIONS[name](name=name) for name in ("margin_softmax", other)]
     losses[0] = losses[0].model_copy(update={"class_weights": "teacher"})
-    objective = Objective(losses, SIZES, torch.randn(CLASSES, DIM))
-    shared = objective.share_classes(ClassShare(1, 2, lambda rows: rows))
-    assert shared is (other == "l2")
-    assert len(objective.inherited.class_weights) == (CLASSES - CLASSES // 2 if shared else CLASSES)
+    sizes = replace(SIZES, class_share=ClassShare(1, 2, lambda rows: rows))
+    objective = Objective(losses, sizes, torch.randn(CLASSES, DIM))
+    assert (objective.share is not None) is (other == "l2")
+    assert len(objective.inherited.class_weights) == (CLASSES - CLASSES // 2 if other == "l2" else CLASSES)
 
 
 @pytest.mark.parametrize(("size", "batch"), [(2, 5), (4, 6), (4, 4), (3, 2)])
