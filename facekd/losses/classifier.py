@@ -157,12 +157,12 @@ def margin_softmax(
 
     Args:
         student: Raw student embeddings, ``(batch, dim)``.
-        class_weights: One row per class, ``(classes, dim)``. Receives a gradient if it asks for one.
+        class_weights: One row per class, ``(classes, dim)``. Receives a gradient if it asks for one. They may be a
+            sample of all classes, which biases the loss: see :mod:`facekd.losses.sampling`.
         labels: Index of each image's class, ``(batch,)``, integers in [0, classes); see :func:`check_labels`.
         neighbours: The candidates of each class of a frozen classifier; the softmax is taken among them and the own
             class alone. See :mod:`facekd.losses.candidates` for what that leaves out.
-        class_share: The classes of a frozen classifier that this process sums over, where others do the rest; has no
-            effect on candidates.
+        class_share: The classes this process sums over, where others do the rest; has no effect on candidates.
         margin: In radians, 0 <= margin < pi / 2; for ``cosface`` in units of cosine, 0 <= margin < 2.
         scale: Factor from cosine to logit, greater than 0.
         kind: ``arcface``, ``cosface`` or ``combined``.

@@ -58,6 +58,8 @@ __all__ = [
     "asks_about_images",
     "chosen_classifier",
     "in_teacher_space",
+    "sampled_rate",
+    "sees_own_classifier",
     "uses_teacher",
 ]
 
@@ -121,6 +123,28 @@ def chosen_classifier(loss: Loss) -> str | None:
         ('own', None)
     """
     return getattr(loss, "class_weights", None)
+
+
+def sampled_rate(losses: Iterable[Loss]) -> float:
+    """The share of its classes that a softmax among some losses runs over in a step.
+
+    Example:
+        >>> sampled_rate([L2(name="l2")]), sampled_rate([MarginSoftmax(name="margin_softmax", sample_rate=0.1)])
+        (1.0, 0.1)
+    """
+    return min((loss.sample_rate for loss in losses if isinstance(loss, MarginSoftmax)), default=1.0)
+
+
+def sees_own_classifier(loss: Loss) -> bool:
+    """Whether a loss looks at the classifier in training, in a run that has one.
+
+    Example:
+        >>> sees_own_classifier(LogitKD(name="logit_kd")), sees_own_classifier(SharedHeadKD(name="shared_head_kd"))
+        (True, False)
+    """
+    needs = loss.needs()
+    both = "teacher_classifier" in needs and "equal_widths" not in needs
+    return both or not needs.isdisjoint({"own_classifier", "any_classifier"})
 
 
 def in_teacher_space(losses: Iterable[Loss]) -> frozenset[str]:

@@ -100,7 +100,7 @@ def classifier_need(class_weights: str) -> Need:
 class MarginSoftmax(LossSection):
     """Softmax over identities with a margin on the true class; frozen teacher weights make it ProxylessKD."""
 
-    engine_options: ClassVar[frozenset[str]] = EVERY_LOSS | {"class_weights", "candidates"}
+    engine_options: ClassVar[frozenset[str]] = EVERY_LOSS | {"class_weights", "candidates", "sample_rate"}
 
     name: Literal["margin_softmax"]
     class_weights: ClassWeights = "own"
@@ -117,6 +117,12 @@ class MarginSoftmax(LossSection):
     margin_multiplier: float = Field(default=1.0, ge=1, le=4, description="factor of the angle (combined only)")
     candidates: int | None = Field(
         default=None, ge=1, le=10**6, description="nearest classes the own one is told from; null: all of them"
+    )
+    sample_rate: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="share of the classes in each step's softmax: the batch's own, others drawn (Partial FC); own only",
     )
 
     def needs(self) -> frozenset[Need]:
@@ -136,6 +142,9 @@ class MarginSoftmax(LossSection):
         if self.candidates is not None and self.class_weights == "own":
             what = f"{self.candidates}, but a classifier in training has no lasting neighbours"
             yield Problem(("candidates",), what, "write class_weights: teacher, or remove it")
+        if self.sample_rate < 1 and self.class_weights == "teacher":
+            what = f"{self.sample_rate:g}, but a frozen classifier has no rows to spare from training"
+            yield Problem(("sample_rate",), what, "write candidates: N, or class_weights: own")
         boundary = (math.pi - self.margin) / self.margin_multiplier
         if self.past_pi == "linear" and math.cos(boundary) - (math.pi - boundary) * math.sin(boundary) > -1 + 1e-12:
             what = f"{self.margin_multiplier:g} with margin {self.margin:g} makes past_pi: linear step up"

@@ -9,12 +9,14 @@ from facekd.recipe.base import Problem
 from facekd.recipe.evaluation import Evaluate
 from facekd.recipe.loss_options import (
     Loss,
+    MarginSoftmax,
     SubsetKD,
     SubsetL2,
     any_needs,
     asks_about_images,
     chosen_classifier,
     in_teacher_space,
+    sees_own_classifier,
     uses_teacher,
 )
 from facekd.recipe.sections import Data, Schedule, Student, Teacher, Train
@@ -62,6 +64,15 @@ def _one_of_each(losses: tuple[Loss, ...]) -> Iterable[Problem]:
     for index, loss in learning[1:]:
         what = f"{loss.name} learns a variance, and so does {learning[0][1].name}"
         yield Problem(("losses", index), what, "keep one of them")
+
+
+def _sampled_classes(losses: tuple[Loss, ...]) -> Iterable[Problem]:
+    """Rows that a step leaves out are to stand still, which another loss would move."""
+    for index, loss in enumerate(losses):
+        beside = [other.name for other in losses if other is not loss and sees_own_classifier(other)]
+        if isinstance(loss, MarginSoftmax) and loss.sample_rate < 1 and beside:
+            what = f"{loss.sample_rate:g}, but {beside[0]} looks at every row of the classifier"
+            yield Problem(("losses", index, "sample_rate"), what, f"remove it, or {beside[0]}")
 
 
 def _projector(student: Student, teacher: Teacher | None, losses: tuple[Loss, ...]) -> Iterable[Problem]:
@@ -207,6 +218,7 @@ RULES: tuple[tuple[tuple[str, ...], Rule], ...] = (
     (("teacher", "data", "losses"), _views),
     (("losses",), _one_mixture),
     (("losses",), _one_of_each),
+    (("losses",), _sampled_classes),
     (("student", "teacher", "losses"), _projector),
     (("student", "losses"), _uncertainty),
     (("subsets", "data", "losses"), _subsets),

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 from pydantic_core import PydanticUndefined
 
-from facekd.recipe.loss_options import LOSS_OPTIONS, MarginSoftmax
+from facekd.recipe.loss_options import LOSS_OPTIONS, MarginSoftmax, sees_own_classifier
 
 NAMES = {model.model_fields["name"].annotation.__args__[0]: model for model in LOSS_OPTIONS}
 
@@ -30,6 +30,15 @@ def test_names_and_defaults_are_those_of_the_function(name):
     assert model.engine_options <= offered.keys()
     assert {key: value for key, value in offered.items() if key not in model.engine_options} == taken
     assert PydanticUndefined not in offered.values()
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_the_losses_that_see_the_classifier_in_training_are_those_that_take_its_rows(name):
+    from facekd.losses import LOSSES
+
+    assert sees_own_classifier(NAMES[name](name=name)) == (
+        "class_weights" in inspect.signature(LOSSES[name]).parameters
+    )
 
 
 @pytest.mark.parametrize("name", sorted(NAMES))

@@ -120,6 +120,28 @@ def test_all_problems_come_at_once_and_in_the_order_of_the_file(tmp_path):
             "margin_softmax\n    candidates: 9",
             ":8: losses.0.candidates: 9, but a classifier in training has no lasting neighbours",
         ),
+        (
+            "margin_softmax",
+            "margin_softmax\n    sample_rate: 0",
+            ":8: losses.0.sample_rate: must be greater than 0, got 0",
+        ),
+        (
+            "margin_softmax",
+            "margin_softmax\n    sample_rate: 2",
+            ":8: losses.0.sample_rate: must be at most 1, got 2",
+        ),
+        (
+            "data:\n  source: synthetic\nlosses:\n  - name: margin_softmax",
+            "teacher: {weights: t}\ndata:\n  source: synthetic\nlosses:\n  - name: margin_softmax\n"
+            "    class_weights: teacher\n    sample_rate: 0.1",
+            ":10: losses.0.sample_rate: 0.1, but a frozen classifier has no rows to spare from training "
+            "(write candidates: N, or class_weights: own)",
+        ),
+        (
+            "margin_softmax",
+            "margin_softmax\n    sample_rate: 0.1\n  - name: dul",
+            ":8: losses.0.sample_rate: 0.1, but dul looks at every row of the classifier (remove it, or dul)",
+        ),
         ("margin_softmax", "margin_softmax\n    weight: 0", ":6: losses: the weight of every loss is 0"),
         (
             "margin_softmax",

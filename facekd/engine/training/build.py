@@ -212,6 +212,7 @@ def _sizes(recipe: Recipe, plan: Plan, teacher: Embedder | None, caches: Caches,
         steps_per_epoch=plan.steps_per_epoch,
         projected=recipe.student.projector == "drop",
         subsets=tuple(one.sizes() for one in caches.subsets),
+        seed=recipe.train.seed,
         class_share=share,
     )
 

@@ -9,8 +9,9 @@ fits: the run itself does.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -18,31 +19,48 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from facekd.data.identities import IdentitySource
 from facekd.data.loading import MEMORY_LIMIT, TrainingImages
 from facekd.data.subset import SubsetSource
 from facekd.engine.allocations import peak_bytes
 from facekd.engine.resumable import Watched
-from facekd.engine.training.build import make_batches, make_caches, make_dataset, make_session, resolve_device
+from facekd.engine.training.build import (
+    make_batches,
+    make_caches,
+    make_dataset,
+    make_optimizer,
+    make_session,
+    resolve_device,
+)
+from facekd.engine.training.outputs import Sizes, StepOutputs
+from facekd.engine.training.parts import Sample
 from facekd.engine.training.plan import Plan, make_plan
+from facekd.engine.training.probes import line, probed_batches, some_rows
 from facekd.engine.training.session import Session
 from facekd.engine.training.sources import open_source
 from facekd.engine.training.step import take_step
 from facekd.engine.training.teacher import Asking, embed_views, plain_views
 from facekd.engine.training.trainer import sized
 from facekd.losses import margin_softmax
+from facekd.losses.class_blocks import BLOCK_NUMBERS
+from facekd.losses.sampling import sample_classes
 from facekd.models.embedder import Embedder
+from facekd.models.heads import MarginClassifier
 from facekd.recipe import Recipe
-from facekd.recipe.loss_options import Loss
+from facekd.recipe.loss_options import Loss, MarginSoftmax, any_needs, sampled_rate
 
 LARGEST = {"cpu": 16, "cuda": 128, "mps": 64}
 """The larger of the two batches, by kind of device: one that keeps it busy."""
 CLASSES, IMAGES = 4096, 128
 """Identities and images at which the softmax is measured, where there are more."""
+SCORED = 2**20
+"""Identities of which a sample is drawn to time that, where there are more."""
 ASKED = 16
 """Images the teacher is timed with."""
 STEPS = 5
+Step = Callable[[Tensor, Tensor], None]
 
 
 @dataclass(frozen=True)
@@ -110,47 +128,17 @@ def forecast(
     kept = plan.images * height * width * 3
     keeps = kept <= MEMORY_LIMIT
     compute = line(batch, [(probe.batch, median(probe.seconds)) for probe in probes])
-    compute += _softmax_seconds(recipe.losses, plan, batch, large.session.architecture.width, device)
+    compute += _softmax_seconds(recipe, plan, large.session.architecture.width, device)
     loading = batch * (large.later_seconds if keeps else large.first_seconds)
+    classifier = plan.classifier_bytes + _passing_bytes(recipe, plan, large.session.architecture.width)
     step = max(compute, loading / workers) if workers else compute + loading
     return Forecast(
         step_seconds=step,
         epoch_seconds=step * plan.steps_per_epoch,
         run_seconds=step * plan.total_steps,
         cache_seconds=0.0 if teacher is None else _cache_seconds(plan, teacher, large.session.source),
-        memory_bytes=round(line(batch, heights)) + plan.classifier_bytes + kept * keeps,
+        memory_bytes=round(line(batch, heights)) + classifier + kept * keeps,
     )
-
-
-def probed_batches(batch: int, each: int, largest: int) -> tuple[int, ...]:
-    """The sizes of two small batches, or the one size there can be.
-
-    Args:
-        batch: Of the run.
-        each: Images of an identity in it.
-        largest: More are not needed to keep the device busy.
-
-    Example:
-        >>> probed_batches(128, 1, 16), probed_batches(128, 4, 16), probed_batches(2, 1, 16)
-        ((4, 16), (8, 16), (2,))
-    """
-    least = max(2, 2 * each)
-    large = max(least, min(batch, largest) // each * each)
-    small = max(least, large // 4 // each * each)
-    return (small, large) if small < large else (large,)
-
-
-def line(at: float, points: Sequence[tuple[int, float]]) -> float:
-    """The value at a place of the line through two points, which does not fall; in proportion to a single one.
-
-    Example:
-        >>> line(10, [(2, 3.0), (4, 4.0)]), line(10, [(2, 3.0)]), line(10, [(2, 3.0), (4, 2.0)])
-        (7.0, 15.0, 2.0)
-    """
-    if len(points) == 1:
-        return points[0][1] * at / points[0][0]
-    (one, low), (other, high) = points
-    return high + max(0.0, (high - low) / (other - one)) * (at - other)
 
 
 class _Probe:
@@ -212,26 +200,6 @@ def _smaller(recipe: Recipe, batch: int) -> Recipe:
     return recipe.model_copy(update={"train": recipe.train.model_copy(update=train), "data": data})
 
 
-def some_rows(labels: np.ndarray, count: int, each: int) -> np.ndarray:
-    """Images of several identities, ascending.
-
-    Args:
-        labels: Class of each image, ``(images,)``.
-        count: How many images, fewer where there are no more.
-        each: How many of an identity, more only where there are too few identities.
-
-    Example:
-        >>> some_rows(np.array([0, 0, 0, 0, 1, 1, 2]), 4, 2), some_rows(np.array([0, 0, 0, 0, 1, 1, 2]), 6, 2)
-        (array([0, 1, 4, 5]), array([0, 1, 2, 3, 4, 5]))
-    """
-    order = np.argsort(labels, kind="stable")
-    _, starts, counts = np.unique(labels[order], return_index=True, return_counts=True)
-    place = np.arange(len(order)) - np.repeat(starts, counts)
-    while np.count_nonzero(place < each) < min(count, len(order)):
-        each *= 2
-    return np.sort(order[place < each][:count])
-
-
 def _image_seconds(dataset: TrainingImages, epoch: int) -> float:
     began = perf_counter()
     for index in range(len(dataset)):
@@ -251,26 +219,69 @@ def held_bytes(session: Session) -> int:
     return teacher + sum(tensor.nbytes for tensor in tensors)
 
 
-def _softmax_seconds(losses: Sequence[Loss], plan: Plan, batch: int, width: int, device: torch.device) -> float:
-    """What the softmax over all identities adds to a step, measured at some of them; nothing for candidates."""
-    among_all = [loss for loss in losses if needs_classes(loss) and not getattr(loss, "candidates", None)]
-    if not among_all:
-        return 0.0
-    classes, images = min(plan.identities, CLASSES), min(batch, IMAGES)
-    rows = torch.randn(classes, width, device=device)
-    labels = torch.randint(classes, (images,), device=device)
-    total = 0.0
+def _softmax_seconds(recipe: Recipe, plan: Plan, width: int, device: torch.device) -> float:
+    """What the softmax over the identities adds to a step, measured at some of them; nothing for candidates."""
+    among_all = [loss for loss in recipe.losses if needs_classes(loss) and not getattr(loss, "candidates", None)]
+    batch = recipe.train.batch_size
+    images, total = min(batch, IMAGES), 0.0
     for loss in among_all:
-        held = rows.clone().requires_grad_("own_classifier" in loss.needs())
+        rate = sampled_rate([loss])
+        summed = max(1, round(rate * plan.identities))
+        classes = min(summed, CLASSES)
+        labels = torch.randint(classes, (images,), device=device)
+        rows = torch.randn(classes, width, device=device)
+        step: Step = partial(_whole_step, rows.requires_grad_("own_classifier" in loss.needs()))
+        if isinstance(loss, MarginSoftmax) and rate < 1:
+            step = _sampled_step(recipe, loss, classes, width, device)
+            total += _draw_seconds(plan.identities, rate, labels)
         taken = []
         for _ in range(STEPS):
             given = torch.randn(images, width, device=device, requires_grad=True)
             began = perf_counter()
-            margin_softmax(given, held, labels, margin=0.2, scale=32.0).backward()
+            step(given, labels)
             float(given.grad.sum())  # type: ignore[union-attr]
             taken.append(perf_counter() - began)
-        total += median(taken[1:])
-    return total * (plan.identities / classes) * (batch / images)
+        total += median(taken[1:]) * (summed / classes) * (batch / images)
+    return total
+
+
+def _whole_step(rows: Tensor, given: Tensor, labels: Tensor) -> None:
+    rows.grad = None
+    margin_softmax(given, rows, labels, margin=0.2, scale=32.0).backward()
+
+
+def _sampled_step(recipe: Recipe, loss: MarginSoftmax, classes: int, width: int, device: torch.device) -> Step:
+    """A step on so many rows drawn, with what their optimizer takes, as they are fetched and put back for it."""
+    head = MarginClassifier(classes, width).to(device)
+    optimizer = make_optimizer(recipe.optimizer, nn.Module(), head)
+    sizes = Sizes(classes=classes, embedding_size=width, teacher_size=width, batch_size=1, steps_per_epoch=1)
+    part = Sample(loss.model_copy(update={"sample_rate": 1.0}), sizes)
+
+    def step(given: Tensor, labels: Tensor) -> None:
+        found = part(StepOutputs(given, None, labels, class_weights=head.class_weights), 0)
+        _whole_step(found["class_weights"], given, found["labels"])
+        with part.among_drawn(optimizer, head.class_weights):
+            optimizer.step()
+
+    return step
+
+
+def _draw_seconds(identities: int, rate: float, labels: Tensor) -> float:
+    """To draw the sample from all identities, measured at some of them."""
+    scored = min(identities, SCORED)
+    labels = labels.clamp(max=scored - 1)
+    began = perf_counter()
+    sample_classes(labels, torch.rand(scored, device=labels.device), round(rate * scored)).labels.tolist()
+    return (perf_counter() - began) * identities / scored
+
+
+def _passing_bytes(recipe: Recipe, plan: Plan, width: int) -> int:
+    """What is held of a classifier in training for a moment: all rows by the optimizer, a block by the softmax."""
+    if not any_needs(recipe.losses, "own_classifier"):
+        return 0
+    rows = 4 * width * round(sampled_rate(recipe.losses) * plan.identities)
+    copies = 2 if recipe.optimizer.name == "adamw" else int(recipe.optimizer.weight_decay > 0)
+    return max(copies * rows, 2 * min(rows, 4 * BLOCK_NUMBERS))
 
 
 def needs_classes(loss: Loss) -> bool:

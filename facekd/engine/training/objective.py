@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from facekd.engine.training.outputs import FIELDS, OF_STUDENT, PER_IMAGE, Sizes, StepOutputs
-from facekd.engine.training.parts import Candidates, Uncertainty, Variance, part_of
+from facekd.engine.training.parts import Candidates, Sample, Uncertainty, Variance, part_of
 from facekd.errors import RecipeError
 from facekd.losses import LOSSES, ClassShare
 from facekd.models.heads import FrozenClassifier, MarginClassifier, VarianceHead, linear_projector
@@ -140,8 +142,20 @@ class Objective(nn.Module):
         return OWN if self.share is not None and self.own is not None else None
 
     def gradients(self) -> dict[str, Tensor]:
-        """The gradients there are, by the names of the state."""
-        return {name: p.grad for name, p in self.named_parameters() if p.grad is not None}
+        """The gradients there are, by the names of the state; of a sample of the classes that of its rows."""
+        found = {name: p.grad for name, p in self.named_parameters() if p.grad is not None}
+        sample = self._sample
+        return found if sample is None or sample.gradient is None else found | {OWN: sample.gradient}
+
+    def among_learning(self, optimizer: Optimizer) -> AbstractContextManager[None]:
+        """A block for the step of the optimizer, which sees of a sample of the classes the rows of these alone."""
+        if self.own is None or self._sample is None:
+            return nullcontext()
+        return self._sample.among_drawn(optimizer, self.own.class_weights)
+
+    @property
+    def _sample(self) -> Sample | None:
+        return next((part for part in self.parts.values() if isinstance(part, Sample)), None)
 
     def told(self) -> dict[str, dict[str, float]]:
         """What parts have measured beside the losses, by loss name."""

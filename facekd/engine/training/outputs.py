@@ -42,6 +42,7 @@ class Sizes:
         steps_per_epoch: To turn a warm-up in epochs into steps.
         projected: Whether a projector to the teacher's width stands on the student's embedding while training.
         subsets: The teachers of some of the identities.
+        seed: Of what a part draws.
         class_share: The classes of a classifier this process is to hold, where several share them out.
     """
 
@@ -52,6 +53,7 @@ class Sizes:
     steps_per_epoch: int
     projected: bool = False
     subsets: tuple[SubsetSizes, ...] = ()
+    seed: int = 0
     class_share: ClassShare | None = None
 
 
@@ -64,8 +66,8 @@ class StepOutputs:
         teacher: Raw teacher embeddings of the same images, ``(batch, teacher_dim)``.
         labels: Classes, int64 ``(batch,)``; a negative one says the image has no label, and losses that take labels
             skip it.
-        class_weights: The classifier the student is trained on, ``(classes, dim)``; of all classes, or of those
-            this process holds.
+        class_weights: The classifier the student is trained on, ``(classes, dim)``; of all classes, of those this
+            process holds, or for a loss with a sample of these.
         teacher_class_weights: The teacher's classifier, ``(classes, teacher_dim)``.
         log_variance: Log sigma squared of what the loss with a variance head looks at, about the student's embedding,
             ``(batch, dim)`` or ``(batch, 1)``.

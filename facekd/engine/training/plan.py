@@ -18,7 +18,7 @@ from facekd.models.embedder import Embedder, load_embedder
 from facekd.models.macs import count_macs, count_parameters
 from facekd.models.residual import ResidualPair
 from facekd.recipe import Recipe
-from facekd.recipe.loss_options import Loss, MarginSoftmax, any_needs, in_teacher_space
+from facekd.recipe.loss_options import Loss, MarginSoftmax, any_needs, in_teacher_space, sampled_rate
 from facekd.recipe.sections import Resolutions, Student, Teacher
 
 
@@ -35,7 +35,7 @@ class Plan:
         student_macs: Multiply-accumulates of one image through the student, its assistant with it.
         teacher_parameters: Values of the teacher, 0 without one.
         classifier_bytes: Class weights with the optimizer's and the gradient's copies where they are trained, and the
-            candidates of each class.
+            candidates of each class; in one process.
         cache_bytes: Disk for the teacher's embeddings of every view of every image, 0 where none are kept.
         assistant_parameters: Those of the student's that are its assistant's.
         assistant_macs: Likewise.
@@ -158,7 +158,7 @@ def make_plan(recipe: Recipe, source: IdentitySource, teacher: Embedder | None) 
         steps = min(steps, recipe.train.max_steps)
     trained = any_needs(recipe.losses, "own_classifier")
     held = any_needs(recipe.losses, "teacher_classifier")
-    copies = 2 + (2 if recipe.optimizer.name == "adamw" else 1)
+    copies = trained_copies(recipe.losses, 2 if recipe.optimizer.name == "adamw" else 1)
     matrix = 4 * len(source.names)
     virtual = batch * any_needs(recipe.losses, "virtual_samples")
     return Plan(
@@ -169,7 +169,7 @@ def make_plan(recipe: Recipe, source: IdentitySource, teacher: Embedder | None) 
         student_parameters=count_parameters(backbone),
         student_macs=count_macs(backbone, student.input_size),
         teacher_parameters=0 if teacher is None else teacher.parameters,
-        classifier_bytes=matrix * architecture.width * copies * trained
+        classifier_bytes=round(matrix * architecture.width * copies * trained)
         + (matrix * teacher.embedding_size if held and teacher is not None else 0)
         + candidate_bytes(recipe.losses, len(source.names)),
         cache_bytes=0 if teacher is None else cache_bytes(count, kept_views(recipe, teacher), teacher.embedding_size),
@@ -219,6 +219,24 @@ def pair_sizes(plan: Plan) -> dict[str, dict[str, int]]:
     first = (whole[0] - part[0], whole[1] - part[1])
     named = {"student": first, "assistant": part, "together": whole}
     return {name: {"parameters": parameters, "macs": macs} for name, (parameters, macs) in named.items()}
+
+
+def trained_copies(losses: Iterable[Loss], remembered: int) -> float:
+    """How many times over a classifier in training is held at the height of a step, its sampled rows counted as such.
+
+    Args:
+        losses: Of the recipe.
+        remembered: Numbers its optimizer keeps for each of it.
+
+    Example:
+        With its gradient and its momentum; or, of a tenth of the rows, a copy of each of the three.
+
+        >>> own = MarginSoftmax(name="margin_softmax")
+        >>> trained_copies([own], 1), round(trained_copies([own.model_copy(update={"sample_rate": 0.1})], 1), 3)
+        (3, 2.3)
+    """
+    rate = sampled_rate(losses)
+    return 1 + remembered + (rate * (2 + remembered) if rate < 1 else 1)
 
 
 def candidate_bytes(losses: Iterable[Loss], classes: int) -> int:

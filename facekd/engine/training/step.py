@@ -3,7 +3,7 @@
 A step never waits for the device, so that an accelerator is given the next one while it works: what was not finite is
 noticed there, holds back every update from that step on, and is told when the numbers are read (see
 :mod:`facekd.engine.training.told`). What has to wait are losses that look for pairs of one class, a variance head in
-its first step, live teachers of subsets, and steps of which some images have no label.
+its first step, a sample of classes, live teachers of subsets, and steps of which some images have no label.
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ def take_step(session: Session, network: Network, batch: Batch) -> Told:
     session.world.sum_gradients(session.student)
     values = torch.stack([*(term.detach() for term in terms.values()), _gradient_norm(session)])
     torch.maximum(session.halted, (~torch.isfinite(values).all()).to(session.halted), out=session.halted)
-    session.optimizer.step()
+    with session.objective.among_learning(session.optimizer):
+        session.optimizer.step()
     session.step += 1
     if session.average is not None and recipe.train.ema is not None:
         update_average(session.average, session.student, recipe.train.ema, session.step)

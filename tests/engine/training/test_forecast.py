@@ -53,6 +53,33 @@ def test_times_follow_the_size_of_the_run(make_recipe, monkeypatch: pytest.Monke
     assert told.run_seconds == pytest.approx(told.step_seconds * plan.total_steps)
 
 
+def test_a_sample_costs_its_own_classes_and_the_draw(make_recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CLASSES", 5)
+    monkeypatch.setattr(module, "SCORED", 4)
+    ticks = iter(range(1_000_000))
+    monkeypatch.setattr(module, "perf_counter", lambda: float(next(ticks)))
+    losses = [{"name": "margin_softmax", "sample_rate": 0.5}]
+    plan, told = forecast_run(make_recipe(("train.batch_size=16",), data=FACES, losses=losses), "cpu")
+    assert told is not None and plan.identities == 20
+    # by this clock: a step, a softmax over 5 of the 10 drawn, a draw among 4 of 20, and reading 32 images
+    assert told.step_seconds == pytest.approx(1 + 1 * 10 / 5 + 1 * 20 / 4 + 16 * 1 / 32)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+@pytest.mark.parametrize("rate", [1.0, 0.1])
+def test_memory_of_a_classifier_in_training_is_foretold_sampled_or_not(rate: float, name: str, make_recipe) -> None:
+    faces = {"source": "synthetic", "synthetic": {"identities": 3000, "samples": 1}}
+    losses = [{"name": "margin_softmax", "sample_rate": rate}]
+    optimizer = {"name": name, "learning_rate": 0.05}
+    wide = ("train.batch_size=48", "student.embedding_size=512", "train.checkpoint_every=1")
+    recipe = make_recipe(wide, data=faces, losses=losses, optimizer=optimizer)
+    plan, told = forecast_run(recipe, "cpu")
+    assert told is not None
+    images = plan.images * 112 * 112 * 3
+    assert plan.classifier_bytes > 0.5 * (told.memory_bytes - images)
+    assert told.memory_bytes - images == pytest.approx(in_one_go(recipe) - images, rel=0.25)
+
+
 def test_with_loading_processes_the_slower_of_both_counts(make_recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter(range(1_000_000))
     monkeypatch.setattr(module, "perf_counter", lambda: float(next(ticks)))

@@ -31,12 +31,16 @@ from facekd.recipe.loss_options import Dul, LogitKD, MarginSoftmax, SubsetKD
 PEOPLE, DIM, EPOCHS = 17, TINY["embedding_size"], 2
 """17 is no multiple of 2 or 3."""
 ARC = {"name": "margin_softmax", "scale": 8.0, "margin": 0.2}
+SAMPLED = {**ARC, "sample_rate": 0.5}
 SGD = {"name": "sgd", "learning_rate": 0.05}
 ADAMW = {"name": "adamw", "learning_rate": 0.002, "weight_decay": 0.1}
 RUNS = {
     "plain": (ARC, SGD),
     "adamw": (ARC, ADAMW),
     "dul": ({"name": "dul", "scale": 8.0, "margin": 0.2}, SGD),
+    "sampled": (SAMPLED, SGD),
+    "sampled adamw": (SAMPLED, ADAMW),
+    "few": ({**ARC, "sample_rate": 0.01}, SGD),
 }
 
 
@@ -106,19 +110,19 @@ def done(tmp_path_factory: pytest.TempPathFactory, recipes: dict[str, Path]) -> 
     (folder / "held").mkdir()
     for name, path in recipes.items():
         train(load_recipe(path), folder / "1" / name, device="cpu")
-    adamw = recipes["adamw"]
+    sampled = recipes["sampled adamw"]
     for end in (2, 3):
         with pytest.raises(Interrupted):
-            train(load_recipe(adamw), folder / f"1-{end}", device="cpu", listener=stop_at(4))
+            train(load_recipe(sampled), folder / f"1-{end}", device="cpu", listener=stop_at(4))
     for count in (2, 3):
         jobs = [job(path, folder / str(count) / name) for name, path in recipes.items()]
         for name in (f"{count}-1", f"{count}-{count}", f"{count}-{5 - count}")[: 2 + (count == 2)]:
-            jobs.append(job(adamw, folder / name, stop=4))
-        jobs += [job(adamw, folder / name, resume=True) for name in (f"{count}-{count}", f"1-{count}")]
-        jobs += [job(adamw, folder / "2-3", resume=True)] * (count == 3)
+            jobs.append(job(sampled, folder / name, stop=4))
+        jobs += [job(sampled, folder / name, resume=True) for name in (f"{count}-{count}", f"1-{count}")]
+        jobs += [job(sampled, folder / "2-3", resume=True)] * (count == 3)
         taken_up(folder, jobs, count)
     for count in (2, 3):
-        train(load_recipe(adamw), folder / f"{count}-1", device="cpu", resume=True)
+        train(load_recipe(sampled), folder / f"{count}-1", device="cpu", resume=True)
     return folder
 
 
@@ -137,6 +141,12 @@ def test_several__train_as_one(name: str, count: int, done: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_sample__makes_another_run(done: Path) -> None:
+    losses = [[record["loss"] for record in steps(done / "2" / name)] for name in ("plain", "sampled", "few")]
+    assert losses[0][0] > losses[1][0] > losses[2][0]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 3])
 @pytest.mark.parametrize("name", RUNS)
 def test_each_process__holds_its_classes_and_what_is_remembered_of_them_alone(
@@ -152,7 +162,7 @@ def test_each_process__holds_its_classes_and_what_is_remembered_of_them_alone(
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 3])
 def test_resumed_by_as_many__ends_with_the_bits_of_the_unbroken_run(count: int, done: Path) -> None:
-    whole, broken = done / str(count) / "adamw", done / f"{count}-{count}"
+    whole, broken = done / str(count) / "sampled adamw", done / f"{count}-{count}"
     assert same(whole, broken) and steps(whole) == steps(broken)
     assert "not bit-exact" not in (broken / "log.txt").read_text()
 
@@ -160,7 +170,7 @@ def test_resumed_by_as_many__ends_with_the_bits_of_the_unbroken_run(count: int, 
 @pytest.mark.slow
 @pytest.mark.parametrize(("begun", "ended"), [(1, 2), (1, 3), (2, 1), (3, 1), (2, 3)])
 def test_resumed_by_another_number__is_the_same_run(begun: int, ended: int, done: Path) -> None:
-    close(done / f"{begun}-{ended}", done / "1" / "adamw")
+    close(done / f"{begun}-{ended}", done / "1" / "sampled adamw")
     line = f"resume is not bit-exact: saved with processes {begun}, running with {ended}"
     assert line in (done / f"{begun}-{ended}" / "log.txt").read_text()
 
@@ -200,7 +210,7 @@ def meet_trouble(world: World, folder: Path) -> None:
 
 @pytest.mark.slow
 def test_trouble__ends_all_and_leaves_what_was_saved(recipes: dict[str, Path], tmp_path: Path) -> None:
-    (tmp_path / "recipe.yaml").write_text(recipes["plain"].read_text())
+    (tmp_path / "recipe.yaml").write_text(recipes["sampled"].read_text())
     assert in_several(meet_trouble, tmp_path) == [0, 0]
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
     assert first == ["DeviceError 5", "Elsewhere 1", "nothing"]
@@ -222,6 +232,7 @@ OWN, TEACHER = (MarginSoftmax(name="margin_softmax", class_weights=whose) for wh
     ("losses", "inherits", "split"),
     [
         ((OWN,), False, "own"),
+        ((OWN.model_copy(update={"sample_rate": 0.1}),), False, "own"),
         ((Dul(name="dul"),), False, "own"),
         ((Dul(name="dul", class_weights="teacher"),), True, "inherited"),
         ((TEACHER,), True, "inherited"),

@@ -381,6 +381,11 @@ def test_plan__sizes_the_run_and_refuses_what_cannot_fit(make_recipe, distil, tm
     assert plan.cache_bytes == 24 * 2 * 8 * 4 and plan.classifier_bytes == 6 * 8 * 4
     near = plan_run(distil(losses=[{**INHERITED, "candidates": 2}]), "cpu")
     assert near.classifier_bytes == 6 * 8 * 4 + 6 * 3 * 4
+    own = [
+        plan_run(make_recipe(losses=[{"name": "margin_softmax", "sample_rate": rate}]), "cpu").classifier_bytes
+        for rate in (1.0, 0.5)
+    ]
+    assert own == [6 * 8 * 4 * 3, 6 * 8 * 4 * (2 + 0.5 * 3)]
     with pytest.raises(UsageError, match="100, but there are 24 training images"):
         plan_run(make_recipe(("train.batch_size=100",)), "cpu")
     with pytest.raises(RecipeError, match="embedding_size: 16, the teacher's is 8"):

@@ -15,16 +15,24 @@ from torch import nn
 from facekd.engine.training.outputs import Sizes
 from facekd.engine.training.parts.candidates import Candidates
 from facekd.engine.training.parts.centres import Centres
+from facekd.engine.training.parts.sample import Sample
 from facekd.engine.training.parts.subsets import Subsets
 from facekd.engine.training.parts.thresholds import Thresholds
 from facekd.engine.training.parts.uncertainty import Uncertainty
 from facekd.engine.training.parts.variance import Variance
 from facekd.recipe.loss_options import Loss, MarginSoftmax
 
-__all__ = ["PARTS", "Candidates", "Centres", "Subsets", "Thresholds", "Uncertainty", "Variance"]
+__all__ = ["PARTS", "Candidates", "Centres", "Sample", "Subsets", "Thresholds", "Uncertainty", "Variance"]
 
-PARTS: dict[str, Callable[[Any, Any], nn.Module]] = {
-    "margin_softmax": Candidates,
+
+def _of_some_classes(loss: MarginSoftmax, sizes: Sizes) -> nn.Module | None:
+    if loss.candidates is not None:
+        return Candidates(loss, sizes)
+    return Sample(loss, sizes) if loss.sample_rate < 1 else None
+
+
+PARTS: dict[str, Callable[[Any, Any], nn.Module | None]] = {
+    "margin_softmax": _of_some_classes,
     "pad": Variance,
     "adadistill": Centres,
     "ekd": Thresholds,
@@ -36,7 +44,7 @@ PARTS: dict[str, Callable[[Any, Any], nn.Module]] = {
     "subset_kd": Subsets,
     "subset_l2": Subsets,
 }
-"""The part of each loss that has one, by the loss's name; built from its options and the sizes of the run."""
+"""What builds the part of each loss that can have one, by the loss's name."""
 
 
 def part_of(loss: Loss, sizes: Sizes) -> nn.Module | None:
@@ -46,6 +54,4 @@ def part_of(loss: Loss, sizes: Sizes) -> nn.Module | None:
         loss: The recipe's term.
         sizes: What the run is for.
     """
-    if isinstance(loss, MarginSoftmax) and loss.candidates is None:
-        return None
     return PARTS[loss.name](loss, sizes) if loss.name in PARTS else None
