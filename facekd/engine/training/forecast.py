@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +36,7 @@ from facekd.engine.training.build import (
 from facekd.engine.training.outputs import Sizes, StepOutputs
 from facekd.engine.training.parts import Sample
 from facekd.engine.training.plan import Plan, make_plan
-from facekd.engine.training.probes import line, probed_batches, some_rows
+from facekd.engine.training.probes import line, probed_batches, smaller, some_rows
 from facekd.engine.training.session import Session
 from facekd.engine.training.sources import open_source
 from facekd.engine.training.step import take_step
@@ -161,7 +160,7 @@ class _Probe:
         device: torch.device,
         folder: Path,
     ) -> None:
-        small = _smaller(recipe, batch)
+        small = smaller(recipe, batch, 2 * STEPS)
         few = SubsetSource(
             source,
             some_rows(source.labels, 2 * batch, max(2, recipe.train.images_per_identity or 2)),
@@ -188,16 +187,6 @@ class _Probe:
 
     def _step(self) -> None:
         take_step(self.session, self.session.student, next(self._batches).to(self.session.device))
-
-
-def _smaller(recipe: Recipe, batch: int) -> Recipe:
-    """The recipe with a small batch, and without what only a long run can have."""
-    train: dict[str, Any] = {"batch_size": batch, "epochs": 2 * STEPS, "max_steps": None, "workers": 0}
-    train |= {"superclasses": None, "freeze_norm_epochs": 0.0}
-    labelled = recipe.data.augment.model_copy(update={"mix": 0.0})  # so few images might all be blends, without a label
-    versions = None if recipe.data.versions is None else 1
-    data = recipe.data.model_copy(update={"versions": versions, "augment": labelled})
-    return recipe.model_copy(update={"train": recipe.train.model_copy(update=train), "data": data})
 
 
 def _image_seconds(dataset: TrainingImages, epoch: int) -> float:
@@ -229,10 +218,10 @@ def _softmax_seconds(recipe: Recipe, plan: Plan, width: int, device: torch.devic
         summed = max(1, round(rate * plan.identities))
         classes = min(summed, CLASSES)
         labels = torch.randint(classes, (images,), device=device)
-        rows = torch.randn(classes, width, device=device)
-        step: Step = partial(_whole_step, rows.requires_grad_("own_classifier" in loss.needs()))
-        if isinstance(loss, MarginSoftmax) and rate < 1:
-            step = _sampled_step(recipe, loss, classes, width, device)
+        step: Step = partial(_whole_step, torch.randn(classes, width, device=device))
+        if "own_classifier" in loss.needs():
+            step = _trained_step(recipe, loss, classes, width, device)
+        if rate < 1:
             total += _draw_seconds(plan.identities, rate, labels)
         taken = []
         for _ in range(STEPS):
@@ -246,18 +235,24 @@ def _softmax_seconds(recipe: Recipe, plan: Plan, width: int, device: torch.devic
 
 
 def _whole_step(rows: Tensor, given: Tensor, labels: Tensor) -> None:
-    rows.grad = None
     margin_softmax(given, rows, labels, margin=0.2, scale=32.0).backward()
 
 
-def _sampled_step(recipe: Recipe, loss: MarginSoftmax, classes: int, width: int, device: torch.device) -> Step:
-    """A step on so many rows drawn, with what their optimizer takes, as they are fetched and put back for it."""
+def _trained_step(recipe: Recipe, loss: Loss, classes: int, width: int, device: torch.device) -> Step:
+    """A step that trains so many rows; those of a sample are fetched for their optimizer and put back."""
     head = MarginClassifier(classes, width).to(device)
     optimizer = make_optimizer(recipe.optimizer, nn.Module(), head)
     sizes = Sizes(classes=classes, embedding_size=width, teacher_size=width, batch_size=1, steps_per_epoch=1)
-    part = Sample(loss.model_copy(update={"sample_rate": 1.0}), sizes)
+    part = None
+    if isinstance(loss, MarginSoftmax) and loss.sample_rate < 1:
+        part = Sample(loss.model_copy(update={"sample_rate": 1.0}), sizes)
 
     def step(given: Tensor, labels: Tensor) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        if part is None:
+            _whole_step(head.class_weights, given, labels)
+            optimizer.step()
+            return
         found = part(StepOutputs(given, None, labels, class_weights=head.class_weights), 0)
         _whole_step(found["class_weights"], given, found["labels"])
         with part.among_drawn(optimizer, head.class_weights):

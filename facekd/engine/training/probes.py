@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+
+from facekd.recipe import Recipe
 
 
 def probed_batches(batch: int, each: int, largest: int) -> tuple[int, ...]:
@@ -36,6 +39,16 @@ def line(at: float, points: Sequence[tuple[int, float]]) -> float:
         return points[0][1] * at / points[0][0]
     (one, low), (other, high) = points
     return high + max(0.0, (high - low) / (other - one)) * (at - other)
+
+
+def smaller(recipe: Recipe, batch: int, epochs: int) -> Recipe:
+    """The recipe with a small batch and so many epochs, and without what only a long run can have."""
+    train: dict[str, Any] = {"batch_size": batch, "epochs": epochs, "max_steps": None, "workers": 0}
+    train |= {"superclasses": None, "freeze_norm_epochs": 0.0}
+    labelled = recipe.data.augment.model_copy(update={"mix": 0.0})  # so few images might all be blends, without a label
+    versions = None if recipe.data.versions is None else 1
+    data = recipe.data.model_copy(update={"versions": versions, "augment": labelled})
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update=train), "data": data})
 
 
 def some_rows(labels: np.ndarray, count: int, each: int) -> np.ndarray:

@@ -185,20 +185,16 @@ SAMPLED = [{"name": "margin_softmax", "scale": 8.0, "margin": 0.2, "sample_rate"
 def test_a_run__broken_off_and_resumed_ends_with_the_bits_of_the_unbroken_one(
     name: str, make_recipe, tmp_path: Path
 ) -> None:
-    recipe = make_recipe(
-        ("train.batch_size=2", "train.epochs=2"), losses=SAMPLED, optimizer={"name": name, "learning_rate": 0.01}
-    )
+    short = ("train.batch_size=2", "train.epochs=2", "train.max_steps=5", "train.checkpoint_every=2")
+    optimizer = {"name": name, "learning_rate": 0.01}
+    recipe = make_recipe(short, losses=SAMPLED, optimizer=optimizer)
     train(recipe, tmp_path / "whole", device="cpu")
     with pytest.raises(Interrupted):
-        train(recipe, tmp_path / "broken", device="cpu", listener=stop_at(5))
+        train(recipe, tmp_path / "broken", device="cpu", listener=stop_at(2))
     train(recipe, tmp_path / "broken", device="cpu", resume=True)
     assert same(tmp_path / "whole", tmp_path / "broken")
     assert steps(tmp_path / "whole") == steps(tmp_path / "broken")
-    plain = make_recipe(
-        ("train.batch_size=2", "train.epochs=2"),
-        losses=[{**SAMPLED[0], "sample_rate": 1.0}],
-        optimizer={"name": name, "learning_rate": 0.01},
-    )
+    plain = make_recipe((*short, "train.max_steps=1"), losses=[{**SAMPLED[0], "sample_rate": 1.0}], optimizer=optimizer)
     train(plain, tmp_path / "plain", device="cpu")
     first, other = steps(tmp_path / "whole")[0], steps(tmp_path / "plain")[0]
     assert first["loss"] < other["loss"] and math.isfinite(first["gradient_norm"])
