@@ -113,6 +113,7 @@ class StepOutputs:
         """The rows of a field that belong to images with a label.
 
         Example:
+            >>> import torch
             >>> StepOutputs(torch.zeros(2, 1), None, torch.tensor([5, -1])).of_labelled(torch.tensor([1.0, 2.0]))
             tensor([1.])
         """

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from test_trainer import bits, same, steps, stop_at
 
-from facekd.engine.training import trainer
+from facekd.engine.training import saving, trainer
 from facekd.engine.training.run import Listener
 from facekd.engine.training.series import Series, chosen_snapshots, open_series, teacher_epoch
 from facekd.engine.training.snapshots import Manifest, Snapshot, read_manifest, snapshot_file
@@ -128,7 +128,7 @@ def test_resume__makes_up_for_a_snapshot_the_disk_had_no_room_for(
     teacher: Path, make_recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken, recipe = tmp_path / "broken", make_recipe(("train.snapshot_every=1",))
-    save = trainer._save_student
+    save = saving._save_student
 
     def full(session, path: Path) -> str:
         if path.name == "epoch-002.safetensors":
@@ -136,7 +136,7 @@ def test_resume__makes_up_for_a_snapshot_the_disk_had_no_room_for(
         return save(session, path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "_save_student", full)
+        patch.setattr(saving, "_save_student", full)
         with pytest.raises(DeviceError, match="epoch-002"):
             train(recipe, broken, device="cpu")
     assert [entry["epoch"] for entry in listed(broken)] == [1]
