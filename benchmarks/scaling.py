@@ -53,6 +53,7 @@ class Constants:
         macs: Multiply-accumulates of its forward pass.
         parameters: Of the student.
         image_bytes: The most it holds at once for an image of a step, in float32.
+        read: Images a second that one process reads out of records and decodes.
     """
 
     frozen: float
@@ -61,6 +62,7 @@ class Constants:
     macs: float
     parameters: int
     image_bytes: float
+    read: float
 
 
 def constants(found: Mapping[str, Record]) -> Constants:
@@ -79,6 +81,7 @@ def constants(found: Mapping[str, Record]) -> Constants:
         macs=student["macs"],
         parameters=student["parameters"],
         image_bytes=step["peak_mib"][FLOOR] * 2**20 / step["batch"],
+        read=found["data_loading"]["reading"]["one process, wall clock"]["read"]["median"],
     )
 
 
@@ -156,7 +159,7 @@ def memory(known: Constants) -> str:
 
 
 def times(known: Constants) -> str:
-    """Milliseconds of a step, and hours of an epoch."""
+    """Milliseconds of a step, minutes of an epoch, and the images that must be read for it."""
     computed, moved = student_seconds(known, H200)
     exchange = exchanged_seconds(known.parameters, H200)
     rest = max(computed, moved) + exchange
@@ -168,15 +171,19 @@ def times(known: Constants) -> str:
             (f"trained, {SAMPLE_RATE:g} of the classes drawn", known.trained, SAMPLE_RATE),
         ):
             losses = [loss_seconds(classes, rate, factor, share) for rate in H200.rates.values()]
-            hours = [(one + rest) * IMAGES / BATCH / 3600 for one in losses]
-            cells = [*(f"{1e3 * one:.1f}" for one in losses), *(f"{one:.1f}" for one in hours)]
+            minutes = [(one + rest) * IMAGES / BATCH / 60 for one in losses]
+            cells = [*(f"{1e3 * one:.1f}" for one in losses), *(f"{one:.1f}" for one in minutes)]
+            cells.append(f"{BATCH / (losses[-1] + rest) / 1e3:,.0f}")
             rows.append([f"{classes:,}", kind, *cells])
     head = ["identities", "classifier", *(f"loss in {name}, ms" for name in H200.rates)]
-    head += [f"epoch in {name}, h" for name in H200.rates]
+    head += [f"epoch in {name}, min" for name in H200.rates]
+    head.append("thousand images a second in bf16")
     told = (
         f"The student takes {1e3 * computed:.1f} ms of a step by its products and {1e3 * moved:.1f} ms by what it must "
         f"write and read in bf16, of which the longer counts; the exchange {1e3 * exchange:.2f} ms. A cached teacher "
         "adds the rows that are looked up, nothing else. The loss is computed in float32 today, which PyTorch "
-        "multiplies in TF32 where it is allowed to; the columns for TF32 and bf16 say what that would be worth."
+        "multiplies in TF32 where it is allowed to; the columns for TF32 and bf16 say what that would be worth. One "
+        f"process reads {known.read:,.0f} images a second out of records, unchanged: above {GPUS} times that, or with "
+        "heavier augmentation, reading needs more than one process for each device."
     )
     return f"## Time\n\n{told}\n\n{markdown_table(head, rows)}"

@@ -15,6 +15,7 @@ MEASURED = {
             {"ratio": {"two products": {"blocks, frozen": {"median": 1.25}, "blocks, trained": {"median": 2.5}}}},
         ]
     },
+    "data_loading": {"reading": {"one process, wall clock": {"read": {"median": 1e4}}}},
     "training_speed": {"peak_mib": {FLOOR: 640.0}, "batch": 64},
     "student_speed": {"students": {STUDENT: {"share": {"median": 0.5}, "macs": 2e8, "parameters": 1_000_000}}},
 }
@@ -22,7 +23,7 @@ MEASURED = {
 
 def test_constants__are_what_was_measured() -> None:
     found = scaling.constants(MEASURED)
-    assert found == Constants(1.25, 2.5, 0.5, 2e8, 1_000_000, 10 * 2**20)
+    assert found == Constants(1.25, 2.5, 0.5, 2e8, 1_000_000, 10 * 2**20, 1e4)
 
 
 def test_page__follows_from_the_figures() -> None:
@@ -33,10 +34,10 @@ def test_page__follows_from_the_figures() -> None:
     computed = 6 * 2e8 * BATCH / GPUS / (0.5 * 989e12)
     moved = 10 * 2**20 * BATCH / GPUS / 4.8e12
     assert f"takes {1e3 * computed:.1f} ms of a step by its products and {1e3 * moved:.1f} ms" in page
-    losses, hours = 1.25 * operations / 67e12, 42_500_000 / BATCH / 3600
+    losses, minutes = 1.25 * operations / 67e12, 42_500_000 / BATCH / 60
     step = losses + max(computed, moved) + scaling.exchanged_seconds(1_000_000, H200)
     (row,) = [line for line in page.splitlines() if line.startswith("| 10,000,000 | frozen |")]
-    assert row.split(" | ")[5] == f"{step * hours:.1f}"
+    assert row.split(" | ")[5] == f"{step * minutes:.1f}"
 
 
 def test_page__tells_what_was_not_recorded() -> None:
