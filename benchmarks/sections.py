@@ -30,6 +30,7 @@ HARDNESS_COMMAND = "python -m benchmarks.synthetic_hardness"
 LOADING_COMMAND = "python -m benchmarks.data_loading --out benchmarks/results/data_loading.json"
 SPEED_COMMAND = "python -m benchmarks.synthetic_speed --out benchmarks/results/synthetic_speed.json"
 PAIRS_COMMAND = "python -m benchmarks.all_pairs --out benchmarks/results/all_pairs.json"
+ON_CUDA = "python -m benchmarks.{0} --device cuda {1} --out benchmarks/results/{0}_cuda.json"
 EMBED_COMMAND = "python -m benchmarks.embedding_speed FOLDER --out benchmarks/results/embedding_speed.json"
 LFW_COMMAND = "python -m benchmarks.lfw_models FOLDER --out benchmarks/results/lfw_models.json"
 TEMPLATES_COMMAND = "python -m benchmarks.templates --out benchmarks/results/templates.json"
@@ -65,6 +66,7 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Record], str]]] = {
         exported_latency,
     ),
     "all_pairs": ("All pairs", PAIRS_COMMAND, all_pairs),
+    "all_pairs_cuda": ("All pairs on a GPU", ON_CUDA.format("all_pairs", "--images 1000000"), all_pairs),
     "templates": ("1:1 at the size of IJB-C", TEMPLATES_COMMAND, templates),
     "ijb_real": ("IJB templates of real photographs", IJB_COMMAND, ijb_real),
     "interval_coverage": ("Do intervals hold the truth", COVERAGE_COMMAND, interval_coverage),
@@ -72,6 +74,11 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Record], str]]] = {
     "classifier_loss": ("The softmax over identities", CLASSIFIER_COMMAND, classifier_loss),
     "training_speed": ("A step of distillation", TRAINING_COMMAND, training_speed),
     "student_speed": ("What students compute", STUDENTS_COMMAND, student_speed),
+    "student_speed_cuda": (
+        "What students compute on a GPU",
+        ON_CUDA.format("student_speed", "--batch 512"),
+        student_speed,
+    ),
     "forecasts": ("What a run was said to cost", FORECASTS_COMMAND, forecasts),
     "embedding_speed": ("Embedding images", EMBED_COMMAND, embedding_speed),
     "lfw_models": ("Pretrained models on LFW", LFW_COMMAND, lfw_models),

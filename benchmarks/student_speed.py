@@ -82,9 +82,12 @@ def measured(what: tuple[str, int, int, dict[str, Any]], batch: int, repeats: in
 def report(batch: int, repeats: int, device: str, most: int | None = None) -> dict[str, Any]:
     """Every student, or the first few."""
     chosen = list(students().items())[:most]
+    name, on = (
+        ("student_speed", "") if device == "cpu" else (f"student_speed_{device}", f" --device {device} --batch {batch}")
+    )
     return {
-        "benchmark": "student_speed" if device == "cpu" else f"student_speed_{device}",
-        "command": "python -m benchmarks.student_speed --out benchmarks/results/student_speed.json",
+        "benchmark": name,
+        "command": f"python -m benchmarks.student_speed{on} --out benchmarks/results/{name}.json",
         "batch": batch,
         "repeats": repeats,
         "threads": torch.get_num_threads(),

@@ -3,7 +3,8 @@
 A step never waits for the device, so that an accelerator is given the next one while it works: what was not finite is
 noticed there, holds back every update from that step on, and is told when the numbers are read (see
 :mod:`facekd.engine.training.told`). What has to wait are losses that look for pairs of one class, a variance head in
-its first step, a sample of classes, live teachers of subsets, and steps of which some images have no label.
+its first step, a sample of classes, live teachers of subsets, and steps of which some images have no label. Several
+processes wait for each other.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def take_step(session: Session, network: Network, batch: Batch) -> Told:
         batch: The step's images, on the run's device.
 
     Returns:
-        What the step tells. If a loss term or the gradient is not finite, nothing was updated, and nothing ever will.
+        What the step tells. If a loss term or the gradient is not finite, no trained weight was updated nor will be.
 
     Raises:
         NonFiniteError: The learning rate is not finite; nothing was updated.
